@@ -1,0 +1,22 @@
+"""Replacement blocks for standard convolutions, one a file."""
+
+from convsmith.blocks.base import BLOCKS, Block, parse_block
+from convsmith.blocks.dw_gpw import DwGpw
+from convsmith.blocks.dw_pw import DwPw
+from convsmith.blocks.dw_rpw import DwRpw
+from convsmith.blocks.pw_dw import PwDw
+from convsmith.blocks.rpw import RollingPointwise, decompositions, rolling_pointwise, windows
+
+__all__ = [
+    "BLOCKS",
+    "Block",
+    "DwGpw",
+    "DwPw",
+    "DwRpw",
+    "PwDw",
+    "RollingPointwise",
+    "decompositions",
+    "parse_block",
+    "rolling_pointwise",
+    "windows",
+]

@@ -1,0 +1,225 @@
+"""What a replacement block is: named and told in full by its text, refusing, building and carrying weights."""
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, field, fields
+from math import prod
+from typing import Any, ClassVar, Literal, TypeVar, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from convsmith.algebra import METHODS
+from convsmith.conv import ConvSpec
+from convsmith.errors import ConvsmithError
+from convsmith.registry import Registry
+
+
+@dataclass(frozen=True)
+class Block(ABC):
+    """A sequence of linear kernels that stands in for a standard convolution; its parameters are its fields.
+
+    Nothing stands between the kernels, so that their product is again a convolution and weights can be carried.
+    """
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            _check(self.name, each, getattr(self, each.name))
+
+    def __str__(self) -> str:
+        """The text that `parse_block` reads back: parameters without a default, and those that differ from it."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        told = [f"{each.name}={values[each.name]}" for each in fields(self) if values[each.name] != each.default]
+        return f"{self.name}:{','.join(told)}" if told else self.name
+
+    @final
+    def refuses(self, conv: ConvSpec) -> str | None:
+        """Why this block cannot replace the convolution, or None where it can."""
+        return _refuses_any(conv) or self.misfit(conv)
+
+    @final
+    def build(self, conv: ConvSpec) -> nn.Sequential:
+        """Make the untrained block, one child per kernel; raises ConvsmithError with the reason where it refuses."""
+        if reason := self.refuses(conv):
+            raise ConvsmithError(f"{self} cannot replace this convolution: {reason}.")
+        return nn.Sequential(OrderedDict(self.kernels(conv)))
+
+    def dearer(self, conv: ConvSpec) -> "list[Block]":
+        """The same block with more freedom, at more cost, in order; none where the kind has no rank."""
+        return []
+
+    @abstractmethod
+    def misfit(self, conv: ConvSpec) -> str | None:
+        """Why this block's parameters do not fit a standard convolution, or None where they do."""
+
+    @abstractmethod
+    def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
+        """The kernels in order of execution; the convolution's bias is on the last."""
+
+    @abstractmethod
+    def carry(self, conv: nn.Conv2d, block: nn.Sequential, method: str = "svd") -> float:
+        """Write the trained convolution's weights into the built block, and answer ||W - W'|| / ||W||.
+
+        method: a name in METHODS. Raises ConvsmithError on an unknown method or a weight that is not finite.
+        """
+
+
+BLOCKS = Registry[type[Block]]("block")
+B = TypeVar("B", bound=type[Block])
+
+
+def registered(block: B) -> B:
+    """Decorate a block to enter it in BLOCKS under its name."""
+    BLOCKS.add(block.name, block)
+    return block
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a parameter may be: how its text is read, which values it takes, and how to say so."""
+
+    read: Callable[[str], float]
+    takes: Callable[[Any], bool]
+    says: str
+
+
+_COUNT = _Kind(int, lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1")
+_FRACTION = _Kind(float, lambda value: isinstance(value, int | float) and 0 <= value < 1, "at least 0 and less than 1")
+
+
+def count(default: Any = MISSING) -> Any:
+    """A dataclass field that holds a whole number of at least 1."""
+    return field(default=default, metadata={"kind": _COUNT})
+
+
+def fraction(default: Any = MISSING) -> Any:
+    """A dataclass field that holds a number of at least 0 and less than 1."""
+    return field(default=default, metadata={"kind": _FRACTION})
+
+
+def _check(block: str, parameter: Field[Any], value: object) -> None:
+    if not parameter.metadata["kind"].takes(value):
+        raise _mistake(block, parameter, value)
+
+
+def _mistake(block: str, parameter: Field[Any], value: object) -> ConvsmithError:
+    return ConvsmithError(f"{block}: {parameter.name} must be {parameter.metadata['kind'].says}, got {value}.")
+
+
+def parse_block(text: str) -> Block:
+    """Read a block from its name and parameters, in order or by name.
+
+    Raises ConvsmithError on an unknown block or parameter, and on one missing, repeated, or out of range.
+
+    >>> str(parse_block("dw-pw")), str(parse_block("dw-pw:2")), str(parse_block("dw-rpw:g=2,o=0.5"))
+    ('dw-pw', 'dw-pw:r=2', 'dw-rpw:g=2,o=0.5')
+    """
+    name, _, rest = text.partition(":")
+    block = BLOCKS[name.strip()]
+    values = _read(block, rest.split(",") if rest else [])
+    missing = [each.name for each in fields(block) if each.default is MISSING and each.name not in values]
+    if missing:
+        raise ConvsmithError(f"{text}: {' and '.join(missing)} missing; {_usage(block)}.")
+    return block(**values)
+
+
+def _read(block: type[Block], texts: list[str]) -> dict[str, float]:
+    """The values of parameters written as `value` (by position) or `name=value`."""
+    known = {each.name: each for each in fields(block)}
+    values: dict[str, float] = {}
+    if len(texts) > len(known):
+        raise ConvsmithError(f"{block.name}: {len(texts)} parameters are too many; {_usage(block)}.")
+    for position, text in zip(known, texts, strict=False):
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            key, value = position, key
+        if key not in known:
+            raise ConvsmithError(f"{block.name}: unknown parameter {key}; {_usage(block)}.")
+        if key in values:
+            raise ConvsmithError(f"{block.name}: {key} is given twice; {_usage(block)}.")
+        try:
+            values[key] = known[key].metadata["kind"].read(value)
+        except ValueError:
+            raise _mistake(block.name, known[key], repr(value)) from None
+    return values
+
+
+def _usage(block: type[Block]) -> str:
+    return f"write {block.name}:{','.join(f'{each.name}=..' for each in fields(block))}"
+
+
+def _refuses_any(conv: ConvSpec) -> str | None:
+    """What no block replaces: anything but a standard convolution over space with channels to mix."""
+    if prod(conv.kernel) == 1:
+        return "a 1x1 kernel is already pointwise"
+    if conv.groups == conv.in_channels > 1:
+        return "it is already depthwise"
+    if conv.groups > 1:
+        return f"it is grouped already (groups={conv.groups})"
+    if conv.in_channels < 4:
+        return f"it is a stem with {conv.in_channels} input channels, too few to factorize"
+    return None
+
+
+def rank_misfit(rank: int, conv: ConvSpec, channels: int) -> str | None:
+    """Why a depth multiplier is of no use: beyond min(K, channels) every weight is represented already."""
+    full = min(prod(conv.kernel), channels)
+    return f"r={rank} is more than {full}, where the block is exact" if rank > full else None
+
+
+def depthwise(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
+    """A depthwise kernel with the convolution's geometry: C -> r C filters each channel r times, r N -> N sums r."""
+    return nn.Conv2d(
+        inputs, outputs, conv.kernel, conv.stride, conv.padding, conv.dilation, min(inputs, outputs), bias,
+        cast(Literal["zeros", "reflect", "replicate", "circular"], conv.padding_mode),
+    )  # fmt: skip
+
+
+def depthwise_first(conv: ConvSpec, multiplier: int, pointwise: nn.Module) -> dict[str, nn.Module]:
+    """The kernels of a block that starts with C -> r C over space and ends with `pointwise`."""
+    first = depthwise(conv, conv.in_channels, multiplier * conv.in_channels)
+    return {"depthwise": keep_variance(first), "pointwise": pointwise}
+
+
+def keep_variance(kernel: nn.Conv2d) -> nn.Conv2d:
+    """Start a kernel that is not the last with weights of variance 1 / fan-in.
+
+    It then passes the variance on, and the last kernel, at torch's default of 1 / (3 fan-in), leaves the block at the
+    output variance of a standard convolution at that default. Both at the default would divide it by 3 once more.
+    """
+    nn.init.kaiming_uniform_(kernel.weight, nonlinearity="linear")
+    return kernel
+
+
+def taps(conv: nn.Conv2d) -> Tensor:
+    """The weight as the algebra takes it, (n, c, kh, kw) -> (n, c, k)."""
+    return conv.weight.detach().flatten(2)
+
+
+def carry_depthwise_first(
+    conv: nn.Conv2d, block: nn.Sequential, method: str, rank: int = 1, reads: Tensor | None = None
+) -> float:
+    """Fit and write a depthwise kernel and a pointwise one; answers the relative error.
+
+    reads: (N, cg), the input channels that each output of the pointwise reads, each once; None for all.
+    """
+    weight = taps(conv)
+    outputs, inputs, _ = weight.shape
+    if reads is None:
+        reads = torch.arange(inputs).expand(outputs, inputs)
+    reads = reads.to(weight.device)
+    mask = torch.zeros(outputs, inputs, dtype=torch.bool, device=weight.device).scatter(1, reads, True)
+    fit = METHODS[method].input_wise(weight, rank, mask)
+    write(block.get_submodule("depthwise"), fit.depthwise)
+    # (n, c, r) -> (n, cg, r)
+    write(block.get_submodule("pointwise"), fit.pointwise.gather(1, reads[..., None].expand(-1, -1, rank)), conv.bias)
+    return fit.error
+
+
+def write(kernel: nn.Module, weight: Tensor, bias: Tensor | None = None) -> None:
+    """Set a kernel's weight, reshaped to its own form, and its bias; strict, so that no value stays untrained."""
+    state = {"weight": weight.reshape(kernel.get_parameter("weight").shape)}
+    kernel.load_state_dict(state if bias is None else state | {"bias": bias.detach()})

@@ -1,0 +1,38 @@
+"""Depthwise, then pointwise: the depthwise separable convolution, with a depth multiplier."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import nn
+
+from convsmith.blocks.base import Block, carry_depthwise_first, count, depthwise_first, rank_misfit, registered
+from convsmith.conv import ConvSpec
+
+
+@registered
+@final
+@dataclass(frozen=True)
+class DwPw(Block):
+    """A depthwise kernel C -> r C, then a pointwise r C -> N; r C (K + N) multiply-accumulates per output pixel.
+
+    r: filters per input channel; at r = min(K, N) it represents every convolution.
+
+    >>> DwPw(r=2).build(ConvSpec(8, 16)).pointwise
+    Conv2d(16, 16, kernel_size=(1, 1), stride=(1, 1), bias=False)
+    """
+
+    name: ClassVar[str] = "dw-pw"
+    r: int = count(1)
+
+    def misfit(self, conv: ConvSpec) -> str | None:
+        """More filters per input channel than min(K, N)."""
+        return rank_misfit(self.r, conv, conv.out_channels)
+
+    def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
+        """`depthwise` with the geometry, `pointwise` with the bias."""
+        pointwise = nn.Conv2d(self.r * conv.in_channels, conv.out_channels, 1, bias=conv.bias)
+        return depthwise_first(conv, self.r, pointwise)
+
+    def carry(self, conv: nn.Conv2d, block: nn.Sequential, method: str = "svd") -> float:
+        """Fit rank r per input channel."""
+        return carry_depthwise_first(conv, block, method, self.r)

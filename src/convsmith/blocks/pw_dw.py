@@ -1,0 +1,48 @@
+"""Pointwise, then depthwise: channels are mixed on the larger map, filters chosen per output channel."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import nn
+
+from convsmith.algebra import METHODS
+from convsmith.blocks.base import Block, count, depthwise, keep_variance, rank_misfit, registered, taps, write
+from convsmith.conv import ConvSpec
+
+
+@registered
+@final
+@dataclass(frozen=True)
+class PwDw(Block):
+    """A pointwise kernel C -> r N, then a depthwise r N -> N; r N (s^2 C + K) multiply-accumulates per output pixel.
+
+    r: pointwise maps per output channel; at r = min(K, C) it represents every convolution. s: the stride.
+
+    >>> PwDw(r=2).build(ConvSpec(8, 16)).depthwise
+    Conv2d(32, 16, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), groups=16, bias=False)
+    """
+
+    name: ClassVar[str] = "pw-dw"
+    r: int = count(1)
+
+    def misfit(self, conv: ConvSpec) -> str | None:
+        """More maps per output channel than min(K, C)."""
+        return rank_misfit(self.r, conv, conv.in_channels)
+
+    def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
+        """`pointwise`, then `depthwise` with the geometry and the bias.
+
+        A bias between the two would not reach the padding, so the pointwise has none; without one it commutes with
+        every padding mode.
+        """
+        middle = self.r * conv.out_channels
+        pointwise = keep_variance(nn.Conv2d(conv.in_channels, middle, 1, bias=False))
+        return {"pointwise": pointwise, "depthwise": depthwise(conv, middle, conv.out_channels, conv.bias)}
+
+    def carry(self, conv: nn.Conv2d, block: nn.Sequential, method: str = "svd") -> float:
+        """Fit rank r per output channel."""
+        fit = METHODS[method].output_wise(taps(conv), self.r)
+        # (n, c, r) -> (n, r, c)
+        write(block.get_submodule("pointwise"), fit.pointwise.transpose(1, 2))
+        write(block.get_submodule("depthwise"), fit.depthwise, conv.bias)
+        return fit.error

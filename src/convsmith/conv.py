@@ -1,0 +1,50 @@
+"""A two-dimensional convolution as plain data: what a block replaces."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Self
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """Channels, kernel, stride, padding, dilation (pairs: height, width), groups, bias and padding mode.
+
+    >>> ConvSpec(64, 128).macs((16, 16))
+    18874368
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    bias: bool = False
+    padding_mode: str = "zeros"
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> Self:
+        """Read the specification of a module; `same` and `valid` padding are resolved to numbers."""
+        kernel, dilation = _pair(conv.kernel_size), _pair(conv.dilation)
+        if conv.padding == "valid":
+            padding = (0, 0)
+        elif conv.padding == "same":
+            padding = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
+        else:
+            padding = _pair(conv.padding)
+        return cls(
+            conv.in_channels, conv.out_channels, kernel, _pair(conv.stride), padding, dilation,
+            conv.groups, conv.bias is not None, conv.padding_mode,
+        )  # fmt: skip
+
+    def macs(self, out_size: tuple[int, int]) -> int:
+        """Multiply-accumulates for one image whose output map is `out_size`: K C N H W / groups."""
+        return prod(self.kernel) * self.in_channels // self.groups * self.out_channels * prod(out_size)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    height, width = value
+    return int(height), int(width)

@@ -1,0 +1,61 @@
+"""Folders of image files: PATH/train/<class>/* and PATH/test or PATH/val/<class>/*."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from convsmith.data.augment import Augment
+from convsmith.data.images import Archive, open_image, shape_of
+from convsmith.errors import ConvsmithError
+
+ENDINGS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+TEST_FOLDERS = ("test", "val", "validation")
+
+
+@dataclass(frozen=True, eq=False)
+class FileImages:
+    """Image files and their labels."""
+
+    files: tuple[Path, ...]
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return open_image(self.files[index], self.where(index)), self.labels[index]
+
+    def where(self, index: int) -> str:
+        """Name the file."""
+        return str(self.files[index])
+
+
+def open_folders(folder: Path) -> Archive:
+    """List the image files of both halves; the classes are the folders of `train`, in the order of their names.
+
+    Raises ConvsmithError when a half is missing or holds no class, a class no image, or `test` a class of its own.
+    """
+    halves = [folder / name for name in TEST_FOLDERS if (folder / name).is_dir()]
+    if not (folder / "train").is_dir() or not halves:
+        raise ConvsmithError(
+            f"{folder}: needs the folders train and test (or val), with one folder of images per class."
+        )
+    classes = tuple(sorted(path.name for path in (folder / "train").iterdir() if path.is_dir()))
+    train, test = _list(folder / "train", classes), _list(halves[0], classes)
+    return Archive(classes, shape_of(train[0][0]), Augment(), train, test)
+
+
+def _list(half: Path, classes: tuple[str, ...]) -> FileImages:
+    files, labels = [], []
+    for folder in sorted(path for path in half.iterdir() if path.is_dir()):
+        if folder.name not in classes:
+            raise ConvsmithError(f"{folder}: a class that train does not have; remove it or add it there.")
+        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+        if not found:
+            raise ConvsmithError(f"{folder}: holds no image files ({', '.join(sorted(ENDINGS))}); fill or remove it.")
+        files += found
+        labels += [classes.index(folder.name)] * len(found)
+    if not files:
+        raise ConvsmithError(f"{half}: holds no class; put the images of each class into a folder of its own.")
+    return FileImages(tuple(files), tuple(labels))

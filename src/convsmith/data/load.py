@@ -1,0 +1,118 @@
+"""A data reference, such as `digits` or `cifar10:PATH`, to a loaded data set."""
+
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+from convsmith.data.cifar import open_cifar10, open_cifar100
+from convsmith.data.digits import open_digits
+from convsmith.data.factory import INDEXED, open_indexed, prefix
+from convsmith.data.folders import open_folders
+from convsmith.data.images import MODES, Archive, Stored, decode, resized, unchanged
+from convsmith.data.parquet import holds_parquet, open_parquet
+from convsmith.data.readers import ITERATED, load_iterated
+from convsmith.data.records import Data, Normalize, Shape, Split
+from convsmith.data.stream import StreamSplit, usable_cores
+from convsmith.errors import ConvsmithError
+from convsmith.registry import Registry
+
+LIMIT = 2 << 30  # bytes; CIFAR takes 150 MB
+
+SETS = Registry[Callable[[str], Archive]]("data set")
+
+
+def load_data(
+    reference: str,
+    *,
+    input: Shape | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    limit: int = LIMIT,
+    workers: int | None = None,
+) -> Data:
+    """Load `digits`, `cifar10:PATH`, `cifar100:PATH`, `imagefolder:PATH`, a folder of Parquet files, or one of timm's.
+
+    timm's are `hfds/NAME`, `hfids/NAME`, `tfds/NAME`, `wds/NAME:FOLDER` and `torch/NAME:FOLDER`. `input` is the shape
+    (c, h, w) to give images in, by default their own; `mean` and `std` default to ImageNet's. Sets whose train images
+    take at most `limit` bytes are kept decoded, others pass through `workers` processes, by default one a core.
+
+    Raises ConvsmithError on an unknown reference, a missing or empty folder, an unreadable image, images of several
+    sizes without `input`, and labels outside the classes.
+
+    >>> data = load_data("digits")
+    >>> data.shape, len(data.train), len(data.test), data.classes[:3]
+    ((3, 32, 32), 1437, 360, ('0', '1', '2'))
+    """
+    _check_shape(input)
+    workers = usable_cores() if workers is None else workers
+    if prefix(reference) in ITERATED:
+        if input is None:
+            raise ConvsmithError(f"{reference}: is read image by image; give an input shape, such as 3,224,224.")
+        return load_iterated(reference, input, Normalize.of(input[0], mean, std), workers)
+    archive = _open(reference)
+    shape = input or archive.shape
+    normalize = Normalize.of(shape[0], mean, std)
+    keep = _decoded if len(archive.train) * prod(shape) <= limit else _streamed
+    train, test = (keep(half, archive, input, normalize, workers) for half in (archive.train, archive.test))
+    return Data(reference, archive.classes, shape, normalize.mean, normalize.std, archive.augment, train, test)
+
+
+def _decoded(half: Stored, archive: Archive, input: Shape | None, normalize: Normalize, workers: int) -> Split:
+    fit = resized if input else unchanged
+    return decode(half, input or archive.shape, len(archive.classes), fit, normalize)
+
+
+def _streamed(half: Stored, archive: Archive, input: Shape | None, normalize: Normalize, workers: int) -> Split:
+    if input is None:
+        own, count = "x".join(map(str, archive.shape)), len(archive.train)
+        raise ConvsmithError(f"data: {count} images of {own} are too many to keep decoded; give an input shape.")
+    return StreamSplit(half, len(archive.classes), input, normalize, workers)
+
+
+def _check_shape(shape: Shape | None) -> None:
+    if shape is not None and (len(shape) != 3 or shape[0] not in MODES or min(shape) < 1):
+        raise ConvsmithError(f"input: got {shape}; images have 1 or 3 channels, a height and a width, such as 3,32,32.")
+
+
+def _open(reference: str) -> Archive:
+    name, colon, path = reference.partition(":")
+    if prefix(reference) in INDEXED and "/" in reference:
+        return open_indexed(reference)
+    if not colon and name not in SETS and ("/" in reference or Path(reference).is_dir()):
+        return _open_bare(reference)
+    return SETS[name](path)
+
+
+def _folder(path: str, what: str) -> Path:
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise ConvsmithError(f"{folder}: no such folder; give the one that holds {what}.")
+    return folder
+
+
+def _open_bare(reference: str) -> Archive:
+    folder = _folder(reference, "train-*.parquet and test-*.parquet, or write NAME:PATH")
+    if not holds_parquet(folder):
+        raise ConvsmithError(f"{folder}: holds no train-*.parquet; for folders of images write imagefolder:{folder}.")
+    return open_parquet(folder)
+
+
+@SETS.register("digits")
+def _open_digits(path: str) -> Archive:
+    if path:
+        raise ConvsmithError(f"digits:{path}: the digits are built in and take no path; write digits.")
+    return open_digits()
+
+
+def _add(name: str, open_folder: Callable[[Path], Archive]) -> None:
+    def open_path(path: str) -> Archive:
+        if not path:
+            raise ConvsmithError(f"{name}: needs its folder; write {name}:PATH.")
+        return open_folder(_folder(path, f"the {name} data"))
+
+    SETS.add(name, open_path)
+
+
+_add("cifar10", open_cifar10)
+_add("cifar100", open_cifar100)
+_add("imagefolder", open_folders)

@@ -1,0 +1,103 @@
+"""Data sets of timm's factory that are only read one after another: `hfids/..`, `tfds/..`, `wds/..`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from convsmith.data.augment import PLAIN, Augment
+from convsmith.data.factory import class_names, create, create_test
+from convsmith.data.images import MODES, to_tensor
+from convsmith.data.records import Batches, Data, Normalize, Shape, epoch_seed
+from convsmith.data.stream import Transform, central, load, random_crop, vary
+from convsmith.errors import ConvsmithError
+
+ITERATED = ("hfids", "tfds", "wds")
+
+
+@dataclass(frozen=True, eq=False)
+class _Crops(IterableDataset[tuple[Tensor, int]]):
+    """Cropped uint8 images (c, h, w) and labels, in the reader's order."""
+
+    dataset: Any
+    transform: Transform
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        image: Image.Image
+        for image, label in self.dataset:
+            yield to_tensor(self.transform(image)), int(label)
+
+
+@dataclass(frozen=True, eq=False)
+class ReaderSplit:
+    """One split of a set that is read in order; shuffling, and sharing among machines, is its reader's.
+
+    Its order depends on (seed, epoch) and the number of worker processes.
+    """
+
+    reference: str
+    split: str
+    length: int
+    classes: int
+    shape: Shape
+    normalize: Normalize
+    workers: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def batches(self, size: int, *, device: torch.device | str = "cpu") -> Batches:
+        """Every image once, its central part; the last batch of each worker may be short."""
+        dataset = self._open(is_training=False, batch_size=size)
+        for images, labels in self._load(dataset, central(self.shape), device, batch_size=size):
+            yield self.normalize(images), labels
+
+    def shuffled(
+        self,
+        size: int,
+        *,
+        seed: int,
+        epoch: int,
+        augment: Augment = PLAIN,
+        share: tuple[int, int] = (0, 1),
+        device: torch.device | str = "cpu",
+    ) -> Batches:
+        """One training pass in the reader's shuffled order."""
+        mine = size // share[1]
+        generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+        dataset = self._open(is_training=True, batch_size=mine, seed=seed)
+        dataset.set_epoch(epoch)
+        crop = random_crop(self.shape, augment)
+        for images, labels in self._load(dataset, crop, device, batch_size=mine, drop_last=True):
+            yield self.normalize(vary(images, augment, generator)), labels
+
+    def _open(self, **settings: Any) -> Any:
+        dataset = create(self.reference, self.split, input_img_mode=MODES[self.shape[0]], **settings)
+        dataset.set_loader_cfg(num_workers=self.workers)
+        return dataset
+
+    def _load(self, dataset: Any, transform: Transform, device: torch.device | str, **settings: Any) -> Batches:
+        crops = _Crops(dataset, transform)
+        for images, labels in load(crops, device, num_workers=self.workers, **settings):
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= self.classes:
+                bad = low if low < 0 else high
+                raise ConvsmithError(
+                    f"{self.reference}: label {bad} is outside the {self.classes} classes; correct the label."
+                )
+            yield images, labels
+
+
+def load_iterated(reference: str, shape: Shape, normalize: Normalize, workers: int) -> Data:
+    """Open both splits; raises ConvsmithError when timm cannot, or when the set names no classes."""
+    train, (split, test) = create(reference, "train"), create_test(reference)
+    classes = class_names(reference, train)
+    train_split, test_split = (
+        ReaderSplit(reference, name, len(dataset), len(classes), shape, normalize, workers)
+        for name, dataset in (("train", train), (split, test))
+    )
+    return Data(reference, classes, shape, normalize.mean, normalize.std, Augment(), train_split, test_split)

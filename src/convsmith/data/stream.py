@@ -1,0 +1,121 @@
+"""A split too large to keep decoded: images pass through torch's DataLoader and are cropped one by one."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from convsmith.data.augment import PLAIN, Augment, cutout, flip
+from convsmith.data.images import Stored, read, to_tensor
+from convsmith.data.records import Batches, Normalize, Shape, batch_rows, epoch_seed
+from convsmith.errors import ConvsmithError
+
+Transform = Callable[[Image.Image], Image.Image]
+
+
+def usable_cores() -> int:
+    """Count the processor cores this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows do not tell
+        return os.cpu_count() or 1
+
+
+def central(shape: Shape) -> Transform:
+    """Take the central 7/8 of the shorter side, cut to the aspect of (h, w): the usual evaluation on ImageNet."""
+    return partial(ImageOps.fit, size=(shape[2], shape[1]), method=Image.Resampling.BILINEAR, bleed=1 / 16)
+
+
+def random_crop(shape: Shape, augment: Augment) -> Transform:
+    """Take a random part of at least `augment.area` of the image, or the central one where that is all of it."""
+    if augment.area == 1:
+        return central(shape)
+    crop: Transform = v2.RandomResizedCrop(shape[1:], scale=(augment.area, 1.0))
+    return crop
+
+
+@dataclass(frozen=True, eq=False)
+class _Crops(Dataset[tuple[Tensor, int]]):
+    """Cropped uint8 images (c, h, w) and labels; one image's crop depends on the pass and its index alone."""
+
+    stored: Stored
+    shape: Shape
+    classes: int
+    transform: Transform
+    seed: int
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = read(self.stored, index, self.shape, self.classes)
+        with torch.random.fork_rng(devices=()):  # without workers this is the trained net's own generator
+            torch.default_generator.manual_seed(epoch_seed(self.seed, index))
+            return to_tensor(self.transform(image)), label
+
+
+@dataclass(frozen=True, eq=False)
+class StreamSplit:
+    """Stored images, the number of classes, the shape (c, h, w) to give, normalization, and worker processes."""
+
+    stored: Stored
+    classes: int
+    shape: Shape
+    normalize: Normalize
+    workers: int
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def batches(self, size: int, *, device: torch.device | str = "cpu") -> Batches:
+        """Every image once, its central part, in the stored order; the last batch may be short."""
+        rows = list(torch.split(torch.arange(len(self)), size))
+        for images, labels in self._load(central(self.shape), 0, rows, device):
+            yield self.normalize(images), labels
+
+    def shuffled(
+        self,
+        size: int,
+        *,
+        seed: int,
+        epoch: int,
+        augment: Augment = PLAIN,
+        share: tuple[int, int] = (0, 1),
+        device: torch.device | str = "cpu",
+    ) -> Batches:
+        """One training pass in an order that depends only on (seed, epoch); a short last batch is left out."""
+        drawn = epoch_seed(seed, epoch)
+        generator = torch.Generator().manual_seed(drawn)
+        order = torch.randperm(len(self), generator=generator)
+        rows = [batch[share[0] :: share[1]] for batch in batch_rows(order, size)]
+        for images, labels in self._load(random_crop(self.shape, augment), drawn, rows, device):
+            yield self.normalize(vary(images, augment, generator)), labels
+
+    def _load(self, transform: Transform, seed: int, rows: list[Tensor], device: torch.device | str) -> Batches:
+        crops = _Crops(self.stored, self.shape, self.classes, transform, seed)
+        return load(crops, device, batch_sampler=[batch.tolist() for batch in rows], num_workers=self.workers)
+
+
+def vary(images: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+    """Mirror and blacken parts of images (n, c, h, w) that are cropped already."""
+    if augment.flip:
+        images = flip(images, generator)
+    return cutout(images, augment.cutout, generator) if augment.cutout else images
+
+
+def load(
+    dataset: Dataset[tuple[Tensor, int]], device: torch.device | str, **settings: Any
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Run a DataLoader and move its batches to the device; a worker's ConvsmithError is raised as it was."""
+    pinned = torch.device(device).type == "cuda"
+    loader = DataLoader(dataset, pin_memory=pinned, generator=torch.Generator(), **settings)  # leaves torch's own alone
+    try:
+        for images, labels in loader:
+            yield images.to(device, non_blocking=pinned), labels.to(device, non_blocking=pinned)
+    except ConvsmithError as error:
+        # A worker sends its whole traceback for a message; the sentence is the last line.
+        raise ConvsmithError(str(error).splitlines()[-1].removeprefix("convsmith.errors.ConvsmithError: ")) from error

@@ -1,0 +1,63 @@
+"""A split kept decoded: one uint8 tensor, batched, augmented and normalized on the device."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from convsmith.data.augment import PLAIN, Augment, cutout, flip, shift
+from convsmith.data.records import Batches, Normalize, Shape, batch_rows, epoch_seed
+
+
+@dataclass(frozen=True, eq=False)
+class TensorSplit:
+    """Images (n, c, h, w) as uint8, labels (n,) as int64, the number of classes, and the normalization.
+
+    >>> split = TensorSplit(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.arange(5), 5, Normalize((0.0,), (1.0,)))
+    >>> [labels.tolist() for _, labels in split.batches(2)]
+    [[0, 1], [2, 3], [4]]
+    >>> [len(labels) for _, labels in split.shuffled(2, seed=0, epoch=0)]
+    [2, 2]
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: int
+    normalize: Normalize
+
+    @property
+    def shape(self) -> Shape:
+        """Shape (c, h, w) of an image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, size: int, *, device: torch.device | str = "cpu") -> Batches:
+        """Every image once, in the stored order; the last batch may be short."""
+        for images, labels in zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True):
+            yield self.normalize(images.to(device)), labels.to(device)
+
+    def shuffled(
+        self,
+        size: int,
+        *,
+        seed: int,
+        epoch: int,
+        augment: Augment = PLAIN,
+        share: tuple[int, int] = (0, 1),
+        device: torch.device | str = "cpu",
+    ) -> Batches:
+        """One training pass in an order that depends only on (seed, epoch); a short last batch is left out."""
+        generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+        all_images, all_labels = self.images.to(device), self.labels.to(device)  # one copy a pass, none on the CPU
+        for rows in batch_rows(torch.randperm(len(self), generator=generator), size):
+            rows = rows.to(device)
+            images = shift(all_images[rows], augment.shift, generator)
+            if augment.flip:
+                images = flip(images, generator)
+            if augment.cutout:
+                images = cutout(images, augment.cutout, generator)
+            mine = slice(share[0], None, share[1])
+            yield self.normalize(images[mine]), all_labels[rows[mine]]

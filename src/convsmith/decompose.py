@@ -1,0 +1,196 @@
+"""The kernel-level decomposer: a cheaper block for each convolution, sharing its reach (Wang et al., CIKM 2021).
+
+Quality: 3DRF(block) = 3DRF(convolution) for the same input. Compact: leaving any kernel out makes it smaller.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from convsmith.blocks import Block, parse_block
+from convsmith.conv import ConvSpec
+from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph, Node, capture
+from convsmith.metric import score
+from convsmith.plan import Plan, Refusal, Replace, Totals
+
+AUTO = ("dw-pw", "pw-dw", "dw-gpw:g=2", "dw-rpw:g=2,o=0.5")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A block tried in a convolution's place: what it costs, and how much of its 3DRF it keeps (1: Quality)."""
+
+    block: Block
+    params: int
+    macs: int
+    share: float
+    compact: bool
+
+    @property
+    def quality(self) -> bool:
+        """Whether it sees as much as the convolution."""
+        return self.share >= 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A convolution that can be replaced, what it costs itself, and its trials, dearest first."""
+
+    node: Node
+    params: int
+    trials: tuple[Trial, ...]
+
+    @property
+    def layer(self) -> str:
+        """Its module path."""
+        return self.node.module
+
+
+def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = None, keep: Sequence[str] = ()) -> Plan:
+    """Plan a cheaper block for every convolution that admits one.
+
+    block: `auto` chooses per convolution the cheapest that has Quality and Compact; a name forces one, and a forced
+    block that misses Quality is planned and flagged. max_macs: a limit on the whole net as a multiple of its own; the
+    dearest layers then give way first, rank by rank. keep: layers to leave alone.
+    Raises ConvsmithError for an unknown block or layer, and for a limit that cannot be met.
+
+    >>> import convsmith as cs, torch
+    >>> plan = cs.decompose(cs.capture(cs.build("vgg11", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)))
+    >>> len(plan.edits), plan.edits[0].block, plan.edits[0].macs, plan.refusals[0]
+    (7, 'dw-pw', (18874368, 2244608), Refusal(layer='features.0', reason='it is a stem with 3 input channels, ...'))
+    """
+    wanted = [parse_block(name) for name in (AUTO if block == "auto" else (block,))]
+    unknown = sorted(set(keep) - {node.module for node in graph.layers})
+    if unknown:
+        raise ConvsmithError(f"keep: {graph.model} has no layer {unknown[0]!r}; `convsmith analyze` lists its layers.")
+    candidates, refusals = [], []
+    for node in graph.layers:
+        if node.kind == "conv":
+            found = _consider(graph, node, wanted, forced=block != "auto", ranked=max_macs is not None, keep=keep)
+            (candidates if isinstance(found, Candidate) else refusals).append(found)  # type: ignore[attr-defined]
+    chosen = [c.trials[-1] for c in candidates] if max_macs is None else _within(graph, candidates, max_macs)
+    edits, totals = [], []
+    for candidate, trial in zip(candidates, chosen, strict=True):
+        if trial is None:
+            refusals.append(Refusal(candidate.layer, "the MACs allowed let it stay as it is"))
+        else:
+            edits.append(_edit(candidate, trial, block == "auto"))
+            totals.append((trial.params - candidate.params, trial.macs - candidate.node.macs))
+    return _plan(graph, edits, refusals, totals)
+
+
+def _consider(
+    graph: Graph, node: Node, wanted: Sequence[Block], forced: bool, ranked: bool, keep: Sequence[str]
+) -> Candidate | Refusal:
+    spec = node.conv_spec()
+    reason = "it was asked to be kept" if node.module in keep else _untouchable(graph, node, spec)
+    if reason or spec is None:
+        return Refusal(node.module, reason or "")
+    refused = {str(block): block.refuses(spec) for block in wanted}
+    able = [block for block in wanted if refused[str(block)] is None]
+    if not able:
+        return Refusal(node.module, next(filter(None, refused.values())))
+    size = (node.call.input.shape[2], node.call.input.shape[3])
+    trials = [try_block(block, spec, size) for block in able]
+    sound = [t for t in trials if forced or (t.quality and t.compact)]
+    best = min(sound, key=lambda t: t.macs, default=None)
+    if best is None or (not forced and best.macs >= node.macs):
+        return Refusal(node.module, "no block that sees as much is cheaper")
+    ranks = [best.block, *best.block.dearer(spec)] if ranked else [best.block]
+    tried = (try_block(block, spec, size) for block in ranks)
+    cheaper = [t for t in tried if t.macs < node.macs or t.block == best.block]
+    return Candidate(node, node.params, tuple(sorted(cheaper, key=lambda t: -t.macs)))
+
+
+def _untouchable(graph: Graph, node: Node, spec: ConvSpec | None) -> str | None:
+    if not node.known:
+        return "it stands behind an op without a rule: what it sees is unknown"
+    if spec is None:
+        return "it is not a plain two-dimensional convolution module with a weight of its own"
+    if graph.calls.get(node.module, 1) > 1:
+        return f"it is called {graph.calls[node.module]} times"
+    return "it shares its weights with another module" if node.module in graph.shared else None
+
+
+@lru_cache(maxsize=4096)
+def try_block(block: Block, conv: ConvSpec, size: tuple[int, int]) -> Trial:
+    """Build a block on the meta device for a map of `size`, read its cost and exact reach, and test Compact."""
+    with torch.device("meta"):
+        standard = nn.Conv2d(
+            conv.in_channels, conv.out_channels, conv.kernel, conv.stride, conv.padding, conv.dilation, conv.groups
+        )
+        built = block.build(conv)
+    whole = _sees(standard, conv, size)
+    graph = capture(built, _probe(conv, size))
+    share = _volume(graph) / whole
+    kernels = list(built)
+    compact = all(_sees_without(kernels, i, conv, size) < share * whole for i in range(len(kernels)))
+    return Trial(block, graph.params, graph.macs, share, compact)
+
+
+def _probe(conv: ConvSpec, size: tuple[int, int]) -> torch.Tensor:
+    return torch.zeros(1, conv.in_channels, *size, device="meta")
+
+
+def _sees(module: nn.Module, conv: ConvSpec, size: tuple[int, int]) -> float:
+    return _volume(capture(module, _probe(conv, size)))
+
+
+def _sees_without(kernels: list[nn.Module], left_out: int, conv: ConvSpec, size: tuple[int, int]) -> float:
+    """What a block sees with one kernel left out; nothing where the others no longer fit together."""
+    rest = nn.Sequential(*kernels[:left_out], *kernels[left_out + 1 :])
+    try:
+        return _sees(rest, conv, size)
+    except ConvsmithError:
+        return 0.0
+
+
+def _volume(graph: Graph) -> float:
+    return graph.reaches()[graph.outputs[0]].extent().volume
+
+
+def _within(graph: Graph, candidates: Sequence[Candidate], max_macs: float) -> list[Trial | None]:
+    """Every layer starts as it is; the one of highest relative cost gives way, rank by rank, until the net fits."""
+    steps: list[int] = [0] * len(candidates)
+
+    def macs(i: int, step: int) -> int:
+        return candidates[i].trials[step - 1].macs if step else candidates[i].node.macs
+
+    total, limit = graph.macs, max_macs * graph.macs
+    while total > limit:
+        open_ = [i for i, c in enumerate(candidates) if steps[i] < len(c.trials)]
+        if not open_:
+            raise ConvsmithError(
+                f"{graph.model}: the cheapest plan has {total / graph.macs:.3f} of its MACs, more than the {max_macs:.3f} "
+                "allowed; allow more or choose a cheaper block."
+            )
+        i = max(open_, key=lambda j: (macs(j, steps[j]) / candidates[j].node.macs, macs(j, steps[j])))
+        total += macs(i, steps[i] + 1) - macs(i, steps[i])
+        steps[i] += 1
+    return [c.trials[step - 1] if step else None for c, step in zip(candidates, steps, strict=True)]
+
+
+def _edit(candidate: Candidate, trial: Trial, auto: bool) -> Replace:
+    share = trial.macs / candidate.node.macs
+    seen = "sees as much" if trial.quality else f"misses Quality: sees {trial.share:.3g} of what the convolution saw"
+    choice = "the cheapest that" if auto else "asked for;"
+    needs = "needs every kernel for it" if trial.compact else "misses Compact: a kernel could be left out"
+    reason = f"{choice} {seen} and {needs}, at {share:.3f} of the MACs"
+    return Replace(
+        candidate.layer, str(trial.block), reason, (candidate.node.macs, trial.macs), trial.quality, trial.compact
+    )
+
+
+def _plan(graph: Graph, edits: list[Replace], refusals: list[Refusal], changes: list[tuple[int, int]]) -> Plan:
+    scores = score(graph)
+    base = Totals(tuple(stage.layers for stage in scores.stages), scores.gain, graph.params, graph.macs)
+    params, macs = (sum(change[i] for change in changes) for i in (0, 1))
+    # A block of Quality keeps its convolution's place in the count, so the published gain stays.
+    new = Totals(base.blocks, base.gain, base.params + params, base.macs + macs)
+    return Plan(
+        graph.model, graph.inputs[0].shape[1:], graph.fingerprint, base, new, tuple(edits), tuple(refusals)
+    )

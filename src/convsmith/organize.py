@@ -1,0 +1,212 @@
+"""The stage-level organizer: move units to the stages where they add the most gain (Wang et al., CIKM 2021)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph
+from convsmith.metric import Scores, effective_kernel, published_growth, score
+from convsmith.plan import Plan, Refusal, Remove, Repeat, Totals
+from convsmith.stages import StageNodes, find_stages
+from convsmith.units import Unit, find_units
+
+
+@dataclass(frozen=True)
+class Option:
+    """A stage with `blocks` units: its gain, and what the whole net then has more (or less) than the base."""
+
+    blocks: int
+    gain: float
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Blocks for every stage so far, with the summed gain, parameters and multiply-accumulates."""
+
+    blocks: tuple[int, ...]
+    gain: float
+    params: int
+    macs: int
+
+    def rank(self) -> tuple[float, tuple[int, ...]]:
+        """What is best: the most gain; a tie goes to the later stage. Rounded, so that ties are seen as ties."""
+        return round(self.gain, 9), self.blocks[::-1]
+
+    def add(self, option: Option) -> "Choice":
+        """The same with one stage more."""
+        return Choice(
+            (*self.blocks, option.blocks),
+            self.gain + option.gain, self.params + option.params, self.macs + option.macs,
+        )  # fmt: skip
+
+
+def organize(
+    graph: Graph,
+    scores: Scores | None = None,
+    *,
+    blocks: int | None = None,
+    max_macs: float | None = None,
+    max_params: float | None = None,
+) -> Plan:
+    """Plan the stages of most gain.
+
+    blocks: units in all (default: as many as there are); max_macs, max_params: limits as multiples of the base's.
+    The answer is the global optimum over all ways to spread the units, at least one per stage; a tie goes to the later
+    stage. Widths, pools and head stay. Raises ConvsmithError when no spread fits the limits.
+
+    >>> import convsmith as cs, torch
+    >>> plan = cs.organize(cs.capture(cs.build("vgg16", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)))
+    >>> plan.new.blocks, plan.new.params, round(plan.new.gain - plan.base.gain, 2)
+    ((5, 4, 2, 1, 1), 5101194, 2.29)
+    """
+    problem = _Problem.of(graph, scores or score(graph))
+    best = max(problem.choices(blocks, max_macs, max_params), key=Choice.rank, default=None)
+    if best is None:
+        raise ConvsmithError(
+            f"{graph.model}: no spread of {blocks or problem.blocks} blocks keeps the limits; allow more MACs or parameters."
+        )
+    return problem.plan(best)
+
+
+def pareto(graph: Graph, scores: Scores | None = None, *, blocks: int | None = None) -> tuple[Choice, ...]:
+    """The spreads that no other beats in gain, parameters and MACs at once, cheapest first."""
+    front = _Problem.of(graph, scores or score(graph)).choices(blocks, float("inf"), float("inf"))
+    return tuple(sorted(front, key=lambda choice: (choice.macs, choice.params)))
+
+
+def allocate(
+    options: Sequence[Sequence[Option]], total: int, fits: Callable[[Choice], bool], measures: Callable[[Choice], tuple[float, ...]]
+) -> list[Choice]:
+    """Choose one option per stage with `total` blocks in all; what no other choice beats in every measure.
+
+    Stage by stage, of the choices that have used as many blocks only the undominated are kept: what follows costs and
+    gains the same behind each, so none of the others can end in the optimum (dynamic programming).
+    """
+    front = {0: [Choice((), 0.0, 0, 0)]}
+    for stage in options:
+        grown: dict[int, list[Choice]] = {}
+        for used, choices in front.items():
+            for option in stage:
+                if used + option.blocks <= total:
+                    grown.setdefault(used + option.blocks, []).extend(choice.add(option) for choice in choices)
+        front = {used: _undominated(choices, measures) for used, choices in grown.items()}
+    return [choice for choice in front.get(total, []) if fits(choice)]
+
+
+def _undominated(choices: list[Choice], measures: Callable[[Choice], tuple[float, ...]]) -> list[Choice]:
+    kept: list[tuple[tuple[float, ...], Choice]] = []
+    for choice in sorted(choices, key=Choice.rank, reverse=True):
+        values = measures(choice)
+        if not any(all(a <= b for a, b in zip(other, values, strict=True)) for other, _ in kept):
+            kept.append((values, choice))
+    return [choice for _, choice in kept]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    graph: Graph
+    scores: Scores
+    stages: tuple[StageNodes, ...]
+    units: list[list[Unit]]
+    refusals: list[Refusal]
+
+    @classmethod
+    def of(cls, graph: Graph, scores: Scores) -> "_Problem":
+        stages = find_stages(graph, graph.reaches())
+        if not stages.stages:
+            raise ConvsmithError(f"{graph.model} has no stage to organize: no spatial convolution was found.")
+        units, refusals = find_units(graph, stages)
+        return cls(graph, scores, stages.stages, units, refusals)
+
+    @property
+    def base(self) -> Totals:
+        gain = sum(self._option(i, len(units)).gain for i, units in enumerate(self.units))
+        return Totals(tuple(map(len, self.units)), gain, self.graph.params, self.graph.macs)
+
+    @property
+    def blocks(self) -> int:
+        return sum(map(len, self.units))
+
+    def choices(self, blocks: int | None, max_macs: float | None, max_params: float | None) -> list[Choice]:
+        options = [self._options(i, blocks or self.blocks) for i in range(len(self.stages))]
+        total = self.blocks if blocks is None else blocks
+        least, most = (sum(end(o.blocks for o in stage) for stage in options) for end in (min, max))
+        if not least <= total <= most:
+            raise ConvsmithError(f"{self.graph.model}: {total} blocks cannot be had; choose from {least} to {most}.")
+        base = self.base
+        limits = {name: limit for name, limit in (("macs", max_macs), ("params", max_params)) if limit is not None}
+
+        def fits(choice: Choice) -> bool:
+            return all(getattr(base, n) + getattr(choice, n) <= limit * getattr(base, n) for n, limit in limits.items())
+
+        def measures(choice: Choice) -> tuple[float, ...]:
+            return (-round(choice.gain, 9), *(getattr(choice, name) for name in limits))
+
+        return allocate(options, total, fits, measures)
+
+    def _options(self, stage: int, total: int) -> list[Option]:
+        """From the fewest units the stage can have to as many as there are in all."""
+        units = self.units[stage]
+        uniform = [unit for unit in units if unit.uniform]
+        if not uniform or len(self._convs(stage)) != len(self.stages[stage].counted):
+            return [self._option(stage, len(units))]  # nothing to copy, or convolutions that no unit holds
+        fewest, most = max(len(units) - len(uniform), 1), max(total, len(units))
+        return [self._option(stage, count) for count in range(fewest, most + 1)]
+
+    def _option(self, stage: int, count: int) -> Option:
+        added, removed = self._change(stage, count)
+        kernels = self._kernels(stage, added, removed)
+        steps = published_growth(kernels, self.stages[stage].map, 1.0, self.scores.alpha, self.scores.clamp)
+        difference = [(unit, 1) for unit in added] + [(unit, -1) for unit in removed]
+        return Option(
+            count,
+            sum(step.gain for step in steps),
+            sum(sign * unit.params for unit, sign in difference),
+            sum(sign * unit.macs for unit, sign in difference),
+        )
+
+    def _change(self, stage: int, count: int) -> tuple[list[Unit], list[Unit]]:
+        """The units to add (copies of the last uniform one) and to remove (uniform ones, from the back)."""
+        uniform = [unit for unit in self.units[stage] if unit.uniform]
+        more = count - len(self.units[stage])
+        return ([uniform[-1]] * more, []) if more > 0 else ([], uniform[len(uniform) + more :])
+
+    def _kernels(self, stage: int, added: list[Unit], removed: list[Unit]) -> list[tuple[int, ...]]:
+        gone = {name for unit in removed for name in unit.convs}
+        kept = [effective_kernel(node) for node in self.stages[stage].counted if node.name not in gone]
+        return kept + [kernel for unit in added for kernel in unit.kernels]
+
+    def _convs(self, stage: int) -> list[str]:
+        return [name for unit in self.units[stage] for name in unit.convs]
+
+    def plan(self, choice: Choice) -> Plan:
+        edits: list[Repeat | Remove] = []
+        refusals = list(self.refusals)
+        for i, (stage, count) in enumerate(zip(self.stages, choice.blocks, strict=True)):
+            added, removed = self._change(i, count)
+            before, after = (self._option(i, n).gain for n in (len(self.units[i]), count))
+            reason = f"{stage.name}: {len(self.units[i])} to {count} units change its gain by {after - before:+.4f}"
+            edits += [Repeat(added[0].modules, len(added), stage.name, reason)] if added else []
+            edits += [Remove(unit.modules, stage.name, reason) for unit in removed]
+            refusals += self._immovable(i)
+        base = self.base
+        new = Totals(choice.blocks, choice.gain, base.params + choice.params, base.macs + choice.macs)
+        return Plan(
+            self.graph.model, self.graph.inputs[0].shape[1:], self.graph.fingerprint, base, new, tuple(edits), tuple(refusals)
+        )
+
+    def _immovable(self, stage: int) -> list[Refusal]:
+        return [
+            Refusal(
+                " + ".join(unit.modules),
+                f"its shape changes from {_times(unit.in_shape)} to {_times(unit.out_shape)}, so it is neither copied nor removed",
+            )
+            for unit in self.units[stage]
+            if not unit.uniform
+        ]
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

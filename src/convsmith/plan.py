@@ -1,0 +1,107 @@
+"""Plans as plain data: edits and refusals by module path, each with its reason, and the totals before and after."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from convsmith.errors import ConvsmithError
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Totals:
+    """A net in four numbers: blocks per stage, published gain, parameters, multiply-accumulates (batch 1)."""
+
+    blocks: tuple[int, ...]
+    gain: float
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Repeat:
+    """Put `copies` copies of a unit (neighbouring modules of one parent) right behind it."""
+
+    unit: tuple[str, ...]
+    copies: int
+    stage: str
+    reason: str
+    kind: Literal["repeat"] = "repeat"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Remove:
+    """Take a unit out."""
+
+    unit: tuple[str, ...]
+    stage: str
+    reason: str
+    kind: Literal["remove"] = "remove"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Replace:
+    """Put a block in a convolution's place.
+
+    `macs` are the layer's before and after; `quality` says that the block sees as much as the convolution, `compact`
+    that it would see less without any of its kernels; `error` is ||W - W'|| / ||W|| once weights have been carried.
+    """
+
+    layer: str
+    block: str
+    reason: str
+    macs: tuple[int, int]
+    quality: bool
+    compact: bool
+    error: float | None = None
+    kind: Literal["replace"] = "replace"
+
+
+Edit = Annotated[Repeat | Remove | Replace, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Refusal:
+    """A layer or stage that was left alone, and why."""
+
+    layer: str
+    reason: str
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Plan:
+    """What to do to one model on one input shape (channels, height, width); `fingerprint` tells that model from others.
+
+    >>> plan = Plan("toy", (3, 8, 8), "0" * 16, Totals((1,), 8.0, 10, 20), Totals((1,), 8.0, 5, 9), (), ())
+    >>> Plan.from_json(plan.to_json()) == plan
+    True
+    """
+
+    model: str
+    input: tuple[int, ...]
+    fingerprint: str
+    base: Totals
+    new: Totals
+    edits: tuple[Edit, ...]
+    refusals: tuple[Refusal, ...]
+
+    def to_json(self) -> str:
+        """The plan as text to read, edit and review."""
+        return _PLAN.dump_json(self, indent=1).decode()
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the plan") -> Self:
+        """Read a plan; raises ConvsmithError naming `source` and the first field that does not fit."""
+        try:
+            return _PLAN.validate_json(text)  # type: ignore[return-value]
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the text"
+            raise ConvsmithError(
+                f"{source} is not a plan: {where}: {first['msg']}; write one with `convsmith organize` or `decompose`."
+            ) from None
+
+
+_PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)

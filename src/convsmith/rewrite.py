@@ -1,0 +1,128 @@
+"""Apply a plan to a copy of a model, carry the weights, and prove the shapes."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from convsmith.blocks import parse_block
+from convsmith.conv import ConvSpec
+from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph, capture
+from convsmith.plan import Plan, Remove, Repeat, Replace
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The new model, and the plan with the error of every layer whose weights were carried."""
+
+    model: nn.Module
+    plan: Plan
+
+
+def apply(model: nn.Module, plan: Plan, *, method: str | None = "svd") -> nn.Module:
+    """The model that `plan` makes of a copy of `model`; the model itself stays as it is.
+
+    method: how weights are carried into blocks (`svd`); None leaves blocks as initialized.
+    Raises ConvsmithError when the plan was made for another model or input.
+
+    >>> import convsmith as cs, torch
+    >>> vgg, x = cs.build("vgg11", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)
+    >>> cs.apply(vgg, cs.organize(cs.capture(vgg, x)))(x).shape
+    torch.Size([1, 10])
+    """
+    return rewrite(model, plan, method=method).model
+
+
+def rewrite(model: nn.Module, plan: Plan, *, method: str | None = "svd") -> Applied:
+    """The same as `apply`, with the attained errors in the plan."""
+    base = capture_for(model, plan)
+    if base.fingerprint != plan.fingerprint:
+        raise ConvsmithError(
+            f"The plan was made for {plan.model} on input {_times(plan.input)} and does not fit this model's layers; "
+            "make a plan for this model with `convsmith organize` or `decompose`."
+        )
+    new = deepcopy(model)
+    edits = [_put_block(new, edit, method) if isinstance(edit, Replace) else edit for edit in plan.edits]
+    _move_units(new, [edit for edit in edits if not isinstance(edit, Replace)])
+    _prove(base, capture_for(new, plan), plan)
+    return Applied(new, replace(plan, edits=tuple(edits)))
+
+
+def capture_for(model: nn.Module, plan: Plan) -> Graph:
+    """Capture a model on the input shape that a plan was made for."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    return capture(model, torch.zeros(1, *plan.input, device=device), name=plan.model)
+
+
+def _put_block(model: nn.Module, edit: Replace, method: str | None) -> Replace:
+    conv = model.get_submodule(edit.layer)
+    if not isinstance(conv, nn.Conv2d):
+        raise ConvsmithError(f"{edit.layer} is no convolution module; take it out of the plan.")
+    block = parse_block(edit.block)
+    with torch.device(conv.weight.device):
+        new = block.build(ConvSpec.of(conv)).to(dtype=conv.weight.dtype)
+    error = None if method is None else block.carry(conv, new, method)
+    new.train(conv.training)
+    model.set_submodule(edit.layer, new)
+    return replace(edit, error=error)
+
+
+def _move_units(model: nn.Module, edits: Iterable[Repeat | Remove]) -> None:
+    """All moves of one parent at once, as their paths are those of the model before any move."""
+    by_parent: dict[str, list[Repeat | Remove]] = defaultdict(list)
+    for edit in edits:
+        by_parent[edit.unit[0].rpartition(".")[0]].append(edit)
+    for path, moves in by_parent.items():
+        parent = model.get_submodule(path)
+        if isinstance(parent, nn.Sequential):
+            _rebuild(parent, moves)
+        else:
+            _wrap(parent, moves)
+
+
+def _rebuild(parent: nn.Sequential, moves: Sequence[Repeat | Remove]) -> None:
+    """The children of a sequence with units copied or left out, numbered afresh where they were numbers."""
+    children = dict(parent.named_children())
+    names: list[tuple[str, nn.Module]] = []
+    for name, child in children.items():
+        removed = any(isinstance(m, Remove) and name in _names(m) for m in moves)
+        names += [] if removed else [(name, child)]
+        for move in moves:
+            if isinstance(move, Repeat) and name == _names(move)[-1]:
+                unit = [(n, children[n]) for n in _names(move)]
+                names += [(f"{n}_{i}", deepcopy(m)) for i in range(1, move.copies + 1) for n, m in unit]
+    numbered = all(name.isdigit() for name in children)
+    parent._modules.clear()
+    for i, (name, child) in enumerate(names):
+        parent.add_module(str(i) if numbered else name, child)
+
+
+def _wrap(parent: nn.Module, moves: Sequence[Repeat | Remove]) -> None:
+    """Modules that their parent calls by name keep it: gone is an identity, repeated is a sequence."""
+    for move in moves:
+        (name,) = _names(move)
+        child = parent.get_submodule(name)
+        copies = [deepcopy(child) for _ in range(move.copies)] if isinstance(move, Repeat) else []
+        setattr(parent, name, nn.Sequential(child, *copies) if copies else nn.Identity())
+
+
+def _names(move: Repeat | Remove) -> list[str]:
+    return [path.rpartition(".")[2] for path in move.unit]
+
+
+def _prove(base: Graph, new: Graph, plan: Plan) -> None:
+    """The output's shape is the old one, and costs are those the plan promised."""
+    before, after = (graph.shapes[graph.outputs[0]] for graph in (base, new))
+    if before != after or (new.params, new.macs) != (plan.new.params, plan.new.macs):
+        raise ConvsmithError(
+            f"The plan does not do what it says: output {before} became {after}, {new.params} parameters and {new.macs} "
+            f"MACs instead of {plan.new.params} and {plan.new.macs}; it was edited, or is of another version."
+        )
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,20 @@
+"""Training: one resumable loop on accelerate, told by a recipe, and the evaluation of a net."""
+
+from convsmith.train.evaluate import evaluate
+from convsmith.train.loop import train
+from convsmith.train.place import fastest_precision, pick_device
+from convsmith.train.records import Epoch, Evaluation, History, Recipe, recipe_for
+from convsmith.train.schedules import SCHEDULES
+
+__all__ = [
+    "SCHEDULES",
+    "Epoch",
+    "Evaluation",
+    "History",
+    "Recipe",
+    "evaluate",
+    "fastest_precision",
+    "pick_device",
+    "recipe_for",
+    "train",
+]

@@ -1,0 +1,32 @@
+"""Accuracy and loss of a net on a split."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from convsmith.data import Split
+from convsmith.train.place import autocast, check_fit, lent, pick_device
+from convsmith.train.records import Evaluation
+
+
+def evaluate(
+    model: nn.Module, split: Split, *, device: str | None = None, batch_size: int = 256, precision: str = "fp32"
+) -> Evaluation:
+    """Measure top-1, top-5 and mean cross-entropy over a whole split; the model comes back as it was.
+
+    With fewer than five classes, top-5 counts all of them. Raises ConvsmithError when images or classes do not fit.
+    """
+    place = pick_device(device)
+    totals = torch.zeros(3, dtype=torch.float64, device=place)  # loss, top-1, top-5
+    images = 0
+    with lent(model, place), torch.no_grad():
+        check_fit(model, split.shape, split.classes, place)
+        for batch, labels in split.batches(batch_size, device=place):
+            with autocast(place, precision):
+                logits = model(batch).float()
+            hits = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)  # (n, 5)
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            totals += torch.stack([loss.double(), hits[:, 0].sum(), hits.sum()])
+            images += len(labels)
+    loss_sum, top1, top5 = totals.tolist()
+    return Evaluation(top1 / images, top5 / images, loss_sum / images, images)

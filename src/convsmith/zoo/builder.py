@@ -1,0 +1,155 @@
+"""The one builder: a net's record, an input shape and a depth per stage -> a module."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from math import sqrt
+
+from torch import Tensor, nn
+
+from convsmith.errors import ConvsmithError
+from convsmith.zoo.records import NETS, HeadRecord, NetForms, NetRecord, Part, StageRecord, StemRecord, Style
+
+SMALL = 64  # shorter sides below this many pixels select the small form
+
+
+class ConvNet(nn.Module):
+    """The named steps of `trunk` one after another, a pool to the head's map, and the head."""
+
+    def __init__(self, trunk: Mapping[str, Part], pool: Part, head_name: str, head: nn.Module) -> None:
+        super().__init__()
+        for name, part in trunk.items():
+            setattr(self, name, part)
+        self.avgpool = pool
+        self.add_module(head_name, head)
+        self._steps = (*trunk, "avgpool")
+        self._head = head_name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (b, c, h, w) to logits (b, classes)."""
+        for name in self._steps:
+            x = getattr(self, name)(x)
+        logits: Tensor = getattr(self, self._head)(x.flatten(1))
+        return logits
+
+
+def build(
+    name: str,
+    *,
+    input: tuple[int, int, int] | None = None,
+    classes: int | None = None,
+    blocks_per_stage: tuple[int, ...] | None = None,
+) -> ConvNet:
+    """Build the net `name` of `NETS` with fresh weights, on torch's current default device.
+
+    `input` is (channels, height, width); a shorter side under 64 pixels selects the net's small form. `classes`
+    defaults to the form's own number, `blocks_per_stage` to its published depths. Raises ConvsmithError on an unknown
+    name, depths that do not fit the net's stages, an input smaller than its total stride, or no channels or classes.
+
+    >>> net = build("vgg16", input=(3, 32, 32), blocks_per_stage=(5, 4, 2, 1, 1))
+    >>> sum(p.numel() for p in net.parameters())
+    5101194
+    """
+    forms = NETS[name]
+    shape = input or default_input(name)
+    record = _form(forms, shape)
+    count = _default_classes(forms, shape) if classes is None else classes
+    _check_sizes(name, record, shape, count)
+    return assemble(record, shape[0], count, _depths(name, record, blocks_per_stage))
+
+
+def assemble(record: NetRecord, channels: int, classes: int, depths: tuple[int, ...]) -> ConvNet:
+    """Build a record's net for images of `channels` channels with `depths` blocks per stage (at least one each)."""
+    trunk = _flat(record, channels, depths) if record.stem is None else _staged(record, record.stem, channels, depths)
+    head = _head(record.head, record.stages[-1].width, classes)
+    net = ConvNet(trunk, record.style.pool(record.head.side), record.head.name, head)
+    _initialize(net)
+    return net
+
+
+def default_input(name: str) -> tuple[int, int, int]:
+    """Input (channels, height, width) that the net `name` was published for; raises ConvsmithError when unknown."""
+    side = NETS[name].side
+    return (3, side, side)
+
+
+def _form(forms: NetForms, shape: tuple[int, int, int]) -> NetRecord:
+    return forms.small if min(shape[1:]) < SMALL else forms.large
+
+
+def _default_classes(forms: NetForms, shape: tuple[int, int, int]) -> int:
+    return forms.small_classes if min(shape[1:]) < SMALL else 1000
+
+
+def _check_sizes(name: str, record: NetRecord, shape: tuple[int, int, int], classes: int) -> None:
+    channels, height, width = shape
+    if min(height, width) < record.total_stride:
+        raise ConvsmithError(
+            f"{name}: an input of {height}x{width} pixels vanishes under its total stride of {record.total_stride}; "
+            f"resize images to {record.total_stride} pixels or more."
+        )
+    if channels < 1 or classes < 1:
+        raise ConvsmithError(f"{name}: got {channels} input channels and {classes} classes; give at least one of each.")
+
+
+def _depths(name: str, record: NetRecord, blocks: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Give the depths asked for, or the record's; refuse what does not fit its stages."""
+    if blocks is None:
+        return record.blocks_per_stage
+    if len(blocks) != len(record.stages) or min(blocks) < 1:
+        raise ConvsmithError(
+            f"{name}: blocks per stage {blocks} do not fit; give {len(record.stages)} numbers of at least 1, "
+            f"such as {record.blocks_per_stage}."
+        )
+    return blocks
+
+
+def _flat(record: NetRecord, channels: int, depths: tuple[int, ...]) -> dict[str, Part]:
+    """Lay the layers of every stage one after another in `features`."""
+    layers: list[nn.Module] = []
+    for stage, depth in zip(record.stages, depths, strict=True):
+        units = _units(stage, channels, depth, record.style)
+        layers += [layer for unit in units for layer in unit.children()] + _stage_pool(stage)
+        channels = stage.width
+    return {"features": nn.Sequential(*layers)}
+
+
+def _staged(record: NetRecord, stem: StemRecord, channels: int, depths: tuple[int, ...]) -> dict[str, Part]:
+    """Put the stem first, then one sequence of units a stage."""
+    conv = nn.Conv2d(channels, stem.width, stem.kernel, stem.stride, padding=stem.kernel // 2, bias=False)
+    trunk: dict[str, Part] = {"conv1": conv, "bn1": nn.BatchNorm2d(stem.width), "act1": record.style.inner()}
+    if stem.pool:
+        trunk["maxpool"] = nn.MaxPool2d(3, stride=2, padding=1)
+    channels = stem.width
+    for number, (stage, depth) in enumerate(zip(record.stages, depths, strict=True), start=1):
+        trunk[f"layer{number}"] = nn.Sequential(*_units(stage, channels, depth, record.style), *_stage_pool(stage))
+        channels = stage.width
+    return trunk
+
+
+def _units(stage: StageRecord, channels: int, depth: int, style: Style) -> list[nn.Module]:
+    first = stage.unit(channels, stage.width, stage.stride, style)
+    return [first, *(stage.unit(stage.width, stage.width, 1, style) for _ in range(depth - 1))]
+
+
+def _stage_pool(stage: StageRecord) -> list[nn.Module]:
+    return [nn.MaxPool2d(2)] if stage.pool else []
+
+
+def _head(head: HeadRecord, channels: int, classes: int) -> nn.Module:
+    widths = (channels * head.side**2, *head.hidden)
+    hidden = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU(), nn.Dropout())]
+    last = nn.Linear(widths[-1], classes)
+    return nn.Sequential(*hidden, last) if hidden else last
+
+
+def _initialize(net: nn.Module) -> None:
+    """Draw convolutions from N(0, 2 / fan-out) (He et al., ICCV 2015), with zero bias; other layers keep torch's start.
+
+    torch's own `kaiming_normal_` takes all output channels for the fan-out whatever the groups, which makes depthwise
+    weights sqrt(groups) times too small.
+    """
+    for conv in (module for module in net.modules() if isinstance(module, nn.Conv2d)):
+        fan_out = conv.out_channels // conv.groups * conv.kernel_size[0] * conv.kernel_size[1]
+        nn.init.normal_(conv.weight, std=sqrt(2 / fan_out))
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)

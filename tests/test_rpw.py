@@ -1,0 +1,217 @@
+"""Rolling pointwise convolution against a literal loop over its definition, and through each of torch's machines."""
+
+import warnings
+from math import ceil, gcd
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from convsmith.blocks import RollingPointwise, decompositions, rolling_pointwise, windows
+from convsmith.errors import ConvsmithError
+
+CASES = [  # Cin, Cout, groups, overlap, stride
+    (8, 8, 2, 0.5, 1),
+    (8, 5, 2, 0.5, 2),  # Cout is no multiple of the 4 windows
+    (12, 7, 4, 0.33, 1),
+    (12, 16, 3, 0.25, 1),
+    (16, 24, 4, 0.75, 2),
+    (16, 3, 2, 0.33, 3),  # fewer outputs than windows
+    (10, 6, 2, 0.75, 1),
+    (8, 8, 4, 0.0, 1),
+    (6, 4, 1, 0.5, 1),
+    (6, 6, 6, 0.5, 1),  # windows of one channel
+]
+table = pytest.mark.parametrize(("inputs", "outputs", "groups", "overlap", "stride"), CASES)
+
+
+def by_definition(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, overlap: float, stride: int) -> Tensor:
+    inputs, outputs = x.shape[1], len(weight)
+    width = inputs // groups
+    step = width - int(overlap * width)
+    distinct = inputs // gcd(inputs, step)
+    x = x[:, :, ::stride, ::stride]
+    y = torch.zeros(len(x), outputs, *x.shape[2:], dtype=x.dtype)
+    for o in range(outputs):
+        start = (o % distinct) * step % inputs
+        for t in range(width):
+            y[:, o] += weight[o, t] * x[:, (start + t) % inputs]
+        if bias is not None:
+            y[:, o] += bias[o]
+    return y
+
+
+def sample(inputs: int, outputs: int, groups: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """x, weight, bias."""
+    torch.manual_seed(0)
+    shapes = [(2, inputs, 5, 4), (outputs, inputs // groups), (outputs,)]
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+@table
+def test_forward_is_the_definition(inputs: int, outputs: int, groups: int, overlap: float, stride: int) -> None:
+    x, weight, bias = sample(inputs, outputs, groups)
+    for each in (bias, None):
+        got = rolling_pointwise(x, weight, each, groups, overlap, stride)
+        torch.testing.assert_close(got, by_definition(x, weight, each, groups, overlap, stride))
+
+
+@table
+def test_backward_is_the_adjoint(inputs: int, outputs: int, groups: int, overlap: float, stride: int) -> None:
+    x, weight, bias = sample(inputs, outputs, groups)
+    assert torch.autograd.gradcheck(rolling_pointwise, (x, weight, bias, groups, overlap, stride))
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_backward_skips_what_needs_no_gradient(frozen: int) -> None:
+    inputs = sample(12, 7, 4)
+    inputs[frozen].requires_grad_(False)
+    rolling_pointwise(*inputs, 4, 0.33, 1).sum().backward()
+    assert [each.grad is None for each in inputs] == [position == frozen for position in range(3)]
+
+
+@table
+def test_windows_are_the_channels_read(inputs: int, outputs: int, groups: int, overlap: float, stride: int) -> None:
+    x, weight, _ = sample(inputs, outputs, groups)
+    read = torch.zeros(outputs, inputs, dtype=torch.bool)
+    read.scatter_(1, windows(inputs, outputs, groups, overlap), True)
+    reach = torch.autograd.functional.jacobian(
+        lambda x: rolling_pointwise(x, weight, None, groups, overlap, stride)[0, :, 0, 0], x
+    )
+    assert torch.equal(reach[:, 0, :, 0, 0] != 0, read)
+    assert read.sum(1).eq(inputs // groups).all()
+
+
+@pytest.mark.parametrize(("groups", "overlap", "layers"), [(2, 0.5, 2), (4, 0.5, 2), (8, 0.5, 3), (8, 0.75, 4)])
+def test_stacked_layers_reach_every_channel(groups: int, overlap: float, layers: int) -> None:
+    reads = torch.zeros(64, 64).scatter_(1, windows(64, 64, groups, overlap), 1.0)
+    assert reads.matrix_power(layers).gt(0).all()
+    assert not reads.matrix_power(layers - 1).gt(0).all()
+
+
+def test_one_group_is_a_pointwise_convolution() -> None:
+    layer, pointwise = RollingPointwise(6, 4, groups=1, overlap=0.5, bias=True, stride=2), nn.Conv2d(6, 4, 1, 2)
+    # At overlap .5 window o starts at channel 3 o: its row is the dense one, read from there on.
+    rows = [row.roll(-3 * o) for o, row in enumerate(pointwise.weight.detach()[:, :, 0, 0])]
+    layer.load_state_dict({"weight": torch.stack(rows), "bias": pointwise.bias})
+    x = torch.randn(2, 6, 5, 5)
+    torch.testing.assert_close(layer(x), pointwise(x))
+
+
+@table
+def test_macs_and_parameters_are_those_of_a_grouped_pointwise(
+    inputs: int, outputs: int, groups: int, overlap: float, stride: int
+) -> None:
+    layer = RollingPointwise(inputs, outputs, groups, overlap, bias=True, stride=stride)
+    x = torch.zeros(2, inputs, 7, 6)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        layer(x)
+    pixels = 2 * ceil(7 / stride) * ceil(6 / stride)
+    assert counter.get_total_flops() == 2 * inputs // groups * outputs * pixels
+    assert sum(each.numel() for each in layer.parameters()) == inputs // groups * outputs + outputs
+
+
+def test_starts_uniform_in_one_over_the_root_of_the_window() -> None:
+    torch.manual_seed(0)
+    weight = RollingPointwise(64, 256, groups=4, overlap=0.5).weight
+    assert 0.249 < weight.max().item() <= 0.25
+    assert -0.25 <= weight.min().item() < -0.249
+    assert weight.std().item() == pytest.approx(0.25 / 3**0.5, rel=0.03)
+
+
+@table
+def test_is_a_sound_custom_operator(inputs: int, outputs: int, groups: int, overlap: float, stride: int) -> None:
+    x, weight, bias = sample(inputs, outputs, groups, torch.float32)
+    arguments = (x, weight, bias if stride == 1 else None, groups, overlap, stride)
+    with warnings.catch_warnings():
+        # torch looks at `.grad` of views and hides the warning by replacing showwarning: too late where it is an error.
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf Tensor", UserWarning)
+        torch.library.opcheck(rolling_pointwise, arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_computes_in_its_type_and_trains_the_weights_in_theirs(dtype: torch.dtype) -> None:
+    layer = RollingPointwise(16, 24, 4, 0.33, bias=True)
+    x = torch.randn(2, 16, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
+    with torch.autocast("cpu", dtype):
+        y = layer(x)
+    y.float().square().sum().backward()
+    assert y.dtype == dtype
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    gradients = [each.grad.clone() for each in (x, *layer.parameters()) if each.grad is not None]
+    layer.zero_grad()
+    x.grad = None
+    layer(x).square().sum().backward()
+    for low, full in zip(gradients, (x.grad, *(each.grad for each in layer.parameters())), strict=True):
+        assert full is not None
+        assert low.dtype == torch.float32
+        assert (low - full).norm() < 0.02 * full.norm()
+
+
+def test_compiles_as_one_graph() -> None:
+    layer = RollingPointwise(12, 7, 4, 0.33, bias=True)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    x = torch.randn(2, 12, 5, 4)
+    torch.testing.assert_close(compiled(x), layer(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert compiled(x).dtype == torch.bfloat16
+
+
+def exported(layer: nn.Module, x: Tensor) -> torch.export.ExportedProgram:
+    return torch.export.export(layer.eval(), (x,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
+
+
+def targets(program: torch.export.ExportedProgram) -> set[str]:
+    return {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+
+
+def test_exports_as_one_node_and_decomposes_to_plain_aten() -> None:
+    layer, x = RollingPointwise(12, 7, 4, 0.33, bias=True, stride=2), torch.randn(2, 12, 5, 4)
+    program = exported(layer, x)
+    assert targets(program) == {"convsmith.rolling_pointwise.default"}
+    plain = program.run_decompositions(decompositions())
+    assert all(name.startswith("aten.") for name in targets(plain))
+    x = torch.randn(3, 12, 5, 4)
+    torch.testing.assert_close(plain.module()(x), layer(x))
+
+
+def test_onnx_runtime_agrees(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    layer = nn.Sequential(nn.Conv2d(3, 12, 3), RollingPointwise(12, 7, 4, 0.33, bias=True, stride=2))
+    x = torch.randn(2, 3, 8, 7)
+    program = exported(layer, x).run_decompositions(decompositions())
+    torch.onnx.export(program, (x,), tmp_path / "net.onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    x = torch.randn(5, 3, 8, 7)
+    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), layer(x).detach())
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("groups", "overlap", "reason"),
+    [
+        (3, 0.5, "groups must divide the 8 input channels, got 3"),
+        (0, 0.5, "groups must divide the 8 input channels, got 0"),
+        (2, 1.0, "overlap must be at least 0 and less than 1, got 1.0"),
+        (2, -0.1, "overlap must be at least 0 and less than 1, got -0.1"),
+        (2, float("nan"), "overlap must be at least 0 and less than 1, got nan"),
+    ],
+)
+def test_refuses_groups_and_overlaps_that_do_not_fit(groups: int, overlap: float, reason: str) -> None:
+    for make in (RollingPointwise, windows):
+        with pytest.raises(ConvsmithError, match=reason):
+            make(8, 8, groups, overlap)
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 4), (1, 9, 4, 4), (1, 4, 4, 4)])
+def test_refuses_inputs_of_another_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConvsmithError, match=r"must be \(batch, 8, height, width\), got"):
+        RollingPointwise(8, 8, 2, 0.5)(torch.zeros(shape))
+
+
+def test_prints_like_a_convolution() -> None:
+    layer = RollingPointwise(8, 4, 2, 0.5, bias=True, stride=2)
+    assert str(layer) == "RollingPointwise(8, 4, groups=2, overlap=0.5, stride=2, bias=True)"
