@@ -191,6 +191,4 @@ def _plan(graph: Graph, edits: list[Replace], refusals: list[Refusal], changes: 
     params, macs = (sum(change[i] for change in changes) for i in (0, 1))
     # A block of Quality keeps its convolution's place in the count, so the published gain stays.
     new = Totals(base.blocks, base.gain, base.params + params, base.macs + macs)
-    return Plan(
-        graph.model, graph.inputs[0].shape[1:], graph.fingerprint, base, new, tuple(edits), tuple(refusals)
-    )
+    return Plan(graph.model, graph.inputs[0].shape[1:], graph.fingerprint, base, new, tuple(edits), tuple(refusals))

@@ -199,7 +199,9 @@ def capture(model: nn.Module, *inputs: Tensor, name: str = "") -> Graph:
 def _why_not(model: nn.Module, inputs: tuple[Tensor, ...], error: Exception) -> str:
     shapes = ", ".join("x".join(map(str, x.shape[1:])) for x in inputs)
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return f"{type(model).__name__} cannot be captured on input {shapes}: {reason}; check --input and the model's forward."
+    return (
+        f"{type(model).__name__} cannot be captured on input {shapes}: {reason}; check --input and the model's forward."
+    )
 
 
 def _read(model: nn.Module, program: torch.export.ExportedProgram, name: str) -> Graph:

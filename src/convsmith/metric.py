@@ -1,7 +1,7 @@
 """The 3D receptive field (3DRF) and its gain, per layer, stage and network (Wang et al., CIKM 2021).
 
-    3DRF_k = side_k^2 * channels_k
-    gain_k = (3DRF_k - 3DRF_{k-1}) / 3DRF_{k-1} * exp(-alpha * 3DRF_{k-1} / V_0)
+3DRF_k = side_k^2 * channels_k
+gain_k = (3DRF_k - 3DRF_{k-1}) / 3DRF_{k-1} * exp(-alpha * 3DRF_{k-1} / V_0)
 """
 
 import json
@@ -119,7 +119,11 @@ def gain(before: float, after: float, volume: float, alpha: float = 3.0) -> floa
 
 
 def published_growth(
-    kernels: Sequence[tuple[int, ...]], size: tuple[int, ...], channels: float = 1.0, alpha: float = 3.0, clamp: bool = False
+    kernels: Sequence[tuple[int, ...]],
+    size: tuple[int, ...],
+    channels: float = 1.0,
+    alpha: float = 3.0,
+    clamp: bool = False,
 ) -> list[Growth]:
     """The published convention over one stage: sides add up from 1, channels are saturated and cancel.
 
@@ -145,7 +149,12 @@ def effective_kernel(node: Node) -> tuple[int, ...]:
 
 
 def score(
-    graph: Graph, *, convention: Convention = "published", alpha: float = 3.0, clamp: bool = False, count: Counting = "plain"
+    graph: Graph,
+    *,
+    convention: Convention = "published",
+    alpha: float = 3.0,
+    clamp: bool = False,
+    count: Counting = "plain",
 ) -> Scores:
     """Score a captured net.
 

@@ -131,7 +131,9 @@ def avg_pool(call: Call, x: Reach) -> Reach:
 def _pool(call: Call, x: Reach, dilation: tuple[int, ...]) -> Reach:
     n = len(dilation)
     kernel = _tuple(call["kernel_size"], n)
-    steps = zip(kernel, _tuple(call["stride"], n, kernel), _tuple(call["padding"], n), dilation, call.out[2:], strict=True)
+    steps = zip(
+        kernel, _tuple(call["stride"], n, kernel), _tuple(call["padding"], n), dilation, call.out[2:], strict=True
+    )
     for dim, (size, stride, padding, spread, outputs) in enumerate(steps, 1):
         x = x.select(dim, Taps.slide(x.shape[dim], size, stride, padding, spread, outputs))
     return x
@@ -151,23 +153,21 @@ def adaptive_pool(call: Call, x: Reach) -> Reach:
 
 # --- element by element ------------------------------------------------------------------------------------------------
 
-_ACTIVATIONS = "relu relu6 hardtanh leaky_relu elu prelu gelu silu mish sigmoid tanh hardswish hardsigmoid softplus selu"
+_ACTIVATIONS = (
+    "relu relu6 hardtanh leaky_relu elu prelu gelu silu mish sigmoid tanh hardswish hardsigmoid softplus selu"
+)
 _COPIES = "clone contiguous detach alias dropout feature_dropout alpha_dropout lift_fresh_copy"
 _SCALARS = "abs neg exp log sqrt rsqrt square pow clamp clamp_min clamp_max reciprocal"
 _SCALAR_FORMS = [f"aten.{op}.Tensor_Scalar" for op in ("pow",)] + ["aten._to_copy.default", "aten.to.dtype"]
 
 
-@unary(
-    *(f"aten.{op}{place}.default" for op in _ACTIVATIONS.split() for place in ("", "_")), ptflops=out_numel
-)
+@unary(*(f"aten.{op}{place}.default" for op in _ACTIVATIONS.split() for place in ("", "_")), ptflops=out_numel)
 def activation(call: Call, x: Reach) -> Reach:
     """Nothing moves."""
     return x
 
 
-@unary(
-    *(f"aten.{op}{place}.default" for op in f"{_COPIES} {_SCALARS}".split() for place in ("", "_")), *_SCALAR_FORMS
-)
+@unary(*(f"aten.{op}{place}.default" for op in f"{_COPIES} {_SCALARS}".split() for place in ("", "_")), *_SCALAR_FORMS)
 def elementwise(call: Call, x: Reach) -> Reach:
     """Nothing moves."""
     return x

@@ -77,7 +77,10 @@ def pareto(graph: Graph, scores: Scores | None = None, *, blocks: int | None = N
 
 
 def allocate(
-    options: Sequence[Sequence[Option]], total: int, fits: Callable[[Choice], bool], measures: Callable[[Choice], tuple[float, ...]]
+    options: Sequence[Sequence[Option]],
+    total: int,
+    fits: Callable[[Choice], bool],
+    measures: Callable[[Choice], tuple[float, ...]],
 ) -> list[Choice]:
     """Choose one option per stage with `total` blocks in all; what no other choice beats in every measure.
 
@@ -194,7 +197,13 @@ class _Problem:
         base = self.base
         new = Totals(choice.blocks, choice.gain, base.params + choice.params, base.macs + choice.macs)
         return Plan(
-            self.graph.model, self.graph.inputs[0].shape[1:], self.graph.fingerprint, base, new, tuple(edits), tuple(refusals)
+            self.graph.model,
+            self.graph.inputs[0].shape[1:],
+            self.graph.fingerprint,
+            base,
+            new,
+            tuple(edits),
+            tuple(refusals),
         )
 
     def _immovable(self, stage: int) -> list[Refusal]:

@@ -65,7 +65,9 @@ class Reach:
         """Elements of unit shape `units` that see nothing of the source, along this tensor's axes: padding, constants."""
         windows = tuple(w.empty() for w in self.windows)
         zeros = np.zeros(tuple(units), np.int64)
-        return replace(self, sets=np.zeros((1, self.sets.shape[1]), np.bool_), set_of=zeros, windows=windows, window_of=zeros)
+        return replace(
+            self, sets=np.zeros((1, self.sets.shape[1]), np.bool_), set_of=zeros, windows=windows, window_of=zeros
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,7 +87,9 @@ class Reach:
             return replace(self, windows=windows)
         unit = self.unit(dim)
         sets, set_of = _unite(self.sets, _tapped(self.set_of, unit, taps, len(self.sets)))
-        rows, window_of = _combinations(_tapped(self.window_of, unit, taps, self.windows[0].rows if self.windows else 1))
+        rows, window_of = _combinations(
+            _tapped(self.window_of, unit, taps, self.windows[0].rows if self.windows else 1)
+        )
         windows = tuple(w.unite(rows) for w in self.windows)
         return replace(self, sets=sets, set_of=set_of, windows=windows, window_of=window_of)
 
@@ -196,7 +200,9 @@ class Reach:
     def whole(self, shape: Sequence[int]) -> Self:
         """A global mixer's honest answer: every element of a tensor of `shape` sees all that any element here sees."""
         here = self.reshape((prod(self.shape),)).as_units(0).select(0, Taps.everything(prod(self.shape)))
-        return here._relabel(lambda labels: np.broadcast_to(labels.reshape((1,) * len(shape)), tuple(shape)))._all_units(shape)
+        return here._relabel(
+            lambda labels: np.broadcast_to(labels.reshape((1,) * len(shape)), tuple(shape))
+        )._all_units(shape)
 
     def _all_units(self, shape: Sequence[int]) -> Self:
         return replace(self, axes=(None,) * len(shape))
