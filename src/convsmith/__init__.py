@@ -10,5 +10,6 @@ from convsmith.rewrite import apply
 from convsmith.zoo import build
 
 __all__ = [
-    "ConvsmithError", "Graph", "Plan", "Scores", "apply", "build", "capture", "decompose", "organize", "pareto", "score",
+    "ConvsmithError", "Graph", "Plan", "Scores", "apply", "build", "capture", "decompose", "organize", "pareto",
+    "score",
 ]  # fmt: skip

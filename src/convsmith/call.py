@@ -112,3 +112,14 @@ def out_numel(call: Call) -> int:
 def in_numel(call: Call) -> int:
     """Elements of the first operand."""
     return prod(call.input.shape)
+
+
+def numbers(value: Any, dims: int, empty: Sequence[int] = ()) -> tuple[int, ...]:
+    """ATen's lists of one number mean that number for every dimension; an empty list means `empty`."""
+    values = [value] if isinstance(value, int) else list(value)
+    return tuple(empty) if not values else tuple(values * dims if len(values) == 1 else values)
+
+
+def dim_of(call: Call, dim: int) -> int:
+    """A dimension argument of the first operand, without the batch."""
+    return dim % len(call.input.shape) - 1

@@ -6,6 +6,8 @@ from typing import Any, Self
 
 from torch import nn
 
+from convsmith.errors import ConvsmithError
+
 
 @dataclass(frozen=True)
 class ConvSpec:
@@ -27,12 +29,20 @@ class ConvSpec:
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> Self:
-        """Read the specification of a module; `same` and `valid` padding are resolved to numbers."""
+        """Read the specification of a module; `same` and `valid` padding are resolved to numbers.
+
+        Raises ConvsmithError where `same` pads one side more than the other: no block pads that way.
+        """
         kernel, dilation = _pair(conv.kernel_size), _pair(conv.dilation)
         if conv.padding == "valid":
             padding = (0, 0)
         elif conv.padding == "same":
-            padding = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
+            total = tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+            if any(zeros % 2 for zeros in total):
+                raise ConvsmithError(
+                    f"A {kernel} kernel under `same` is padded unevenly; take its edit out of the plan."
+                )
+            padding = (total[0] // 2, total[1] // 2)
         else:
             padding = _pair(conv.padding)
         return cls(

@@ -67,11 +67,13 @@ def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = Non
     unknown = sorted(set(keep) - {node.module for node in graph.layers})
     if unknown:
         raise ConvsmithError(f"keep: {graph.model} has no layer {unknown[0]!r}; `convsmith analyze` lists its layers.")
-    candidates, refusals = [], []
+    candidates: list[Candidate] = []
+    refusals: list[Refusal] = []
     for node in graph.layers:
         if node.kind == "conv":
             found = _consider(graph, node, wanted, forced=block != "auto", ranked=max_macs is not None, keep=keep)
-            (candidates if isinstance(found, Candidate) else refusals).append(found)  # type: ignore[attr-defined]
+            candidates += [found] if isinstance(found, Candidate) else []
+            refusals += [found] if isinstance(found, Refusal) else []
     chosen = [c.trials[-1] for c in candidates] if max_macs is None else _within(graph, candidates, max_macs)
     edits, totals = [], []
     for candidate, trial in zip(candidates, chosen, strict=True):
@@ -165,8 +167,8 @@ def _within(graph: Graph, candidates: Sequence[Candidate], max_macs: float) -> l
         open_ = [i for i, c in enumerate(candidates) if steps[i] < len(c.trials)]
         if not open_:
             raise ConvsmithError(
-                f"{graph.model}: the cheapest plan has {total / graph.macs:.3f} of its MACs, more than the {max_macs:.3f} "
-                "allowed; allow more or choose a cheaper block."
+                f"{graph.model}: the cheapest plan has {total / graph.macs:.3f} of its MACs, more than the "
+                f"{max_macs:.3f} allowed; allow more or choose a cheaper block."
             )
         i = max(open_, key=lambda j: (macs(j, steps[j]) / candidates[j].node.macs, macs(j, steps[j])))
         total += macs(i, steps[i] + 1) - macs(i, steps[i])

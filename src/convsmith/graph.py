@@ -61,13 +61,15 @@ class Node:
         return RULES[self.call.op].ptflops(self.call) if self.leaf and self.call.op in RULES else 0
 
     def conv_spec(self) -> ConvSpec | None:
-        """The convolution as plain data; None for anything but a two-dimensional `nn.Conv2d` call."""
+        """The convolution as plain data; None for anything but an evenly padded `nn.Conv2d` call."""
         if not self.call.op.startswith("aten.conv2d") or not self.leaf:
             return None
         out, per_group, height, width = self.call["weight"].shape
         groups = self.call["groups"]
         pad = conv_padding(self.call)
         stride, dilation = (_pair(self.call[name]) for name in ("stride", "dilation"))
+        if self.call["padding"] == "same" and (dilation[0] * (height - 1) % 2 or dilation[1] * (width - 1) % 2):
+            return None  # padded unevenly
         bias = self.call["bias"] is not None
         return ConvSpec(per_group * groups, out, (height, width), stride, (pad[0], pad[1]), dilation, groups, bias)
 

@@ -158,8 +158,8 @@ def score(
 ) -> Scores:
     """Score a captured net.
 
-    `published` reproduces the paper's tables; `exact` takes the reach of every tensor from its stage's entry, clamped by
-    the map. `count="ptflops"` counts MACs as the paper's tables do. Raises ConvsmithError for an unknown choice.
+    `published` reproduces the paper's tables; `exact` takes the reach of every tensor from its stage's entry, clamped
+    by the map. `count="ptflops"` counts MACs as the paper's tables do. Raises ConvsmithError for an unknown choice.
 
     >>> import convsmith as cs, torch
     >>> scores = cs.score(cs.capture(cs.build("vgg16", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)))

@@ -65,7 +65,8 @@ def organize(
     best = max(problem.choices(blocks, max_macs, max_params), key=Choice.rank, default=None)
     if best is None:
         raise ConvsmithError(
-            f"{graph.model}: no spread of {blocks or problem.blocks} blocks keeps the limits; allow more MACs or parameters."
+            f"{graph.model}: no spread of {blocks or problem.blocks} blocks keeps the limits; "
+            "allow more MACs or parameters."
         )
     return problem.plan(best)
 
@@ -210,7 +211,8 @@ class _Problem:
         return [
             Refusal(
                 " + ".join(unit.modules),
-                f"its shape changes from {_times(unit.in_shape)} to {_times(unit.out_shape)}, so it is neither copied nor removed",
+                f"its shape changes from {_times(unit.in_shape)} to {_times(unit.out_shape)}, "
+                "so it is neither copied nor removed",
             )
             for unit in self.units[stage]
             if not unit.uniform

@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Extent:
-    """What a whole tensor sees of the source: the largest window (free: as if maps had no border), channels on average."""
+    """What a whole tensor sees of the source: the largest window (free: without borders), channels on average."""
 
     window: tuple[int, ...]
     window_free: tuple[int, ...]
@@ -62,7 +62,7 @@ class Reach:
         return cls(axes, np.eye(channels, dtype=np.bool_), np.arange(channels), windows, np.zeros(channels, np.int64))
 
     def nothing(self, units: Sequence[int]) -> Self:
-        """Elements of unit shape `units` that see nothing of the source, along this tensor's axes: padding, constants."""
+        """Elements of unit shape `units` along this tensor's axes that see nothing: padding, constants."""
         windows = tuple(w.empty() for w in self.windows)
         zeros = np.zeros(tuple(units), np.int64)
         return replace(
@@ -105,7 +105,7 @@ class Reach:
         return replace(self._relabel(lambda labels: labels.transpose(units)), axes=axes)
 
     def reshape(self, shape: Sequence[int]) -> Self:
-        """The same elements in row-major order under a new shape; map dimensions that are cut or merged become units."""
+        """The same elements in row-major order; map dimensions that are cut or merged become units."""
         new, axes, here = tuple(shape), [], self
         for old_dims, new_dims in _matching_groups(self.shape, new):
             if len(old_dims) == len(new_dims) == 1:

@@ -119,8 +119,8 @@ def _prove(base: Graph, new: Graph, plan: Plan) -> None:
     before, after = (graph.shapes[graph.outputs[0]] for graph in (base, new))
     if before != after or (new.params, new.macs) != (plan.new.params, plan.new.macs):
         raise ConvsmithError(
-            f"The plan does not do what it says: output {before} became {after}, {new.params} parameters and {new.macs} "
-            f"MACs instead of {plan.new.params} and {plan.new.macs}; it was edited, or is of another version."
+            f"The plan does not do what it says: output {before} became {after}, {new.params} parameters and {new.macs}"
+            f" MACs instead of {plan.new.params} and {plan.new.macs}; it was edited, or is of another version."
         )
 
 

@@ -108,7 +108,7 @@ class Windows:
     @property
     def positions(self) -> int:
         """The tensor's size along this axis, 1 where no dimension walks along it."""
-        return self.low.shape[1]
+        return int(self.low.shape[1])
 
     def select(self, taps: Taps) -> Self:
         """Each output position sees the union of what its taps see."""

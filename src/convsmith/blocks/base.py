@@ -170,6 +170,11 @@ def rank_misfit(rank: int, conv: ConvSpec, channels: int) -> str | None:
     return f"r={rank} is more than {full}, where the block is exact" if rank > full else None
 
 
+def ranks_above(rank: int, conv: ConvSpec, channels: int) -> range:
+    """The depth multipliers from the next one to that which represents every weight."""
+    return range(rank + 1, min(prod(conv.kernel), channels) + 1)
+
+
 def depthwise(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
     """A depthwise kernel with the convolution's geometry: C -> r C filters each channel r times, r N -> N sums r."""
     return nn.Conv2d(

@@ -5,7 +5,15 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from convsmith.blocks.base import Block, carry_depthwise_first, count, depthwise_first, rank_misfit, registered
+from convsmith.blocks.base import (
+    Block,
+    carry_depthwise_first,
+    count,
+    depthwise_first,
+    rank_misfit,
+    ranks_above,
+    registered,
+)
 from convsmith.conv import ConvSpec
 
 
@@ -27,6 +35,10 @@ class DwPw(Block):
     def misfit(self, conv: ConvSpec) -> str | None:
         """More filters per input channel than min(K, N)."""
         return rank_misfit(self.r, conv, conv.out_channels)
+
+    def dearer(self, conv: ConvSpec) -> list[Block]:
+        """Higher multipliers, up to the exact one."""
+        return [DwPw(r) for r in ranks_above(self.r, conv, conv.out_channels)]
 
     def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
         """`depthwise` with the geometry, `pointwise` with the bias."""

@@ -6,7 +6,17 @@ from typing import ClassVar, final
 from torch import nn
 
 from convsmith.algebra import METHODS
-from convsmith.blocks.base import Block, count, depthwise, keep_variance, rank_misfit, registered, taps, write
+from convsmith.blocks.base import (
+    Block,
+    count,
+    depthwise,
+    keep_variance,
+    rank_misfit,
+    ranks_above,
+    registered,
+    taps,
+    write,
+)
 from convsmith.conv import ConvSpec
 
 
@@ -28,6 +38,10 @@ class PwDw(Block):
     def misfit(self, conv: ConvSpec) -> str | None:
         """More maps per output channel than min(K, C)."""
         return rank_misfit(self.r, conv, conv.in_channels)
+
+    def dearer(self, conv: ConvSpec) -> list[Block]:
+        """Higher multipliers, up to the exact one."""
+        return [PwDw(r) for r in ranks_above(self.r, conv, conv.in_channels)]
 
     def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
         """`pointwise`, then `depthwise` with the geometry and the bias.

@@ -1,0 +1,10 @@
+"""What each ATen op does to reach and what it costs: one rule per op, and nothing else asks what an op is.
+
+Reaches leave the batch dimension out, so dimension d of a tensor is dimension d - 1 here. ATen's names and arguments
+are those of `torch.export` before decomposition.
+"""
+
+from convsmith.ops import elementwise, pools, products, shapes  # these fill RULES
+from convsmith.ops.products import conv_padding
+
+__all__ = ["conv_padding", "elementwise", "pools", "products", "shapes"]
