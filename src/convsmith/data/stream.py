@@ -10,7 +10,6 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
 from convsmith.data.augment import PLAIN, Augment, cutout, flip
 from convsmith.data.images import Stored, read, to_tensor
@@ -37,6 +36,8 @@ def random_crop(shape: Shape, augment: Augment) -> Transform:
     """Take a random part of at least `augment.area` of the image, or the central one where that is all of it."""
     if augment.area == 1:
         return central(shape)
+    from torchvision.transforms import v2  # 1.5 s of import that decoded sets need not wait for
+
     crop: Transform = v2.RandomResizedCrop(shape[1:], scale=(augment.area, 1.0))
     return crop
 

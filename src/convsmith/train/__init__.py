@@ -3,7 +3,7 @@
 from convsmith.train.evaluate import evaluate
 from convsmith.train.loop import train
 from convsmith.train.place import fastest_precision, pick_device
-from convsmith.train.records import Epoch, Evaluation, History, Recipe, recipe_for
+from convsmith.train.records import Epoch, Evaluation, History, Recipe, recipe_for, recovery_for
 from convsmith.train.schedules import SCHEDULES
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "fastest_precision",
     "pick_device",
     "recipe_for",
+    "recovery_for",
     "train",
 ]

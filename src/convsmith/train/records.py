@@ -71,6 +71,12 @@ def recipe_for(data: Data, **changes: Any) -> Recipe:
     return replace(Recipe(precision=precision), **changes)
 
 
+def recovery_for(data: Data, **changes: Any) -> Recipe:
+    """Give a recipe for a net whose weights were carried: half the usual epochs, a fifth of the learning rate."""
+    usual = recipe_for(data, **changes)
+    return replace(usual, **({"epochs": max(1, usual.epochs // 2), "lr": usual.lr / 5} | changes))
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Top-1 and top-5 accuracy in [0, 1], mean cross-entropy, and the number of images."""

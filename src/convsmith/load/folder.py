@@ -1,0 +1,80 @@
+"""A model's folder: model.json tells how to build it, the plans what was changed, model.safetensors its weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from convsmith.errors import ConvsmithError
+from convsmith.files import whole, write_text
+from convsmith.load.records import Loaded, Origin
+from convsmith.load.sources import source_of
+from convsmith.load.weights import load_weights
+from convsmith.plan import Plan
+from convsmith.rewrite import apply
+
+MODEL, WEIGHTS, PLAN = "model.json", "model.safetensors", "plan.json"
+
+_ORIGIN = TypeAdapter(Origin)
+
+
+def save(loaded: Loaded, folder: Path) -> None:
+    """Write a model into `folder`, for `load` to read back to the same weights; model.json comes last.
+
+    The last plan is plan.json, those before it plan-1.json and so on. Raises ConvsmithError when the folder cannot be
+    written.
+    """
+    names = [f"plan-{number}.json" for number in range(1, len(loaded.plans))] + [PLAN] * bool(loaded.plans)
+    for name, plan in zip(names, loaded.plans, strict=True):
+        write_text(folder / name, plan.to_json() + "\n")
+    with whole(folder / WEIGHTS) as draft:
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in _state(loaded).items()}, draft)
+    origin = replace(loaded.origin, plans=tuple(names))
+    write_text(folder / MODEL, _ORIGIN.dump_json(origin, indent=1).decode() + "\n")
+
+
+def _state(loaded: Loaded) -> dict[str, Tensor]:
+    """The state dict, each tensor a copy of its own: safetensors keeps no sharing between tied weights."""
+    return {key: tensor.clone() for key, tensor in loaded.model.state_dict().items()}
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether `save` has finished in this folder."""
+    return (folder / MODEL).is_file()
+
+
+def read_origin(folder: Path) -> Origin:
+    """How the model in a folder is built; raises ConvsmithError where there is none or it cannot be read."""
+    path = folder / MODEL
+    if not path.is_file():
+        inside = [child.name for child in sorted(folder.iterdir()) if holds_model(child)]
+        hint = f"choose {' or '.join(str(folder / name) for name in inside)}" if inside else "choose another folder"
+        raise ConvsmithError(f"{folder}: holds no {MODEL}; {hint}.")
+    try:
+        return _ORIGIN.validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        raise ConvsmithError(f"{path}: cannot be read as a model's origin; write the folder anew.") from error
+
+
+def load_folder(folder: Path) -> Loaded:
+    """Build the model in a folder: its origin, then its plans, then its weights."""
+    origin = read_origin(folder)
+    source, name = source_of(origin.reference)
+    model = source.build(name, origin)
+    plans = [read_plan(folder / file) for file in origin.plans]
+    for plan in plans:
+        model = apply(model, plan, method=None)
+    load_weights(model, folder / WEIGHTS)
+    return Loaded(model, origin, tuple(plans), folder)
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan from its file; raises ConvsmithError where it is missing or is no plan."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConvsmithError(f"{path}: cannot be read ({reason}); write a plan with `convsmith organize`.") from error
+    return Plan.from_json(text, str(path))

@@ -1,0 +1,100 @@
+"""A model reference, such as `vgg16`, `timm:efficientnet_b0` or a folder, to a model, with data that suits it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from convsmith.data import Data, load_data
+from convsmith.errors import ConvsmithError
+from convsmith.load.folder import load_folder, read_origin
+from convsmith.load.records import Loaded, Origin, Wish
+from convsmith.load.sources import source_of
+from convsmith.load.weights import load_weights
+from convsmith.zoo import NETS
+
+FILES = (".onnx", ".pt2")
+
+
+def load(reference: str, wish: Wish | None = None, *, weights: Path | None = None) -> Loaded:
+    """Load a model from a reference, with fresh weights or those of a file.
+
+    reference: a name of the zoo (`vgg16`, `zoo:vgg16`), `timm:NAME`, `torchvision:NAME`, `package.module:factory`, or a
+    folder that convsmith wrote. wish: input shape, classes, depths and statistics, where they differ from its own.
+    Raises ConvsmithError on an unknown reference, and on weights that are missing or do not fit.
+
+    >>> loaded = load("resnet20")
+    >>> loaded.name, loaded.origin.input
+    ('resnet20', (3, 32, 32))
+    """
+    wish = wish or Wish()
+    loaded = _from_folder(Path(reference), wish) if _is_path(reference) else _from_source(reference, wish)
+    if weights is None:
+        return loaded
+    load_weights(loaded.model, weights)
+    return replace(loaded, origin=replace(loaded.origin, trained=True))
+
+
+def load_with_data(
+    reference: str, data: str, wish: Wish | None = None, *, weights: Path | None = None
+) -> tuple[Loaded, Data]:
+    """A model and a data set that fit each other.
+
+    A reference is built for the data's shape and classes where the wish leaves them open; a folder's model has its own.
+    Images are read with the statistics of the wish, else the model's own, else ImageNet's.
+    """
+    wish = wish or Wish()
+    own = origin_of(reference, wish)
+    images = own.input if _is_path(reference) else wish.input
+    loaded_data = load_data(data, input=images, mean=own.mean, std=own.std)
+    if not _is_path(reference):
+        classes = len(loaded_data.classes) if wish.classes is None else wish.classes
+        wish = replace(wish, input=loaded_data.shape, classes=classes)
+    return load(reference, wish, weights=weights), loaded_data
+
+
+def origin_of(reference: str, wish: Wish) -> Origin:
+    """What `load` would build, without building it."""
+    if _is_path(reference):
+        return _wished(read_origin(_folder(Path(reference))), wish)
+    source, name = source_of(reference)
+    return source.origin(name, wish)
+
+
+def _from_source(reference: str, wish: Wish) -> Loaded:
+    source, name = source_of(reference)
+    origin = source.origin(name, wish)
+    return Loaded(source.build(name, origin), origin)
+
+
+def _from_folder(path: Path, wish: Wish) -> Loaded:
+    loaded = load_folder(_folder(path))
+    return replace(loaded, origin=_wished(loaded.origin, wish))
+
+
+def _wished(origin: Origin, wish: Wish) -> Origin:
+    """A folder's model is what it is: only the statistics it reads images with can be set anew."""
+    for name in ("input", "classes", "blocks_per_stage"):
+        wanted, own = getattr(wish, name), getattr(origin, name)
+        if wanted is not None and own is not None and wanted != own:
+            raise ConvsmithError(
+                f"{name.replace('_', ' ')}: got {wanted}, but the folder's model has {own}; leave it out."
+            )
+    return replace(origin, mean=wish.mean or origin.mean, std=wish.std or origin.std)
+
+
+def _is_path(reference: str) -> bool:
+    """A folder or file; a name of the zoo is not, even where a folder is called the same."""
+    path = Path(reference)
+    return reference not in NETS and (
+        path.is_dir() or path.suffix in FILES or ("/" in reference and ":" not in reference)
+    )
+
+
+def _folder(path: Path) -> Path:
+    path = path.expanduser()
+    if path.suffix in FILES and not path.is_dir():
+        raise ConvsmithError(
+            f"{path}: a {path.suffix} file can only be measured (`convsmith bench`); give the model it was made from."
+        )
+    if not path.is_dir():
+        raise ConvsmithError(f"{path}: no such folder; give one that convsmith wrote, or a model's name.")
+    return path

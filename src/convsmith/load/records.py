@@ -1,0 +1,65 @@
+"""What a loaded model is: the module, how it is read, and where it came from."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked
+from torch import nn
+
+from convsmith.plan import Plan
+
+Shape = tuple[int, int, int]  # channels, height, width
+Channels = tuple[float, ...]
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class Origin:
+    """How to build a model again: its reference, what it was built with, and the files of the plans applied since.
+
+    `classes` and `blocks_per_stage` are None where the reference's own were taken; `mean` and `std` are the image
+    statistics the model reads with, None for ImageNet's; `trained` says that the weights are not a fresh start.
+    """
+
+    reference: str
+    input: Shape
+    classes: int | None = None
+    blocks_per_stage: tuple[int, ...] | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
+    plans: tuple[str, ...] = ()
+    trained: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model with its origin, the plans it went through, and the folder it was read from (None for a reference)."""
+
+    model: nn.Module
+    origin: Origin
+    plans: tuple[Plan, ...] = ()
+    folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call it in tables: the reference without its prefix."""
+        return self.origin.reference.removeprefix("zoo:")
+
+    def after(self, model: nn.Module, *plans: Plan) -> "Loaded":
+        """The same with another module in its place, which `plans` made of this one."""
+        return replace(self, model=model, plans=(*self.plans, *plans))
+
+    def trained_on(self, mean: Channels, std: Channels) -> "Loaded":
+        """The same, its weights trained on images of these statistics."""
+        return replace(self, origin=replace(self.origin, trained=True, mean=tuple(mean), std=tuple(std)))
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asks of a reference; None takes the reference's own."""
+
+    input: Shape | None = None
+    classes: int | None = None
+    blocks_per_stage: tuple[int, ...] | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
