@@ -25,7 +25,7 @@ def environment() -> dict[str, dict[str, Any]]:
 
 
 def cpu_model(listing: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name from Linux's listing; elsewhere, and where that has none (ARM), what Python's platform knows."""
+    """The processor's name from Linux's listing; where that has none (ARM, other systems), what Python knows."""
     lines = listing.read_text().splitlines() if listing.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from convsmith.registry import Registry
 
 TOLERANCE = 1e-4  # largest error allowed, relative to the output's largest value, for float32
 CHECKED_BATCHES = (1, 3)
+BATCH = ({0: Dim("batch")},)  # the axes of the one input that may vary
 ONNX_LIMIT = 2**31 - 1  # bytes in one protocol buffer
 
 ORT_ERRORS: tuple[type[Exception], ...] = (
     ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf,
     ort_errors.NoSuchFile, ort_errors.NotImplemented, ort_errors.RuntimeException,
 )  # fmt: skip
-EXPORT_ERRORS = (*FORWARD_ERRORS, *ORT_ERRORS, onnx.checker.ValidationError)
+EXPORT_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, onnx.checker.ValidationError)
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,11 @@ FORMATS: Registry[Format] = Registry("export format")
 def export(model: nn.Module, path: str | Path, *, input: tuple[int, ...], seed: int = 0) -> ExportCheck:
     """Write `model` in evaluation mode to `path`, in the format of its suffix (.onnx or .pt2), and check the file.
 
-    Batches of any size run; the image size is fixed. The file stands alone: rolling pointwise convolutions become plain
-    ATen operators, and batch normalization is folded into convolutions in ONNX. The model is left as it was.
+    Batches of any size run; the image size is fixed. The file stands alone: rolling pointwise convolutions become
+    plain ATen operators, and batch normalization is folded into convolutions in ONNX. The model is left as it was.
     input: (channels, height, width); seed: of the random images that model and file are compared on.
-    Raises ConvsmithError, and leaves no file, when the suffix is unknown, the folder cannot be written, the model cannot
-    be exported, or the file's output is off by more than TOLERANCE.
+    Raises ConvsmithError, and leaves no file, when the suffix is unknown, the folder cannot be written, the model
+    cannot be exported, or the file's output is off by more than TOLERANCE.
     """
     path = Path(path)
     form = FORMATS[path.suffix.lower()]
@@ -84,8 +86,9 @@ def export(model: nn.Module, path: str | Path, *, input: tuple[int, ...], seed: 
             size = draft.stat().st_size
             if not relative <= TOLERANCE:  # also true for nan
                 raise ConvsmithError(
-                    f"{path}: the file's output is off by {relative:.1e} of its largest value, more than {TOLERANCE:.0e}; "
-                    f"make the forward of {type(model).__name__} deterministic and float32."
+                    f"{path}: the file's output is off by {relative:.1e} of its largest value, "
+                    f"more than {TOLERANCE:.0e}; the forward of {type(model).__name__} must be deterministic, finite "
+                    "and float32."
                 )
     except EXPORT_ERRORS as error:
         shape = "x".join(map(str, input))
@@ -105,10 +108,8 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
 
 def trace(model: nn.Module, input: tuple[int, ...]) -> ExportedProgram:
     """The program of standard ATen operators that `model` runs on images (batch, *input) of any batch size."""
-    with _Inlined():
-        program = torch.export.export(
-            model, (torch.zeros(2, *input),), dynamic_shapes=({0: Dim("batch")},), strict=False
-        )
+    with _Inlined(), redirect_stderr(StringIO()):  # where torch prints the graph it could not finish
+        program = torch.export.export(model, (torch.zeros(2, *input),), dynamic_shapes=BATCH, strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # would carry this machine's paths into the file
     return program
@@ -121,7 +122,7 @@ class _Inlined(TorchFunctionMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._bodies: dict[Any, Callable[..., Any]] = dict(decompositions())
 
     def __torch_function__(
@@ -137,8 +138,9 @@ def _write_onnx(program: ExportedProgram, path: Path) -> int:
         raise ConvsmithError(f"One ONNX file holds 2 GB, and this model has {size / 1e9:.1f} GB; export it as .pt2.")
     outputs = [f"output{number or ''}" for number in range(len(program.graph_signature.user_outputs))]
     torch.onnx.export(
-        program, (), path, input_names=["input"], output_names=outputs, external_data=False, verbose=False
-    )
+        program, (), path, input_names=["input"], output_names=outputs, dynamic_shapes=BATCH,
+        external_data=False, verbose=False,
+    )  # fmt: skip
     onnx.checker.check_model(path)
     return int(onnx.load(path, load_external_data=False).opset_import[0].version)
 
@@ -176,7 +178,7 @@ FORMATS.add(".pt2", Format(_write_pt2, _load_pt2))
 
 @torch.inference_mode()
 def _errors(run: Run, model: nn.Module, images: list[Tensor]) -> tuple[float, float]:
-    """The largest absolute error, and the largest relative to its output's largest value; nan where an output has one."""
+    """The largest absolute error, and the largest relative to the output's largest value; nan where it has one."""
     pairs = [pair for x in images for pair in zip(run(x), tree_leaves(model(x)), strict=True)]
     absolute, relative = torch.stack([_error(got, want) for got, want in pairs]).amax(0).tolist()
     return absolute, relative
@@ -185,8 +187,8 @@ def _errors(run: Run, model: nn.Module, images: list[Tensor]) -> tuple[float, fl
 def _error(got: Tensor, want: Tensor) -> Tensor:
     if got.shape != want.shape:
         raise ValueError(f"the file answers an output of shape {tuple(got.shape)}, not {tuple(want.shape)}")
-    gap = (got.double() - want.double()).abs().max()
-    return torch.stack([gap, torch.where(gap == 0, 0.0, gap / want.double().abs().max())])
+    gap = (got - want).abs().max()
+    return torch.stack([gap, torch.where(gap == 0, 0.0, gap / want.abs().max())])
 
 
 @contextmanager

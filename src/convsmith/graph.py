@@ -22,7 +22,9 @@ from convsmith.reach import Reach
 GETITEM = "getitem"
 
 # What a model's forward, traced, is seen to raise; torch's own export errors are RuntimeErrors.
-FORWARD_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, ArithmeticError)
+FORWARD_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, ArithmeticError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

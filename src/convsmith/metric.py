@@ -7,9 +7,10 @@ gain_k = (3DRF_k - 3DRF_{k-1}) / 3DRF_{k-1} * exp(-alpha * 3DRF_{k-1} / V_0)
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import exp, prod
+from math import exp, inf, prod
 from typing import Any, Literal
 
+from convsmith.call import numbers
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph, Node
 from convsmith.reach import Extent, Reach
@@ -144,8 +145,9 @@ def published_growth(
 
 def effective_kernel(node: Node) -> tuple[int, ...]:
     """The side that a kernel spans, dilation included: d (k - 1) + 1 per axis."""
-    kernel, dilation = node.call["weight"].shape[2:], node.call["dilation"]
-    return tuple(d * (k - 1) + 1 for k, d in zip(kernel, list(dilation) * len(kernel), strict=False))
+    kernel = node.call["weight"].shape[2:]
+    dilation = numbers(node.call["dilation"], len(kernel))
+    return tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
 
 
 def score(
@@ -186,8 +188,8 @@ def _check(convention: str, alpha: float, count: str) -> None:
         raise ConvsmithError(f"Unknown convention {convention!r}; choose published or exact.")
     if count not in ("plain", "ptflops"):
         raise ConvsmithError(f"Unknown count {count!r}; choose plain or ptflops.")
-    if alpha < 0:
-        raise ConvsmithError(f"alpha is {alpha}, but a gain cannot grow with what was seen; choose 0 or more.")
+    if not 0 <= alpha < inf:  # false for NaN too
+        raise ConvsmithError(f"alpha is {alpha}, but a gain cannot grow with what was seen; choose a number from 0.")
 
 
 def _cost(node: Node, count: Counting) -> int:
@@ -231,7 +233,7 @@ def _layer(
         kind=node.kind,
         stage=in_stage,
         kernel=tuple(args["weight"].shape[2:]) or (1, 1) if conv else None,
-        stride=tuple(args["stride"]) if conv else None,
+        stride=numbers(args["stride"], len(node.call.out) - 2) if conv else None,
         groups=args["groups"] if conv else None,
         in_shape=tuple(node.call.input.shape[1:]),
         out_shape=tuple(node.call.out[1:]),

@@ -138,7 +138,8 @@ class _Problem:
         total = self.blocks if blocks is None else blocks
         least, most = (sum(end(o.blocks for o in stage) for stage in options) for end in (min, max))
         if not least <= total <= most:
-            raise ConvsmithError(f"{self.graph.model}: {total} blocks cannot be had; choose from {least} to {most}.")
+            bound = f"at least {least}" if total < least else f"at most {most}"
+            raise ConvsmithError(f"{self.graph.model}: {total} blocks cannot be had; choose {bound}.")
         base = self.base
         limits = {name: limit for name, limit in (("macs", max_macs), ("params", max_params)) if limit is not None}
 
@@ -178,9 +179,14 @@ class _Problem:
         return ([uniform[-1]] * more, []) if more > 0 else ([], uniform[len(uniform) + more :])
 
     def _kernels(self, stage: int, added: list[Unit], removed: list[Unit]) -> list[tuple[int, ...]]:
+        """In the order they will run in: copies stand right behind the unit they are made from."""
         gone = {name for unit in removed for name in unit.convs}
-        kept = [effective_kernel(node) for node in self.stages[stage].counted if node.name not in gone]
-        return kept + [kernel for unit in added for kernel in unit.kernels]
+        behind = {unit.convs[-1] for unit in added}
+        kernels: list[tuple[int, ...]] = []
+        for node in self.stages[stage].counted:
+            kernels += [effective_kernel(node)] if node.name not in gone else []
+            kernels += [kernel for unit in added for kernel in unit.kernels] if node.name in behind else []
+        return kernels
 
     def _convs(self, stage: int) -> list[str]:
         return [name for unit in self.units[stage] for name in unit.convs]

@@ -9,6 +9,8 @@ from convsmith.errors import ConvsmithError
 
 _STRICT = ConfigDict(extra="forbid")
 
+Unit = Annotated[tuple[str, ...], Field(min_length=1)]
+
 
 @dataclass(frozen=True, config=_STRICT)
 class Totals:
@@ -24,8 +26,8 @@ class Totals:
 class Repeat:
     """Put `copies` copies of a unit (neighbouring modules of one parent) right behind it."""
 
-    unit: tuple[str, ...]
-    copies: int
+    unit: Unit
+    copies: Annotated[int, Field(ge=1)]
     stage: str
     reason: str
     kind: Literal["repeat"] = "repeat"
@@ -35,7 +37,7 @@ class Repeat:
 class Remove:
     """Take a unit out."""
 
-    unit: tuple[str, ...]
+    unit: Unit
     stage: str
     reason: str
     kind: Literal["remove"] = "remove"
@@ -80,7 +82,7 @@ class Plan:
     """
 
     model: str
-    input: tuple[int, ...]
+    input: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
     fingerprint: str
     base: Totals
     new: Totals

@@ -1,7 +1,7 @@
 """Apply a plan to a copy of a model, carry the weights, and prove the shapes."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -59,9 +59,13 @@ def capture_for(model: nn.Module, plan: Plan) -> Graph:
 
 
 def _put_block(model: nn.Module, edit: Replace, method: str | None) -> Replace:
-    conv = model.get_submodule(edit.layer)
+    conv = _find(model, edit.layer)
     if not isinstance(conv, nn.Conv2d):
         raise ConvsmithError(f"{edit.layer} is no convolution module; take it out of the plan.")
+    if type(conv).forward is not nn.Conv2d.forward:  # standardized weights, padding of its own
+        raise ConvsmithError(
+            f"{edit.layer} is a {type(conv).__name__}, not a plain convolution; take it out of the plan."
+        )
     block = parse_block(edit.block)
     with torch.device(conv.weight.device):
         new = block.build(ConvSpec.of(conv)).to(dtype=conv.weight.dtype)
@@ -72,16 +76,32 @@ def _put_block(model: nn.Module, edit: Replace, method: str | None) -> Replace:
 
 
 def _move_units(model: nn.Module, edits: Iterable[Repeat | Remove]) -> None:
-    """All moves of one parent at once, as their paths are those of the model before any move."""
-    by_parent: dict[str, list[Repeat | Remove]] = defaultdict(list)
+    """All moves of one parent at once, and all parents found first: paths are those of the model before any move."""
+    by_parent: dict[nn.Module, list[Repeat | Remove]] = defaultdict(list)
     for edit in edits:
-        by_parent[edit.unit[0].rpartition(".")[0]].append(edit)
-    for path, moves in by_parent.items():
-        parent = model.get_submodule(path)
+        for path in edit.unit:
+            _find(model, path)
+        by_parent[_parent(model, edit)].append(edit)
+    for parent, moves in by_parent.items():
         if isinstance(parent, nn.Sequential):
             _rebuild(parent, moves)
         else:
             _wrap(parent, moves)
+
+
+def _find(model: nn.Module, path: str) -> nn.Module:
+    if not path or path not in dict(model.named_modules()):
+        raise ConvsmithError(f"The plan edits {path!r}, which this model does not have; take that edit out.")
+    return model.get_submodule(path)
+
+
+def _parent(model: nn.Module, move: Repeat | Remove) -> nn.Module:
+    """The one module that holds the unit; neighbours are a unit in a sequence only, as its order is that of calls."""
+    paths = {path.rpartition(".")[0] for path in move.unit}
+    parent = model.get_submodule(paths.pop())
+    if paths or (len(move.unit) > 1 and not isinstance(parent, nn.Sequential)):
+        raise ConvsmithError(f"{' + '.join(move.unit)} are no neighbours in one nn.Sequential; take that edit out.")
+    return parent
 
 
 def _rebuild(parent: nn.Sequential, moves: Sequence[Repeat | Remove]) -> None:
@@ -94,11 +114,20 @@ def _rebuild(parent: nn.Sequential, moves: Sequence[Repeat | Remove]) -> None:
         for move in moves:
             if isinstance(move, Repeat) and name == _names(move)[-1]:
                 unit = [(n, children[n]) for n in _names(move)]
-                names += [(f"{n}_{i}", deepcopy(m)) for i in range(1, move.copies + 1) for n, m in unit]
+                names += [
+                    (_free(f"{n}_{i}", children), deepcopy(m)) for i in range(1, move.copies + 1) for n, m in unit
+                ]
     numbered = all(name.isdigit() for name in children)
     parent._modules.clear()
     for i, (name, child) in enumerate(names):
         parent.add_module(str(i) if numbered else name, child)
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """A name for a copy that no child has already."""
+    while name in taken:
+        name += "_copy"
+    return name
 
 
 def _wrap(parent: nn.Module, moves: Sequence[Repeat | Remove]) -> None:

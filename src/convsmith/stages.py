@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from convsmith.graph import Graph, Node
+from convsmith.graph import GETITEM, Graph, Node
 from convsmith.reach import Reach
 
 STEM, HEAD = "stem", "head"
@@ -40,13 +40,15 @@ class Stages:
 def find_stages(graph: Graph, reaches: Mapping[str, Reach]) -> Stages:
     """Cut the net at every change of the map's size (Wang et al., CIKM 2021, as recovered from their tables).
 
-    Counted are convolutions with a kernel wider than one; the first one is the stem, and not counted, in a net that has
-    depthwise convolutions or residual joins. Side branches that end in a gate belong to the stage they hang on.
+    Counted are convolutions over the map's axes with a kernel wider than one; the first one is the stem, and not
+    counted, in a net that has depthwise convolutions or residual joins. Side branches that end in a gate belong to the
+    stage they hang on.
     """
-    maps = {name: tuple(w.positions for w in reach.windows) for name, reach in reaches.items()}
+    maps = _maps(graph, reaches)
     known = [node for node in graph.nodes if node.name in maps]
     levels = _levels(graph, known, maps)
-    spatial = [node for node in known if is_spatial(node)]
+    axes = len(maps[graph.inputs[0].name])
+    spatial = [node for node in known if is_spatial(node) and len(node.call["weight"].shape) == axes + 2]
     counted = spatial[1:] if has_stem(graph) else spatial
     used = sorted({levels[node.name] for node in counted})
     names = {level: f"stage{i}" for i, level in enumerate(used, 1)}
@@ -59,6 +61,13 @@ def find_stages(graph: Graph, reaches: Mapping[str, Reach]) -> Stages:
     inside = {node.name: stage.name for stage in stages for node in stage.nodes}
     outside = {n.name: STEM if n.name in stem or (used and levels[n.name] < used[0]) else HEAD for n in known}
     return Stages(tuple(stages), outside | inside)
+
+
+def _maps(graph: Graph, reaches: Mapping[str, Reach]) -> dict[str, tuple[int, ...]]:
+    """The map of every tensor whose reach is known; a list of tensors, as a split makes, has its source's."""
+    maps = {name: tuple(w.positions for w in reach.windows) for name, reach in reaches.items()}
+    lists = {graph.sources(n)[0] for n in graph.nodes if n.call.op == GETITEM and n.name in maps}
+    return maps | {node.name: maps[graph.sources(node)[0]] for node in graph.nodes if node.name in lists}
 
 
 def is_spatial(node: Node) -> bool:

@@ -1,0 +1,273 @@
+"""Latency of models side by side: runs interleaved, medians with spread, and a verdict only where it is sure."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+
+from convsmith.environment import environment
+from convsmith.errors import ConvsmithError
+from convsmith.export import ORT_ERRORS, evaluation_copy, export, quiet, reason, session
+from convsmith.graph import FORWARD_ERRORS
+from convsmith.registry import Registry
+
+ROUNDS = 21  # readings of each model, taken in turn
+WARM_UP = 3  # runs before the first reading: allocation, and what a runtime tunes at first sight
+RESAMPLES = 2000  # of the bootstrap
+RUN_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS)
+FASTER, SLOWER, UNSURE = "faster", "slower", "no difference shown"
+
+Times = NDArray[np.float64]
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class Latency:
+    """One model in one runtime at one batch size: median and quartiles of its rounds, in milliseconds a batch.
+
+    `ratio` is its median over the first model's, `ratio_low` and `ratio_high` bound it with 95 % confidence (bootstrap
+    over rounds). `verdict` is empty for the first model, and faster or slower only where the bounds exclude 1.
+    """
+
+    model: str
+    runtime: str
+    batch: int
+    median_ms: float
+    q1_ms: float
+    q3_ms: float
+    runs: int
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    verdict: str
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class Skipped:
+    """What could not be measured, and why."""
+
+    model: str
+    runtime: str
+    batch: int
+    reason: str
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class Bench:
+    """All that was measured on images of shape `input`, with how many threads, on which versions and hardware."""
+
+    cells: tuple[Latency, ...]
+    skipped: tuple[Skipped, ...]
+    input: tuple[int, ...]
+    threads: int
+    seed: int
+    versions: dict[str, Any]
+    hardware: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        record: dict[str, Any] = json.loads(self.to_json())
+        return record
+
+    def to_json(self) -> str:
+        """As text."""
+        return _BENCH.dump_json(self, indent=1).decode()
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the benchmark") -> Self:
+        """Read what `to_json` wrote; raises ConvsmithError naming `source`."""
+        try:
+            return _BENCH.validate_json(text)  # type: ignore[return-value]
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the text"
+            raise ConvsmithError(f"{source}: {where}: {first['msg']}; measure again with `convsmith bench`.") from None
+
+
+_BENCH: TypeAdapter[Bench] = TypeAdapter(Bench)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model to measure: a module in evaluation mode (or None), and its ONNX file (or None)."""
+
+    name: str
+    module: nn.Module | None
+    onnx: Path | None
+
+
+Run = Callable[[], Any]
+RUNTIMES: Registry[Callable[[Subject, Tensor, int], Run]] = Registry("runtime")  # (subject, images, threads) -> a run
+
+
+def _module(subject: Subject) -> nn.Module:
+    if subject.module is None:
+        raise ValueError("an ONNX file runs in onnxruntime only")
+    return subject.module.to(memory_format=torch.channels_last)
+
+
+@RUNTIMES.register("eager")
+def _eager(subject: Subject, images: Tensor, threads: int) -> Run:
+    model, x = _module(subject), images.contiguous(memory_format=torch.channels_last)
+    return lambda: model(x)
+
+
+@RUNTIMES.register("compile")
+def _compiled(subject: Subject, images: Tensor, threads: int) -> Run:
+    torch.compiler.reset()
+    model, x = torch.compile(_module(subject), dynamic=False), images.contiguous(memory_format=torch.channels_last)
+    return lambda: model(x)
+
+
+@RUNTIMES.register("onnxruntime")
+def _onnxruntime(subject: Subject, images: Tensor, threads: int) -> Run:
+    if subject.onnx is None:
+        raise ValueError("there is no ONNX file of it")
+    runtime = session(subject.onnx, threads)
+    feed = {runtime.get_inputs()[0].name: images.numpy()}
+    return lambda: runtime.run(None, feed)
+
+
+def bench(
+    models: Mapping[str, nn.Module | Path],
+    *,
+    input: tuple[int, int, int],
+    batches: Sequence[int] = (1, 32),
+    runtimes: Sequence[str] = ("eager", "compile", "onnxruntime"),
+    threads: int | None = None,
+    onnx: Mapping[str, Path] | None = None,
+    seconds: float = 2.0,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Bench:
+    """Measure models, .onnx and .pt2 files by name on the CPU; the first is what the others are compared with.
+
+    The models of one runtime and batch are run in turn, round by round, so that what else the machine does strikes all
+    alike. Modules run in evaluation and inference mode and channels_last: VGG16 on 32 CIFAR images took 130 ms so, and
+    133 ms contiguous. onnx: files already exported, by model; the others are exported to a temporary folder. seconds:
+    about how long a model's rounds take in all. A runtime that fails on a model is skipped with its reason.
+    Raises ConvsmithError on an unknown runtime, a file of another kind, and sizes below 1.
+    """
+    if not models or min(batches, default=0) < 1 or not runtimes:
+        raise ConvsmithError("bench: give at least one model, one runtime, and batches of at least 1.")
+    opens = {name: RUNTIMES[name] for name in runtimes}
+    threads = threads or torch.get_num_threads()
+    cells: list[Latency] = []
+    skipped: list[Skipped] = []
+    with ExitStack() as stack:
+        stack.enter_context(_threads(threads))
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        stack.enter_context(torch.inference_mode())
+        subjects = [_subject(name, model, input, onnx or {}, folder, runtimes, seed) for name, model in models.items()]
+        for runtime, start in opens.items():
+            for batch in batches:
+                progress(f"measuring {runtime}, batch {batch}")
+                images = torch.randn(batch, *input, generator=torch.Generator().manual_seed(seed))
+                runs, missed = _start(subjects, start, images, threads)
+                skipped += [Skipped(name, runtime, batch, why) for name, why in missed.items()]
+                cells += compare(take_turns(runs, seconds, threads), runtime, batch, seed)
+    return Bench(tuple(cells), tuple(skipped), input, threads, seed, **environment())
+
+
+def _subject(
+    name: str, model: nn.Module | Path, input: tuple[int, int, int], onnx: Mapping[str, Path], folder: Path,
+    runtimes: Sequence[str], seed: int,
+) -> Subject:  # fmt: skip
+    if isinstance(model, Path):
+        return _file(name, model)
+    replica = evaluation_copy(model)
+    path = onnx.get(name)
+    if path is None and "onnxruntime" in runtimes:
+        with torch.inference_mode(False):
+            path = export(replica, folder / f"{len(list(folder.iterdir()))}.onnx", input=input, seed=seed).path
+    return Subject(name, replica, path)
+
+
+def _file(name: str, path: Path) -> Subject:
+    if path.suffix == ".onnx" and path.is_file():
+        return Subject(name, None, path)
+    if path.suffix == ".pt2" and path.is_file():
+        with torch.inference_mode(False):
+            return Subject(name, torch.export.load(path).module(), None)
+    raise ConvsmithError(f"{path}: cannot be measured; give a .onnx or .pt2 file that is there.")
+
+
+def _start(
+    subjects: Sequence[Subject], start: Callable[[Subject, Tensor, int], Run], images: Tensor, threads: int
+) -> tuple[dict[str, Run], dict[str, str]]:
+    """Warmed-up runs by model, and the reasons of those that fail; all run once before any is timed."""
+    runs: dict[str, Run] = {}
+    missed: dict[str, str] = {}
+    for subject in subjects:
+        try:
+            with quiet():
+                run = start(subject, images, threads)
+                for _ in range(WARM_UP):
+                    run()
+            runs[subject.name] = run
+        except RUN_ERRORS as error:
+            missed[subject.name] = reason(error)
+    return runs, missed
+
+
+def take_turns(runs: Mapping[str, Run], seconds: float, threads: int) -> dict[str, Times]:
+    """Seconds per run of every model in each of ROUNDS rounds; the order turns round from one round to the next."""
+    timers = {name: Timer("run()", globals={"run": run}, num_threads=threads) for name, run in runs.items()}
+    counts = {name: max(1, int(seconds / ROUNDS / max(timer.timeit(1).mean, 1e-9))) for name, timer in timers.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(ROUNDS):
+        for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
+            times[name].append(timers[name].timeit(counts[name]).mean)
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def compare(times: Mapping[str, Times], runtime: str, batch: int, seed: int) -> Iterator[Latency]:
+    """Each model's times against the first one's, round by round; times are in seconds."""
+    base = next(iter(times.values()), np.zeros(0))
+    for number, (name, own) in enumerate(times.items()):
+        low, high = (1.0, 1.0) if number == 0 else ratio_bounds(base, own, seed)
+        q1, median, q3 = (1e3 * float(q) for q in np.quantile(own, (0.25, 0.5, 0.75)))
+        ratio = float(np.median(own) / np.median(base))
+        told = "" if number == 0 else verdict(low, high)
+        yield Latency(name, runtime, batch, median, q1, q3, len(own), ratio, low, high, told)
+
+
+def ratio_bounds(base: Times, own: Times, seed: int) -> tuple[float, float]:
+    """The 95 % bounds of median(own) / median(base), by drawing rounds anew with replacement, both models' together.
+
+    >>> ratio_bounds(np.array([1.0, 2.0, 4.0]), np.array([2.0, 4.0, 8.0]), seed=0)
+    (2.0, 2.0)
+    """
+    rounds = np.random.default_rng(seed).integers(len(base), size=(RESAMPLES, len(base)))
+    ratios = np.median(own[rounds], axis=1) / np.median(base[rounds], axis=1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def verdict(low: float, high: float) -> str:
+    """What the bounds of a ratio allow to say.
+
+    >>> verdict(0.5, 0.9), verdict(0.9, 1.1), verdict(1.2, 1.3)
+    ('faster', 'no difference shown', 'slower')
+    """
+    return FASTER if high < 1 else SLOWER if low > 1 else UNSURE
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
