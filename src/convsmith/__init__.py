@@ -1,15 +1,21 @@
 """Improve a convolutional network without searching by training."""
 
+from convsmith.bench import bench
+from convsmith.data import load_data
 from convsmith.decompose import decompose
 from convsmith.errors import ConvsmithError
+from convsmith.export import export
 from convsmith.graph import Graph, capture
+from convsmith.load import load
 from convsmith.metric import Scores, score
 from convsmith.organize import organize, pareto
 from convsmith.plan import Plan
+from convsmith.report import report
 from convsmith.rewrite import apply
+from convsmith.train import evaluate, train
 from convsmith.zoo import build
 
 __all__ = [
-    "ConvsmithError", "Graph", "Plan", "Scores", "apply", "build", "capture", "decompose", "organize", "pareto",
-    "score",
+    "ConvsmithError", "Graph", "Plan", "Scores", "apply", "bench", "build", "capture", "decompose", "evaluate",
+    "export", "load", "load_data", "organize", "pareto", "report", "score", "train",
 ]  # fmt: skip

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
@@ -222,6 +221,8 @@ def _start(
 
 def take_turns(runs: Mapping[str, Run], seconds: float, threads: int) -> dict[str, Times]:
     """Seconds per run of every model in each of ROUNDS rounds; the order turns round from one round to the next."""
+    from torch.utils.benchmark import Timer  # importing it warns where there is a CUDA toolkit, but no GPU
+
     timers = {name: Timer("run()", globals={"run": run}, num_threads=threads) for name, run in runs.items()}
     counts = {name: max(1, int(seconds / ROUNDS / max(timer.timeit(1).mean, 1e-9))) for name, timer in timers.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}

@@ -16,6 +16,8 @@ from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph, Node, capture
 from convsmith.metric import score
 from convsmith.plan import Plan, Refusal, Replace, Totals
+from convsmith.stages import find_stages
+from convsmith.units import find_units
 
 AUTO = ("dw-pw", "pw-dw", "dw-gpw:g=2", "dw-rpw:g=2,o=0.5")
 
@@ -67,13 +69,19 @@ def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = Non
     unknown = sorted(set(keep) - {node.module for node in graph.layers})
     if unknown:
         raise ConvsmithError(f"keep: {graph.model} has no layer {unknown[0]!r}; `convsmith analyze` lists its layers.")
+    if max_macs is not None and not max_macs > 0:  # true for NaN too
+        raise ConvsmithError(f"max_macs is {max_macs}; give a part of the net's own MACs that is more than 0, as 0.5.")
+    reaches = graph.reaches()
     candidates: list[Candidate] = []
     refusals: list[Refusal] = []
-    for node in graph.layers:
-        if node.kind == "conv":
+    for node in (node for node in graph.layers if node.kind == "conv"):
+        found: Candidate | Refusal = Refusal(
+            node.module, "it stands behind an op without a rule: what it sees is unknown"
+        )
+        if node.name in reaches:
             found = _consider(graph, node, wanted, forced=block != "auto", ranked=max_macs is not None, keep=keep)
-            candidates += [found] if isinstance(found, Candidate) else []
-            refusals += [found] if isinstance(found, Refusal) else []
+        candidates += [found] if isinstance(found, Candidate) else []
+        refusals += [found] if isinstance(found, Refusal) else []
     chosen = [c.trials[-1] for c in candidates] if max_macs is None else _within(graph, candidates, max_macs)
     edits, totals = [], []
     for candidate, trial in zip(candidates, chosen, strict=True):
@@ -104,17 +112,19 @@ def _consider(
         return Refusal(node.module, "no block that sees as much is cheaper")
     ranks = [best.block, *best.block.dearer(spec)] if ranked else [best.block]
     tried = (try_block(block, spec, size) for block in ranks)
-    cheaper = [t for t in tried if t.macs < node.macs or t.block == best.block]
+    cheaper = [t for t in tried if t.macs < node.macs or not ranked]
     return Candidate(node, node.params, tuple(sorted(cheaper, key=lambda t: -t.macs)))
 
 
 def _untouchable(graph: Graph, node: Node, spec: ConvSpec | None) -> str | None:
-    if not node.known:
-        return "it stands behind an op without a rule: what it sees is unknown"
     if spec is None:
         return "it is not a plain two-dimensional convolution module with a weight of its own"
+    if not node.module:
+        return "it is the model itself; put it in an nn.Sequential to have it replaced"
     if graph.calls.get(node.module, 1) > 1:
         return f"it is called {graph.calls[node.module]} times"
+    if any(other.module == node.module for other in graph.nodes if other is not node):
+        return "its module does more than convolve, so a block would not do the same"
     return "it shares its weights with another module" if node.module in graph.shared else None
 
 
@@ -177,19 +187,18 @@ def _within(graph: Graph, candidates: Sequence[Candidate], max_macs: float) -> l
 
 
 def _edit(candidate: Candidate, trial: Trial, auto: bool) -> Replace:
-    share = trial.macs / candidate.node.macs
     seen = "sees as much" if trial.quality else f"misses Quality: sees {trial.share:.3g} of what the convolution saw"
     choice = "the cheapest that" if auto else "asked for;"
     needs = "needs every kernel for it" if trial.compact else "misses Compact: a kernel could be left out"
-    reason = f"{choice} {seen} and {needs}, at {share:.3f} of the MACs"
+    reason = f"{choice} {seen} and {needs}"
     return Replace(
         candidate.layer, str(trial.block), reason, (candidate.node.macs, trial.macs), trial.quality, trial.compact
     )
 
 
 def _plan(graph: Graph, edits: list[Replace], refusals: list[Refusal], changes: list[tuple[int, int]]) -> Plan:
-    scores = score(graph)
-    base = Totals(tuple(stage.layers for stage in scores.stages), scores.gain, graph.params, graph.macs)
+    units, _ = find_units(graph, find_stages(graph, graph.reaches()))
+    base = Totals(tuple(map(len, units)), score(graph).gain, graph.params, graph.macs)
     params, macs = (sum(change[i] for change in changes) for i in (0, 1))
     # A block of Quality keeps its convolution's place in the count, so the published gain stays.
     new = Totals(base.blocks, base.gain, base.params + params, base.macs + macs)

@@ -73,37 +73,53 @@ def organize(
 
 def pareto(graph: Graph, scores: Scores | None = None, *, blocks: int | None = None) -> tuple[Choice, ...]:
     """The spreads that no other beats in gain, parameters and MACs at once, cheapest first."""
-    front = _Problem.of(graph, scores or score(graph)).choices(blocks, float("inf"), float("inf"))
-    return tuple(sorted(front, key=lambda choice: (choice.macs, choice.params)))
+    choices = _Problem.of(graph, scores or score(graph)).choices(blocks, float("inf"), float("inf"))
+    best = front(choices, lambda choice: (-choice.rank()[0], choice.params, choice.macs))
+    return tuple(sorted(best, key=lambda choice: (choice.macs, choice.params)))
+
+
+Measures = Callable[[Choice], tuple[float, ...]]
+
+
+def front(choices: Sequence[Choice], measures: Measures) -> list[Choice]:
+    """The choices that no other beats: none is as good in every measure (the less the better) and better in one."""
+    values = [measures(choice) for choice in choices]
+
+    def beaten(mine: tuple[float, ...]) -> bool:
+        return any(other != mine and _as_good(other, mine) for other in values)
+
+    return [choice for choice, mine in zip(choices, values, strict=True) if not beaten(mine)]
+
+
+def _as_good(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def allocate(
-    options: Sequence[Sequence[Option]],
-    total: int,
-    fits: Callable[[Choice], bool],
-    measures: Callable[[Choice], tuple[float, ...]],
+    options: Sequence[Sequence[Option]], total: int, fits: Callable[[Choice], bool], measures: Measures
 ) -> list[Choice]:
-    """Choose one option per stage with `total` blocks in all; what no other choice beats in every measure.
+    """Choose one option per stage with `total` blocks in all; the choices that fit, without those that cannot be best.
 
-    Stage by stage, of the choices that have used as many blocks only the undominated are kept: what follows costs and
-    gains the same behind each, so none of the others can end in the optimum (dynamic programming).
+    Stage by stage, of the choices that have used as many blocks one is dropped when another ranks before it and is as
+    good in every measure: what follows costs and gains the same behind both (dynamic programming). So the first in rank
+    and the front are among those kept.
     """
-    front = {0: [Choice((), 0.0, 0, 0)]}
+    kept = {0: [Choice((), 0.0, 0, 0)]}
     for stage in options:
         grown: dict[int, list[Choice]] = {}
-        for used, choices in front.items():
+        for used, choices in kept.items():
             for option in stage:
                 if used + option.blocks <= total:
                     grown.setdefault(used + option.blocks, []).extend(choice.add(option) for choice in choices)
-        front = {used: _undominated(choices, measures) for used, choices in grown.items()}
-    return [choice for choice in front.get(total, []) if fits(choice)]
+        kept = {used: _worth_keeping(choices, measures) for used, choices in grown.items()}
+    return [choice for choice in kept.get(total, []) if fits(choice)]
 
 
-def _undominated(choices: list[Choice], measures: Callable[[Choice], tuple[float, ...]]) -> list[Choice]:
+def _worth_keeping(choices: list[Choice], measures: Measures) -> list[Choice]:
     kept: list[tuple[tuple[float, ...], Choice]] = []
     for choice in sorted(choices, key=Choice.rank, reverse=True):
         values = measures(choice)
-        if not any(all(a <= b for a, b in zip(other, values, strict=True)) for other, _ in kept):
+        if not any(_as_good(other, values) for other, _ in kept):
             kept.append((values, choice))
     return [choice for _, choice in kept]
 

@@ -76,7 +76,7 @@ def _candidate(graph: Graph, stage: StageNodes, conv: Node, path: str) -> tuple[
 
 
 def _run(graph: Graph, stage: StageNodes, conv: Node, path: str) -> tuple[str, ...] | None:
-    """From the child that holds `conv` up to the next child with a convolution or another map."""
+    """From the child that holds `conv` up to the next child with a counted convolution or another map."""
     children = [f"{path}.{name}" if path else name for name in graph.sequences[path]]
     start = next(i for i, child in enumerate(children) if _within(conv.module, child))
     run = [children[start]]

@@ -1,1 +1,18 @@
-"""."""
+"""Records in; tables, and pages that need no network, out."""
+
+from convsmith.report.page import report, run_page, scores_page
+from convsmith.report.records import RunRecords, read_run
+from convsmith.report.tables import before_after, bench_table, pareto_table, plan_table, scores_table
+
+__all__ = [
+    "RunRecords",
+    "before_after",
+    "bench_table",
+    "pareto_table",
+    "plan_table",
+    "read_run",
+    "report",
+    "run_page",
+    "scores_page",
+    "scores_table",
+]  # fmt: skip

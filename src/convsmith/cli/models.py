@@ -1,0 +1,196 @@
+"""The commands that make and judge models: apply, train, evaluate, export, bench."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import nn
+
+from convsmith.cli import options as opt
+from convsmith.cli.plans import told
+from convsmith.cli.terminal import Terminal, told_in_one_line
+from convsmith.errors import ConvsmithError
+from convsmith.load import Loaded, Wish, load, load_with_data, read_plan, save
+from convsmith.report import bench_table, plan_table
+from convsmith.rewrite import rewrite
+
+
+@told_in_one_line
+def apply(
+    model: opt.Reference,
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="What organize or decompose wrote.")],
+    out: opt.Out,
+    weights: opt.Weights = None,
+    method: Annotated[str, typer.Option(help="How weights are carried into blocks.")] = "svd",
+    input: opt.Input = None,
+    classes: opt.Classes = None,
+    blocks_per_stage: opt.Depths = None,
+    seed: opt.Seed = 0,
+    json: opt.Json = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Make the new model, its weights carried over."""
+    terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
+    torch.manual_seed(seed)
+    loaded = load(model, Wish(input, classes, blocks_per_stage), weights=weights)
+    applied = rewrite(loaded.model, read_plan(plan), method=method)
+    save(loaded.after(applied.model, applied.plan), out)
+    terminal.show(plan_table(applied.plan), f"model: {out}")
+    terminal.record(told(applied.plan))
+
+
+@told_in_one_line
+def train(
+    model: opt.Reference,
+    data: opt.DataSet,
+    out: opt.Out,
+    epochs: opt.Epochs = None,
+    lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="one-cycle or cosine.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A trained folder to learn from as well.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with a run that was stopped.")] = True,
+    weights: opt.Weights = None,
+    input: opt.Input = None,
+    classes: opt.Classes = None,
+    blocks_per_stage: opt.Depths = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    seed: opt.Seed = 0,
+    device: opt.Device = None,
+    json: opt.Json = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Train a model, or recover one that has weights; stopped runs go on where they were."""
+    from convsmith.train import recipe_for, recovery_for
+    from convsmith.train import train as fit
+
+    terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
+    torch.manual_seed(seed)
+    wish = Wish(input, classes, blocks_per_stage, mean, std)
+    loaded, images = load_with_data(model, data, wish, weights=weights)
+    given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "schedule": schedule}
+    changes = {name: value for name, value in given.items() if value is not None}
+    recipe = (recovery_for if loaded.origin.trained else recipe_for)(images, seed=seed, device=device, **changes)
+    helper = load(teacher).model if teacher else None
+
+    def watch(epoch: Any) -> None:
+        terminal.epoch(loaded.name, recipe.epochs, epoch)
+
+    history = fit(loaded.model, images, recipe, out=out, resume=resume, teacher=helper, progress=watch)
+    save(loaded.trained_on(images.mean, images.std), out)
+    terminal.show(_accuracy(asdict(history.final)), f"model: {out}")
+    terminal.record(asdict(history))
+
+
+@told_in_one_line
+def evaluate(
+    model: opt.Reference,
+    data: opt.DataSet,
+    weights: opt.Weights = None,
+    input: opt.Input = None,
+    classes: opt.Classes = None,
+    blocks_per_stage: opt.Depths = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    device: opt.Device = None,
+    json: opt.Json = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Measure accuracy and loss on the test split."""
+    from convsmith.train import evaluate as measure
+
+    terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
+    wish = Wish(input, classes, blocks_per_stage, mean, std)
+    loaded, images = load_with_data(model, data, wish, weights=weights)
+    result = asdict(measure(loaded.model, images.test, device=device))
+    terminal.show(_accuracy(result))
+    terminal.record(result)
+
+
+@told_in_one_line
+def export(
+    model: opt.Reference,
+    format: opt.Formats = "onnx,pt2",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder to write (default: the model's).")
+    ] = None,
+    weights: opt.Weights = None,
+    input: opt.Input = None,
+    classes: opt.Classes = None,
+    blocks_per_stage: opt.Depths = None,
+    seed: opt.Seed = 0,
+    json: opt.Json = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Write files for other runtimes, each checked against the model."""
+    from convsmith.export import export as write
+
+    terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
+    torch.manual_seed(seed)
+    loaded = load(model, Wish(input, classes, blocks_per_stage), weights=weights)
+    folder = out or loaded.folder
+    if folder is None:
+        raise ConvsmithError(f"{model}: is no folder to write next to; give --out DIR.")
+    checks = []
+    for suffix in format.split(","):
+        check = write(loaded.model, folder / f"model.{suffix.strip()}", input=loaded.origin.input, seed=seed)
+        terminal.show(f"{check.path}: {check.bytes / 1e6:.2f} MB, largest relative error {check.max_rel_error:.1e}")
+        checks.append(asdict(check) | {"path": str(check.path)})
+    terminal.record(checks)
+
+
+@told_in_one_line
+def bench(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL [MODEL ..]", help="Models, folders, .onnx or .pt2 files.")
+    ],
+    input: opt.Input = None,
+    classes: opt.Classes = None,
+    batches: Annotated[str, typer.Option(metavar="1,32", help="Batch sizes.")] = "1,32",
+    runtimes: Annotated[str | None, typer.Option(metavar="eager,onnxruntime", help="Runtimes (default: all).")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    seed: opt.Seed = 0,
+    json: opt.Json = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Measure latency, the models in turn; the first is what the others are compared with."""
+    from convsmith.bench import bench as measure
+
+    terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
+    torch.manual_seed(seed)
+    loaded = {name: _measurable(name, Wish(input, classes)) for name in models}
+    shapes = {net.origin.input for net in loaded.values() if isinstance(net, Loaded)} or {input}
+    if len(shapes) > 1 or None in shapes:
+        raise ConvsmithError(f"bench: got input shapes {shapes}; give --input C,H,W, the same for all.")
+    nets: dict[str, nn.Module | Path] = {
+        name: net.model if isinstance(net, Loaded) else net for name, net in loaded.items()
+    }
+    choice: dict[str, Any] = {"runtimes": tuple(runtimes.split(","))} if runtimes else {}
+    sizes = tuple(int(size) for size in batches.split(","))
+    result = measure(
+        nets, input=shapes.pop(), batches=sizes, threads=threads, seed=seed, progress=terminal.step, **choice
+    )
+    terminal.show(bench_table(result))
+    terminal.record(result.to_dict())
+
+
+def _measurable(reference: str, wish: Wish) -> Loaded | Path:
+    path = Path(reference)
+    return path if path.suffix in (".onnx", ".pt2") and path.is_file() else load(reference, wish)
+
+
+def _accuracy(result: dict[str, Any]) -> str:
+    return (
+        f"top-1 {100 * result['top1']:.2f} %  top-5 {100 * result['top5']:.2f} %  "
+        f"loss {result['loss']:.4f}  {result['images']} images"
+    )

@@ -1,0 +1,131 @@
+"""The commands that look and plan: analyze, organize, decompose."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from convsmith.cli import options as opt
+from convsmith.cli.terminal import Terminal, told_in_one_line
+from convsmith.decompose import decompose as plan_blocks
+from convsmith.files import write_text
+from convsmith.graph import Graph, capture
+from convsmith.load import Loaded, Wish, load
+from convsmith.metric import Convention, Counting, score
+from convsmith.organize import organize as plan_stages
+from convsmith.organize import pareto as front_of
+from convsmith.plan import Plan, Replace
+from convsmith.report import pareto_table, plan_table, scores_page, scores_table
+
+
+@told_in_one_line
+def analyze(
+    model: opt.Reference,
+    convention: Annotated[
+        Convention, typer.Option(help="The paper's counting, or the reach on the real graph.")
+    ] = "published",
+    alpha: Annotated[float, typer.Option(min=0, help="How fast gain fades as the map fills.")] = 3.0,
+    clamp: Annotated[bool, typer.Option("--clamp", help="Stop the side at the map's (published convention).")] = False,
+    count: Annotated[Counting, typer.Option(help="Multiplications alone, or what ptflops counts.")] = "plain",
+    input: opt.Input = None,
+    classes: opt.Classes = None,
+    blocks_per_stage: opt.Depths = None,
+    json: opt.Json = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="PATH", help="Write one self-contained page.")] = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Show what each layer sees (3D receptive field), gains and costs."""
+    out = Terminal(quiet=quiet, verbose=verbose, json=json)
+    graph = captured(load(model, Wish(input, classes, blocks_per_stage)))
+    scores = score(graph, convention=convention, alpha=alpha, clamp=clamp, count=count)
+    out.show(scores_table(scores))
+    out.record(scores.to_dict())
+    if html is not None:
+        write_text(html, scores_page(scores))
+        out.show(f"page: {html}")
+
+
+@told_in_one_line
+def organize(
+    model: opt.Reference,
+    blocks: Annotated[int | None, typer.Option(min=1, help="Units in all (default: as many as there are).")] = None,
+    max_macs: opt.MaxMacs = None,
+    max_params: opt.MaxParams = None,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Show what no other spread beats in gain and costs.")
+    ] = False,
+    input: opt.Input = None,
+    classes: opt.Classes = None,
+    blocks_per_stage: opt.Depths = None,
+    output: opt.PlanFile = None,
+    json: opt.Json = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Plan better stages: move blocks to where they add the most gain."""
+    out = Terminal(quiet=quiet, verbose=verbose, json=json)
+    graph = captured(load(model, Wish(input, classes, blocks_per_stage)))
+    plan = plan_stages(
+        graph, blocks=blocks, max_macs=_times(max_macs, graph.macs), max_params=_times(max_params, graph.params)
+    )
+    record = told(plan) | {"gain": plan.new.gain - plan.base.gain}
+    out.show(plan_table(plan))
+    if pareto:
+        front = front_of(graph, blocks=blocks)
+        out.show(pareto_table(front))
+        record["pareto"] = [asdict(choice) for choice in front]
+    _keep(plan, output, out)
+    out.record(record)
+
+
+@told_in_one_line
+def decompose(
+    model: opt.Reference,
+    block: opt.BlockName = "auto",
+    max_macs: opt.MaxMacs = None,
+    keep: Annotated[list[str] | None, typer.Option("--keep", metavar="LAYER", help="Leave a layer alone.")] = None,
+    input: opt.Input = None,
+    classes: opt.Classes = None,
+    blocks_per_stage: opt.Depths = None,
+    output: opt.PlanFile = None,
+    json: opt.Json = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Plan a cheaper block for every convolution that admits one."""
+    out = Terminal(quiet=quiet, verbose=verbose, json=json)
+    graph = captured(load(model, Wish(input, classes, blocks_per_stage)))
+    plan = plan_blocks(graph, block=block, max_macs=_times(max_macs, graph.macs), keep=keep or ())
+    out.show(plan_table(plan))
+    _keep(plan, output, out)
+    out.record(told(plan))
+
+
+def captured(loaded: Loaded) -> Graph:
+    """A loaded model's graph on its own input shape."""
+    return capture(loaded.model, torch.zeros(1, *loaded.origin.input), name=loaded.name)
+
+
+def told(plan: Plan) -> dict[str, Any]:
+    """A plan as the commands print it in JSON: totals, edits, refusals."""
+    edits = [asdict(edit) for edit in plan.edits]
+    for edit, told_edit in zip(plan.edits, edits, strict=True):
+        if not isinstance(edit, Replace):
+            told_edit["layer"] = " + ".join(edit.unit)
+    return {
+        "base": asdict(plan.base), "new": asdict(plan.new),
+        "edits": edits, "refusals": [asdict(refusal) for refusal in plan.refusals],
+    }  # fmt: skip
+
+
+def _times(limit: opt.Limit | None, base: int) -> float | None:
+    return None if limit is None else limit.times(base)
+
+
+def _keep(plan: Plan, path: Path | None, out: Terminal) -> None:
+    if path is not None:
+        write_text(path, plan.to_json() + "\n")
+        out.show(f"plan: {path}")

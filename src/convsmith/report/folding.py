@@ -1,0 +1,71 @@
+"""Fold repeated blocks of layers into one row each, so that a deep net's table stays short."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from convsmith.metric import Layer
+
+LONGEST = 16  # layers in a block that is recognized as repeated
+
+
+@dataclass(frozen=True)
+class Row:
+    """Layers of one kind and shape, the first of each repeat of a block; sums are over all of them."""
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def first(self) -> Layer:
+        """The one that stands for all."""
+        return self.layers[0]
+
+    @property
+    def params(self) -> int:
+        """Learnable scalars."""
+        return sum(layer.params for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def gain(self) -> float:
+        """Summed gain."""
+        return sum(layer.gain for layer in self.layers)
+
+
+def fold(layers: Sequence[Layer]) -> list[tuple[str, list[Row]]]:
+    """Rows by stage; a block repeated n times in a row becomes rows of n layers each."""
+    return [(stage, list(_rows(list(group)))) for stage, group in groupby(layers, key=lambda layer: layer.stage)]
+
+
+def _rows(layers: list[Layer]) -> Iterator[Row]:
+    kinds = [_kind(layer) for layer in layers]
+    at = 0
+    while at < len(layers):
+        length, repeats = max(((p, _repeats(kinds, at, p)) for p in range(1, LONGEST + 1)), key=_saved)
+        for offset in range(length):
+            yield Row(tuple(layers[at + offset + length * i] for i in range(repeats)))
+        at += length * repeats
+
+
+def _repeats(kinds: Sequence[object], at: int, length: int) -> int:
+    """How often the block of `length` layers at `at` stands there in a row."""
+    block, count = kinds[at : at + length], 1
+    while kinds[at + count * length : at + (count + 1) * length] == block:
+        count += 1
+    return count if len(block) == length else 0
+
+
+def _saved(candidate: tuple[int, int]) -> tuple[int, int]:
+    """Rows that a fold spares; of equal ones the shortest block."""
+    length, repeats = candidate
+    return length * (repeats - 1), -length
+
+
+def _kind(layer: Layer) -> tuple[object, ...]:
+    return (
+        layer.kind, layer.kernel, layer.stride, layer.groups, layer.in_shape, layer.out_shape, layer.params, layer.macs,
+    )  # fmt: skip

@@ -1,0 +1,89 @@
+"""The parts of a page: text made safe, tables, charts, and the frame that needs no network."""
+
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+
+from plotly.offline import get_plotlyjs
+
+from convsmith.bench import FASTER, SLOWER
+from convsmith.metric import Scores
+from convsmith.report.charts import Figure
+from convsmith.report.numbers import count, times
+
+
+def section(title: str, note: str, *parts: str) -> str:
+    """A card with a title, a line on how to read it, and its parts."""
+    lead = f'<p class="note">{escape(note)}</p>' if note else ""
+    return f"<section><h2>{escape(title)}</h2>{lead}{''.join(parts)}</section>"
+
+
+def tiles(values: Iterable[tuple[str, str]]) -> str:
+    """Headline numbers: (value, what it is)."""
+    cells = (f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in values)
+    return f'<div class="tiles">{"".join(cells)}</div>'
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; a leading `>` aligns a column right, a column `why` wraps, a cell that is a verdict has its color."""
+    names = [column.removeprefix(">") for column in columns]
+    kinds = ["number" if c.startswith(">") else "why" if c == "why" else "" for c in columns]
+    head = "".join(f'<th class="{kind}">{escape(name)}</th>' for kind, name in zip(kinds, names, strict=True))
+    body = "".join(
+        f"<tr>{''.join(_cell(kind, text) for kind, text in zip(kinds, row, strict=True))}</tr>" for row in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(kind: str, text: str) -> str:
+    last = text.rpartition(" ")[2]
+    verdict = last if last in (FASTER, SLOWER) else ""
+    return f'<td class="{kind} {verdict}">{escape(text)}</td>'
+
+
+def plot(name: str, title: str = "") -> str:
+    """Where the page's script draws the figure of that name."""
+    head = f"<h3>{escape(title)}</h3>" if title else ""
+    return f'<div>{head}<div class="plot" id="{escape(name)}"></div></div>'
+
+
+def pair(*parts: str) -> str:
+    """Parts side by side where there is room."""
+    return f'<div class="pair">{"".join(parts)}</div>'
+
+
+def layer_table(scores: Scores) -> str:
+    """Every layer with its costs, window and gain; a click on a header sorts."""
+    columns = ("layer", "stage", "kernel", "out", ">params", ">MACs", ">window", ">channels", ">gain")
+    head = "".join(
+        f'<th aria-sort="none" class="{"number" if c[0] == ">" else ""}">{c.removeprefix(">")}</th>' for c in columns
+    )
+    rows = []
+    for layer in scores.layers:
+        seen = layer.reach
+        words = (layer.name, layer.stage, times(layer.kernel) or layer.kind, times(layer.out_shape))
+        numbers = (
+            (layer.params, count(layer.params)),
+            (layer.macs, count(layer.macs)),
+            (max(seen.window) if seen else -1, times(seen.window) if seen else "unknown"),
+            (seen.channels if seen else -1, f"{seen.channels:.4g}" if seen else "unknown"),
+            (layer.gain, f"{layer.gain:.4f}"),
+        )
+        cells = [f"<td>{escape(word)}</td>" for word in words]
+        cells += [f'<td class="number" data-value="{value}">{text}</td>' for value, text in numbers]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def page(title: str, body: Sequence[str], figures: dict[str, Figure]) -> str:
+    """One file with style, script, plotly and figures inside."""
+    style, script = (files("convsmith.report").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    # "</" inside a script would end it
+    drawn = json.dumps(figures).replace("</", "<\\/")
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f"<style>{style}</style><script>{get_plotlyjs()}</script></head>\n"
+        f"<body><main>{''.join(body)}</main><script>const FIGURES = {drawn};\n{script}</script></body></html>\n"
+    )

@@ -1,0 +1,43 @@
+"use strict";
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+// Colors of the page's theme, for every axis of a figure.
+function themed(layout) {
+  const style = getComputedStyle(document.documentElement);
+  const ink = style.getPropertyValue("--ink").trim();
+  const line = style.getPropertyValue("--line").trim();
+  const copy = structuredClone(layout);
+  copy.font = { color: ink, size: 12, family: getComputedStyle(document.body).fontFamily };
+  for (const name of Object.keys(copy)) {
+    if (/^[xy]axis/.test(name)) Object.assign(copy[name], { gridcolor: line, zerolinecolor: line, linecolor: line });
+  }
+  return copy;
+}
+
+function draw() {
+  for (const [name, figure] of Object.entries(FIGURES)) {
+    const options = { responsive: true, displaylogo: false, displayModeBar: false };
+    Plotly.react(name, figure.data, themed(figure.layout), options);
+  }
+}
+
+// A click on a header sorts the rows by that column: numbers by their value, words by the alphabet.
+function sortBy(header) {
+  const table = header.closest("table");
+  const column = [...header.parentNode.children].indexOf(header);
+  const up = header.getAttribute("aria-sort") !== "ascending";
+  const value = (row) => row.children[column].dataset.value ?? row.children[column].textContent;
+  const order = (a, b) => {
+    const [x, y] = [value(a), value(b)];
+    const numbers = x - y;
+    return Number.isNaN(numbers) ? x.localeCompare(y) : numbers;
+  };
+  const rows = [...table.tBodies[0].rows].sort((a, b) => (up ? order(a, b) : order(b, a)));
+  for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
+  header.setAttribute("aria-sort", up ? "ascending" : "descending");
+  table.tBodies[0].append(...rows);
+}
+
+for (const header of document.querySelectorAll("th[aria-sort]")) header.addEventListener("click", () => sortBy(header));
+dark.addEventListener("change", draw);
+draw();

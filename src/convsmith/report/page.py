@@ -1,0 +1,199 @@
+"""The pages: a run's report, and the scores of one net."""
+
+from html import escape
+from pathlib import Path
+
+from convsmith.bench import Bench
+from convsmith.files import write_text
+from convsmith.metric import Scores
+from convsmith.plan import Plan
+from convsmith.report import charts
+from convsmith.report.charts import Figure
+from convsmith.report.html import layer_table, page, pair, plot, section, table, tiles
+from convsmith.report.numbers import count, milliseconds, percent, times
+from convsmith.report.records import RunRecords, read_run
+from convsmith.report.tables import before_after_rows, edit_rows, refusal_rows
+
+
+def report(folder: str | Path) -> Path:
+    """Write report.html into a run's folder from its records, and give its path.
+
+    The page needs no network, follows light and dark, and shows what a run that was stopped has come to.
+    Raises ConvsmithError where the folder holds no run, or a record cannot be read.
+    """
+    path = Path(folder) / "report.html"
+    write_text(path, run_page(read_run(folder)))
+    return path
+
+
+def run_page(records: RunRecords) -> str:
+    """A run's report as one page."""
+    figures: dict[str, Figure] = {}
+    body = [
+        f"<h1>{escape(str(records.settings.get('model')))}, before and after</h1>",
+        f'<p class="lead">{escape(headline(records))}</p>',
+        tiles(_tiles(records)),
+        section("Before and after", "", table(("", ">baseline", ">optimized", ">change"), before_after_rows(records))),
+        *_net_sections(records, figures),
+        *_accuracy(records, figures),
+        *([_latency(records.bench, figures)] if records.bench else []),
+        *(
+            _plan(name, plan)
+            for name, plan in (("Stages", records.organize), ("Blocks", records.decompose))
+            if plan is not None
+        ),
+        *_exports(records),
+        _origin(records),
+    ]
+    return page(f"convsmith: {records.settings.get('model')}", body, figures)
+
+
+def scores_page(scores: Scores) -> str:
+    """The scores of one net as one page: what every layer sees, gains and costs."""
+    figures = {"windows": charts.windows(scores), "cost": charts.gain_and_cost(scores)}
+    unknown = ", ".join(f"{op} ({calls})" for op, calls in scores.unknown_ops.items())
+    warning = f"No rule for {unknown}: what is behind is not known, and not edited." if unknown else ""
+    body = [
+        f"<h1>{escape(scores.model)}</h1>",
+        f'<p class="lead">What each layer sees on an input of {times(scores.input)}. {escape(warning)}</p>',
+        tiles(
+            (
+                (count(scores.params), "parameters"),
+                (count(scores.macs), "multiply-accumulates"),
+                (f"{scores.gain:.2f}", f"3DRF gain ({scores.convention})"),
+                (str(sum(stage.layers for stage in scores.stages)), f"counted layers in {len(scores.stages)} stages"),
+            )
+        ),
+        section("Growth", WINDOW_NOTE, plot("windows")),
+        section("Gain against cost", COST_NOTE, plot("cost")),
+        section("Layers", "Click a header to sort.", layer_table(scores)),
+    ]
+    return page(f"convsmith: {scores.model}", body, figures)
+
+
+WINDOW_NOTE = (
+    "The window of the input that an element of each layer depends on, counted exactly from the graph; the dotted line "
+    "is the input's side, where it can grow no more. Below, the input channels it depends on, on average."
+)
+COST_NOTE = "A layer is worth its cost where its gain is high and its share of the MACs and parameters low."
+GROWTH_NOTE = (
+    "The 3D receptive field (window x channels) grows from the start of each stage; the dotted line is the stage's "
+    "whole map. Layers far above it see little that is new: they are better placed where the map is larger."
+)
+
+
+def headline(records: RunRecords) -> str:
+    """What the run did, in one or two sentences."""
+    base, new = records.nets
+    if not (base.scores and new.scores):
+        return "The run has not come to a plan yet; the same command goes on with it."
+    a, b = base.scores, new.scores
+    edits = sum(len(plan.edits) for plan in (records.organize, records.decompose) if plan)
+    costs = f"{count(a.params)} parameters to {count(b.params)} and {count(a.macs)} MACs to {count(b.macs)}"
+    told = f"{edits} edits take {costs}."
+    if not (base.final and new.final):
+        return f"{told} The run is not finished; the same command goes on with it."
+    points = 100 * (new.final.top1 - base.final.top1)
+    return (
+        f"{told} Accuracy on {new.final.images} test images: {percent(base.final.top1)} before, "
+        f"{percent(new.final.top1)} after ({points:+.2f} points)."
+    )
+
+
+def _tiles(records: RunRecords) -> list[tuple[str, str]]:
+    base, new = records.nets
+    values = []
+    if base.scores and new.scores:
+        a, b = base.scores, new.scores
+        values += [(f"{b.params / a.params:.3f}x", "parameters"), (f"{b.macs / a.macs:.3f}x", "MACs")]
+    if base.final and new.final:
+        values.append((f"{100 * (new.final.top1 - base.final.top1):+.2f}", "points of top-1"))
+    cells = records.bench.cells if records.bench else ()
+    for cell in cells:
+        if cell.model == new.name and cell.batch == min(c.batch for c in cells):
+            told = cell.verdict if cell.verdict == "no difference shown" else f"latency, {cell.verdict}"
+            values.append((f"{cell.ratio:.2f}x", f"{told}: {cell.runtime}, batch {cell.batch}"))
+    return values
+
+
+def _net_sections(records: RunRecords, figures: dict[str, Figure]) -> list[str]:
+    nets = [(net.name, net.scores) for net in records.nets if net.scores]
+    for name, scores in nets:
+        figures[f"growth-{name}"] = charts.growth(scores)
+        figures[f"cost-{name}"] = charts.gain_and_cost(scores)
+    if not nets:
+        return []
+    tables = (f"<details><summary>Layers of {name}</summary>{layer_table(scores)}</details>" for name, scores in nets)
+    return [
+        section("Growth by stage", GROWTH_NOTE, pair(*(plot(f"growth-{name}", name) for name, _ in nets))),
+        section("Gain and cost", COST_NOTE, pair(*(plot(f"cost-{name}", name) for name, _ in nets)), *tables),
+    ]
+
+
+def _accuracy(records: RunRecords, figures: dict[str, Figure]) -> list[str]:
+    rows = [
+        (net.name, told.when, percent(told.top1), percent(told.top5), f"{told.loss:.4f}", str(told.images))
+        for net in records.nets
+        for told in net.evaluations
+    ]
+    if not rows:
+        return []
+    shown = table(("net", "when", ">top-1", ">top-5", ">loss", ">images"), rows)
+    if not any(net.history for net in records.nets):
+        return [section("Accuracy", "", shown)]
+    figures["accuracy"] = charts.accuracy(records.nets)
+    return [section("Accuracy", "On the test split, after each epoch.", plot("accuracy"), shown)]
+
+
+def _latency(bench: Bench, figures: dict[str, Figure]) -> str:
+    figures["latency"] = charts.latency(bench)
+    rows = [
+        (
+            cell.runtime, str(cell.batch), cell.model, milliseconds(cell.median_ms),
+            f"{cell.q1_ms:.3g} to {cell.q3_ms:.3g}",
+            f"{cell.ratio:.3f} ({cell.ratio_low:.3f} to {cell.ratio_high:.3f})" if cell.verdict else "1", cell.verdict,
+        )
+        for cell in bench.cells
+    ]  # fmt: skip
+    rounds = bench.cells[0].runs if bench.cells else 0
+    note = (
+        f"Median of {rounds} rounds in turn on {bench.threads} CPU threads, input {times(bench.input)}; "
+        "bars show quartiles. Faster and slower are said only where the 95 % interval of the ratio excludes 1."
+    )
+    columns = ("runtime", ">batch", "model", ">median", ">quartiles (ms)", ">ratio (95 %)", "")
+    skipped = [(skip.model, skip.runtime, str(skip.batch), skip.reason) for skip in bench.skipped]
+    missed = table(("not measured", "runtime", ">batch", "why"), skipped) if skipped else ""
+    return section("Latency", note, plot("latency"), table(columns, rows), missed)
+
+
+def _plan(name: str, plan: Plan) -> str:
+    totals = table(
+        ("", ">base", ">new"),
+        [
+            ("units per stage", ",".join(map(str, plan.base.blocks)), ",".join(map(str, plan.new.blocks))),
+            ("gain", f"{plan.base.gain:.3f}", f"{plan.new.gain:.3f}"),
+            ("parameters", count(plan.base.params), count(plan.new.params)),
+            ("MACs", count(plan.base.macs), count(plan.new.macs)),
+        ],
+    )
+    edits = table(("layer", "edit", "why"), edit_rows(plan)) if plan.edits else "<p>No edits.</p>"
+    refused = table(("left alone", "why"), refusal_rows(plan.refusals)) if plan.refusals else ""
+    return section(f"{name}: the plan", "", totals, "<h3>Edits</h3>", edits, "<h3>Left alone</h3>", refused)
+
+
+def _exports(records: RunRecords) -> list[str]:
+    rows = [
+        (f"{net.name}/{file.path}", str(file.opset or ""), f"{file.bytes / 1e6:.2f} MB", f"{file.max_rel_error:.1e}")
+        for net in records.nets
+        for file in net.exports
+    ]
+    note = "Each file was run against its model on random images; the error is relative to the output's largest value."
+    return [section("Files", note, table(("file", ">opset", ">size", ">error"), rows))] if rows else []
+
+
+def _origin(records: RunRecords) -> str:
+    facts = [(name, str(value)) for name, value in records.settings.items() if name != "wish" and value is not None]
+    facts += [(name, str(value)) for name, value in (records.settings.get("wish") or {}).items() if value is not None]
+    facts += [(name, str(value)) for part in records.environment.values() for name, value in part.items()]
+    command = f"<pre>{escape(records.command)}</pre>" if records.command else ""
+    return section("Where the numbers come from", "", command, table(("", "value"), facts))

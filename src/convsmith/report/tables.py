@@ -1,0 +1,234 @@
+"""Tables for the terminal, 80 columns wide."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from convsmith.bench import FASTER, SLOWER, Bench
+from convsmith.metric import Layer, Scores
+from convsmith.organize import Choice
+from convsmith.plan import Plan, Refusal, Remove, Repeat, Replace
+from convsmith.report.folding import Row, fold
+from convsmith.report.numbers import change, count, milliseconds, percent, times
+from convsmith.report.records import NetRecords, RunRecords
+
+NAME_WIDTH = 24
+VERDICT_STYLES = {FASTER: "green", SLOWER: "red"}
+
+EXPLAINED = (
+    "window: input pixels seen, height x width. gain: growth of the 3D receptive field in the stage, faded as it fills "
+    "the map. x n: n alike layers in one row, their costs and gains summed, the last one's window."
+)
+
+
+def scores_table(scores: Scores) -> RenderableType:
+    """What `analyze` shows: layers by stage with their costs, window and gain, sums, and what the columns say."""
+    title = f"{scores.model} on {times(scores.input)}: {count(scores.params)} parameters, {count(scores.macs)} MACs"
+    table = _table(title, "layer", "kernel", ">out", ">params", ">MACs", ">window", ">gain")
+    sums = {stage.name: stage for stage in scores.stages}
+    for stage, rows in fold(scores.layers):
+        for row in rows:
+            table.add_row(*_layer_cells(row))
+        if stage in sums:
+            own = sums[stage]
+            label = f"{stage}: {own.layers} on {own.width} px"
+            table.add_row(label, "", "", count(own.params), count(own.macs), "", f"{own.gain:.3f}", style="bold")
+        table.add_section()
+    table.add_row("total", "", "", count(scores.params), count(scores.macs), "", f"{scores.gain:.3f}", style="bold")
+    return Group(table, *_unknown(scores), Text(EXPLAINED, style="dim"))
+
+
+def _layer_cells(row: Row) -> tuple[str, ...]:
+    first, last = row.first, row.layers[-1]
+    name = short(first.name, NAME_WIDTH - (len(f" x{len(row.layers)}") if len(row.layers) > 1 else 0))
+    name += f" x{len(row.layers)}" if len(row.layers) > 1 else ""
+    window = times(last.reach.window) if last.reach else "unknown"
+    gain = f"{row.gain:.3f}" if row.gain else ""
+    return name, _kernel(first), times(first.out_shape), count(row.params), count(row.macs), window, gain
+
+
+def _kernel(layer: Layer) -> str:
+    """The kernel with its stride, and what kind of groups it has; other layers by their kind."""
+    if layer.kernel is None:
+        return layer.kind
+    stride = f"/{max(layer.stride or (1,))}" if max(layer.stride or (1,)) > 1 else ""
+    depthwise = (layer.groups or 1) > 1 and layer.groups == layer.in_shape[0]
+    groups = " dw" if depthwise else f" g{layer.groups}" if (layer.groups or 1) > 1 else ""
+    return f"{times(layer.kernel)}{stride}{groups}"
+
+
+def _unknown(scores: Scores) -> list[Text]:
+    if not scores.unknown_ops:
+        return []
+    told = ", ".join(f"{op} ({calls})" for op, calls in scores.unknown_ops.items())
+    return [Text(f"No rule for {told}: what is behind is not known, and not edited.", style="yellow")]
+
+
+def plan_table(plan: Plan) -> RenderableType:
+    """A plan: totals before and after, edits and refusals with their reasons; alike ones stand together."""
+    totals = _table(f"Plan for {plan.model} on {times(plan.input)}", "", ">base", ">new", ">")
+    base, new = plan.base, plan.new
+    totals.add_row("units per stage", _list(base.blocks), _list(new.blocks))
+    totals.add_row("gain", f"{base.gain:.3f}", f"{new.gain:.3f}", f"{new.gain - base.gain:+.3f}")
+    for name in ("params", "macs"):
+        a, b = getattr(base, name), getattr(new, name)
+        totals.add_row({"params": "parameters", "macs": "MACs"}[name], count(a), count(b), change(a, b))
+    edits = _table("", "layer", "edit", "why")
+    for layers, what, why in edit_rows(plan):
+        edits.add_row(layers, what, why)
+    refused = _table("Left alone", "layer", "why")
+    for names, why in refusal_rows(plan.refusals):
+        refused.add_row(names, why)
+    parts = [totals, *([edits] if plan.edits else [Text("No edits.")]), *([refused] if plan.refusals else [])]
+    return Group(*parts)
+
+
+def edit_rows(plan: Plan) -> list[tuple[str, str, str]]:
+    """Layers, what is done to them, and why; neighbours with the same edit and reason share a row."""
+    told = [(_edited(edit), _what(edit), edit.reason) for edit in plan.edits]
+    rows = []
+    for (what, why), group in groupby(told, key=lambda row: row[1:]):
+        names = [name for name, _, _ in group]
+        rows.append((_names(names), what, why))
+    return rows
+
+
+def refusal_rows(refusals: Sequence[Refusal]) -> list[tuple[str, str]]:
+    """Layers left alone by reason, in order of their first."""
+    by_reason: dict[str, list[str]] = {}
+    for refusal in refusals:
+        by_reason.setdefault(refusal.reason, []).append(refusal.layer)
+    return [(_names(layers), reason) for reason, layers in by_reason.items()]
+
+
+def _edited(edit: Repeat | Remove | Replace) -> str:
+    return edit.layer if isinstance(edit, Replace) else edit.unit[0]
+
+
+def _what(edit: Repeat | Remove | Replace) -> str:
+    if isinstance(edit, Repeat):
+        return f"repeat x{edit.copies}"
+    if isinstance(edit, Remove):
+        return "remove"
+    error = "" if edit.error is None else f", error {edit.error:.3f}"
+    return f"{edit.block}{'' if edit.quality else ' (sees less)'}{error}"
+
+
+def pareto_table(choices: Sequence[Choice]) -> RenderableType:
+    """Spreads of units that no other beats; differences are to the base."""
+    table = _table("Best spreads (differences to the base)", "units per stage", ">gain", ">params", ">MACs")
+    for choice in choices:
+        table.add_row(_list(choice.blocks), f"{choice.gain:.3f}", _signed(choice.params), _signed(choice.macs))
+    return table
+
+
+def bench_table(bench: Bench) -> RenderableType:
+    """Latencies with quartiles, ratios with their 95 % bounds, and what could not be measured."""
+    title = f"Latency on {times(bench.input)}, {bench.threads} threads"
+    table = _table(title, "runtime", ">batch", "model", ">median", ">quartiles", ">ratio", "")
+    for cell in bench.cells:
+        spread = f"{cell.q1_ms:.3g}-{cell.q3_ms:.3g}"
+        ratio = f"{cell.ratio:.2f} ({cell.ratio_low:.2f}-{cell.ratio_high:.2f})" if cell.verdict else "1"
+        told = Text(cell.verdict, style=VERDICT_STYLES.get(cell.verdict, "dim"))
+        name = short(cell.model, 16)
+        table.add_row(cell.runtime, str(cell.batch), name, milliseconds(cell.median_ms), spread, ratio, told)
+    missed = [
+        Text(f"Not measured: {skip.model}, {skip.runtime}, batch {skip.batch}: {skip.reason}", style="yellow")
+        for skip in bench.skipped
+    ]
+    return Group(table, *missed)
+
+
+def before_after(records: RunRecords) -> RenderableType:
+    """A run in one table: what the optimized net costs and attains beside the baseline."""
+    table = _table(f"{records.settings.get('model', 'model')}: before and after", "", ">baseline", ">optimized", ">")
+    for row in before_after_rows(records):
+        table.add_row(*row)
+    return table
+
+
+def before_after_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
+    """Names, both values, and what the second is to the first, as far as the run has come."""
+    base, new = records.nets
+    rows: list[tuple[str, str, str, str]] = []
+    if plans := [plan for plan in (records.organize, records.decompose) if plan]:
+        start, end = plans[0].base, plans[-1].new
+        rows += [
+            ("units per stage", _list(start.blocks), _list(end.blocks), ""),
+            ("3DRF gain", f"{start.gain:.2f}", f"{end.gain:.2f}", f"{end.gain - start.gain:+.2f}"),
+        ]
+    if base.scores and new.scores:
+        a, b = base.scores, new.scores
+        rows += [
+            ("parameters", count(a.params), count(b.params), change(a.params, b.params)),
+            ("MACs", count(a.macs), count(b.macs), change(a.macs, b.macs)),
+        ]
+    rows += _accuracy_rows(base, new)
+    for before, after in zip(base.exports, new.exports, strict=False):
+        sizes = [f"{export.bytes / 1e6:.2f} MB" for export in (before, after)]
+        rows.append((f"{before.format} file", sizes[0], sizes[1], change(before.bytes, after.bytes)))
+    return rows + _latency_rows(records)
+
+
+def _accuracy_rows(base: NetRecords, new: NetRecords) -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[str, str, str, str]] = []
+    for evaluated in new.evaluations[:-1]:
+        rows.append((f"top-1 {evaluated.when}", "", percent(evaluated.top1), ""))
+    if base.final or new.final:
+        cells = [percent(net.final.top1) if net.final else "" for net in (base, new)]
+        points = f"{100 * (new.final.top1 - base.final.top1):+.2f} pt" if base.final and new.final else ""
+        rows.append((f"top-1 {new.final.when}" if new.final else "top-1", cells[0], cells[1], points))
+    return rows
+
+
+def _latency_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
+    cells = {(c.runtime, c.batch, c.model): c for c in records.bench.cells} if records.bench else {}
+    rows = []
+    for (runtime, batch, model), after in cells.items():
+        before = cells.get((runtime, batch, records.baseline.name))
+        if before and model == records.optimized.name:
+            told = f"{after.ratio:.2f}x {after.verdict}"
+            pair = milliseconds(before.median_ms), milliseconds(after.median_ms)
+            rows.append((f"{runtime}, batch {batch}", *pair, told))
+    return rows
+
+
+def short(name: str, width: int) -> str:
+    """A name cut in its middle to `width` characters.
+
+    >>> short("features.denseblock1.denselayer1.conv2", 20)
+    'feature...er1.conv2'
+    """
+    if len(name) <= width:
+        return name
+    tail = (width - 2) // 2 + 1
+    return f"{name[: width - 3 - tail + 1]}..{name[-tail + 1 :]}"
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A borderless table; a leading `>` aligns a column right."""
+    table = Table(
+        title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1)
+    )
+    for column in columns:
+        right = column.startswith(">")
+        words = column in ("why", "layer") or not column
+        table.add_column(column.removeprefix(">"), justify="right" if right else "left", no_wrap=not words)
+    return table
+
+
+def _names(names: Sequence[str]) -> str:
+    """Up to three names, then how many more."""
+    shown = ", ".join(short(name.partition(" + ")[0], NAME_WIDTH) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _list(values: tuple[int, ...]) -> str:
+    return ",".join(map(str, values))
+
+
+def _signed(value: int) -> str:
+    return f"{'+' if value >= 0 else '-'}{count(abs(value))}"

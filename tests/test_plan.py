@@ -1,0 +1,129 @@
+"""Plans as JSON: any plan comes back equal, and a text that is no plan is refused in one sentence."""
+
+import json
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convsmith.errors import ConvsmithError
+from convsmith.plan import Plan, Refusal, Remove, Repeat, Replace, Totals
+
+NUMBER = st.floats(allow_nan=False, allow_infinity=False)
+COUNT = st.integers(0, 10**15)
+TEXT = st.text(max_size=12)
+UNIT = st.lists(TEXT, min_size=1, max_size=3).map(tuple)
+TOTALS = st.builds(Totals, st.lists(COUNT, max_size=5).map(tuple), NUMBER, COUNT, COUNT)
+EDIT = st.one_of(
+    st.builds(Repeat, UNIT, st.integers(1, 99), TEXT, TEXT),
+    st.builds(Remove, UNIT, TEXT, TEXT),
+    st.builds(
+        Replace, TEXT, TEXT, TEXT, st.tuples(COUNT, COUNT), st.booleans(), st.booleans(), st.none() | NUMBER
+    ),
+)  # fmt: skip
+PLAN = st.builds(
+    Plan,
+    model=TEXT,
+    input=st.lists(st.integers(1, 512), min_size=1, max_size=4).map(tuple),
+    fingerprint=TEXT,
+    base=TOTALS,
+    new=TOTALS,
+    edits=st.lists(EDIT, max_size=4).map(tuple),
+    refusals=st.lists(st.builds(Refusal, TEXT, TEXT), max_size=2).map(tuple),
+)
+
+
+@given(PLAN)
+@settings(max_examples=100, deadline=None)
+def test_round_trip(plan: Plan) -> None:
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    assert [type(edit) for edit in again.edits] == [type(edit) for edit in plan.edits]
+    assert hash(again) == hash(plan)
+
+
+EXAMPLE = Plan(
+    "vgg11",
+    (3, 32, 32),
+    "0123456789abcdef",
+    Totals((1, 2), 8.5, 100, 2000),
+    Totals((2, 1), 9.0, 90, 1500),
+    (
+        Repeat(("features.0", "features.1"), 2, "stage1", "more gain"),
+        Remove(("features.4",), "stage2", "less gain"),
+        Replace("features.8", "dw-pw:r=2", "cheaper", (900, 300), True, False, 0.25),
+    ),
+    (Refusal("features.2", "it is already depthwise"),),
+)
+
+
+def test_what_stands_in_the_file() -> None:
+    record = json.loads(EXAMPLE.to_json())
+    assert list(record) == ["model", "input", "fingerprint", "base", "new", "edits", "refusals"]
+    assert record["base"] == {"blocks": [1, 2], "gain": 8.5, "params": 100, "macs": 2000}
+    assert record["edits"][0] == {
+        "kind": "repeat", "unit": ["features.0", "features.1"], "copies": 2, "stage": "stage1", "reason": "more gain",
+    }  # fmt: skip
+    assert record["edits"][2] == {
+        "kind": "replace", "layer": "features.8", "block": "dw-pw:r=2", "reason": "cheaper", "macs": [900, 300],
+        "quality": True, "compact": False, "error": 0.25,
+    }  # fmt: skip
+    assert record["refusals"] == [{"layer": "features.2", "reason": "it is already depthwise"}]
+
+
+def test_plans_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        EXAMPLE.edits = ()  # type: ignore[misc]
+
+
+def test_a_file_without_errors_of_carried_weights_is_read() -> None:
+    record = json.loads(EXAMPLE.to_json())
+    del record["edits"][2]["error"]
+    edit = Plan.from_json(json.dumps(record)).edits[2]
+    assert isinstance(edit, Replace)
+    assert edit.error is None
+
+
+# What is done to the record, and what is said: where, then why
+Change = Callable[[dict[str, Any]], object]
+CORRUPT: dict[str, tuple[Change, str]] = {
+    **{
+        f"no {name}": (lambda record, name=name: record.pop(name), rf"{name}: Field required")
+        for name in ("model", "input", "fingerprint", "base", "new", "edits", "refusals")
+    },
+    "an extra field": (lambda r: r.update(more=1), "more: Unexpected"),
+    "an extra field of an edit": (lambda r: r["edits"][1].update(more=1), r"edits\.1\.remove\.more: Unexpected"),
+    "no field of an edit": (lambda r: r["edits"][0].pop("unit"), r"edits\.0\.repeat\.unit: Field required"),
+    "no kind": (lambda r: r["edits"][0].pop("kind"), r"edits\.0: .*'kind'"),
+    "another kind": (lambda r: r["edits"][0].update(kind="swap"), r"edits\.0: Input tag 'swap'"),
+    "text for a number": (lambda r: r["base"].update(params="many"), r"base\.params: .*integer"),
+    "a number for text": (lambda r: r.update(model=3), r"model: .*string"),
+    "text for a list": (lambda r: r.update(input="3,32,32"), r"input: "),
+    "a list for an edit": (lambda r: r.update(edits=[[]]), r"edits\.0: "),
+    "null for totals": (lambda r: r.update(new=None), r"new: "),
+    "half a copy": (lambda r: r["edits"][0].update(copies=1.5), r"edits\.0\.repeat\.copies: "),
+    "no copy": (lambda r: r["edits"][0].update(copies=0), r"edits\.0\.repeat\.copies: .*greater than or equal to 1"),
+    "an empty unit": (lambda r: r["edits"][0].update(unit=[]), r"edits\.0\.repeat\.unit: .*at least 1"),
+    "three numbers of MACs": (lambda r: r["edits"][2].update(macs=[1, 2, 3]), r"edits\.2\.replace\.macs"),
+    "an empty input": (lambda r: r.update(input=[]), r"input: .*at least 1"),
+    "a negative input": (lambda r: r.update(input=[3, -32, 32]), r"input\.1: .*greater than or equal to 1"),
+}
+
+
+@pytest.mark.parametrize(("change", "where"), CORRUPT.values(), ids=CORRUPT)
+def test_a_corrupt_plan_is_refused(change: Change, where: str) -> None:
+    record = json.loads(EXAMPLE.to_json())
+    change(record)
+    with pytest.raises(ConvsmithError, match=rf"^plan\.json is not a plan: {where}.*; write one with") as caught:
+        Plan.from_json(json.dumps(record), source="plan.json")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "no plan", "[]", "3", "null", EXAMPLE.to_json()[:-5]])
+def test_a_text_that_is_no_record_is_refused(text: str) -> None:
+    with pytest.raises(ConvsmithError, match=r"^the plan is not a plan: the text: .*; write one with") as caught:
+        Plan.from_json(text)
+    assert "\n" not in str(caught.value)
