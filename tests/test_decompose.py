@@ -126,7 +126,7 @@ def test_the_published_net(block: str, params: int, sees: float) -> None:
         assert ("misses Quality: sees " + f"{sees:.3g}" in edit.reason) == (sees < 1)
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet20", "resnet50", "mobilenet"])
+@pytest.mark.parametrize("name", ["vgg11", "resnet20", "mobilenet"])
 def test_auto_chooses_only_what_sees_as_much_needs_every_kernel_and_is_cheaper(name: str) -> None:
     graph = zoo_graph(name)
     plan = cs.decompose(graph)
@@ -268,9 +268,9 @@ def test_keep() -> None:
 
 @pytest.mark.parametrize("block", ["auto", "dw-pw", "pw-dw:r=2", "dw-gpw:g=4"])
 def test_limits_are_kept_and_a_looser_one_costs_no_less(block: str) -> None:
-    graph = zoo_graph("vgg11")
+    graph = graph_of(nn.Sequential(conv(8, 12), conv(12, 16), nn.MaxPool2d(2), conv(16, 16)), 8, 16, 16)
     least = cs.decompose(graph, block=block).new.macs / graph.macs
-    limits = [least, least + 0.01, 0.3, 0.5, 0.75, 0.99, 1.0, 1.5]
+    limits = [least, least + 0.01, least + 0.1, 0.75, 0.99, 1.0, 1.5]
     plans = [cs.decompose(graph, block=block, max_macs=limit) for limit in limits]
     costs = [plan.new.macs / graph.macs for plan in plans]
     assert all(cost <= limit for cost, limit in zip(costs, limits, strict=True))
@@ -282,23 +282,26 @@ def test_limits_are_kept_and_a_looser_one_costs_no_less(block: str) -> None:
 
 
 def test_a_limit_buys_ranks_and_the_costs_promised_are_those_of_the_new_net() -> None:
-    net, graph = zoo_net("vgg11"), zoo_graph("vgg11")
+    net = nn.Sequential(conv(3, 16), conv(16, 16), conv(16, 16))
+    graph = graph_of(net, 3, 16, 16)
     plan = cs.decompose(graph, block="dw-pw", max_macs=0.5)
     ranks = {edit.block for edit in replaced(plan)}
     assert any("r=" in block for block in ranks)
     # ranks are fine steps: the limit is used to within a rank of one layer
     assert 0.45 < plan.new.macs / graph.macs <= 0.5
-    assert (plan.new.params, plan.new.macs) == counted(cs.apply(net, plan, method=None), 3, 32, 32)
+    assert (plan.new.params, plan.new.macs) == counted(cs.apply(net, plan), 3, 16, 16)
 
 
 def test_a_limit_never_makes_a_layer_dearer() -> None:
     net = nn.Sequential(conv(9, 9), conv(9, 64), conv(64, 64))
-    plan = cs.decompose(graph_of(net, 9, 8, 8), block="dw-pw:r=5", max_macs=0.95)
-    assert all(new < old for old, new in (edit.macs for edit in replaced(plan)))
+    plan = cs.decompose(graph_of(net, 9, 8, 8), block="dw-pw:r=5", max_macs=0.65)
+    # five ranks of 9 -> 9 take more than the convolution
+    assert reasons(plan)["0"] == "the MACs allowed let it stay as it is"
+    assert [new < old for old, new in (edit.macs for edit in replaced(plan))] == [True, True]
 
 
 REFUSED = [
-    ({"max_macs": 0.01}, r"the cheapest plan has 0\.125 of its MACs, more than the 0\.010 allowed"),
+    ({"max_macs": 0.01}, r"the cheapest plan has 0\.\d{3} of its MACs, more than the 0\.010 allowed"),
     ({"max_macs": 0.0}, r"max_macs is 0\.0; give a part"),
     ({"max_macs": -1.0}, r"max_macs is -1\.0; give a part"),
     ({"max_macs": nan}, r"max_macs is nan; give a part"),
@@ -312,7 +315,7 @@ REFUSED = [
 @pytest.mark.parametrize(("options", "sentence"), REFUSED)
 def test_refusals(options: dict, sentence: str) -> None:
     with pytest.raises(cs.ConvsmithError, match=sentence):
-        cs.decompose(zoo_graph("vgg11"), **options)
+        cs.decompose(graph_of(nn.Sequential(conv(8, 8), nn.ReLU(), conv(8, 8)), 8, 9, 9), **options)
 
 
 # --- any net ---

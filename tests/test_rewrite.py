@@ -88,7 +88,7 @@ def test_the_original_is_untouched(kind: str, training: bool) -> None:
 
 def test_an_empty_plan_makes_an_equal_copy() -> None:
     net = trained_like(plain())
-    plan = cs.decompose(graph_of(net, *SHAPE), max_macs=1.0)
+    plan = cs.decompose(graph_of(net, *SHAPE), keep=[str(i) for i in (0, 3, 6, 10, 13)])
     new = cs.apply(net, plan)
     assert (plan.edits, new is net) == ((), False)
     x = torch.randn(2, *SHAPE)
@@ -101,8 +101,7 @@ def test_an_empty_plan_makes_an_equal_copy() -> None:
 @pytest.mark.parametrize(
     ("name", "blocks"),
     [
-        ("vgg11", None), ("vgg16", None), ("vgg16", 9), ("vgg19", 20), ("vgg16-wa", None), ("mobilenet", None),
-        ("resnet18", 11), ("resnet20", None), ("resnet50", None),
+        ("vgg11", None), ("vgg16", None), ("vgg16", 9), ("mobilenet", None), ("resnet18", 11), ("resnet20", None),
     ],
 )  # fmt: skip
 def test_an_organized_zoo_net_is_the_one_built_with_these_depths(name: str, blocks: int | None) -> None:
@@ -121,7 +120,7 @@ def test_an_organized_net_can_be_planned_on_again(name: str) -> None:
     assert base.gain == pytest.approx(plan.new.gain)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
 def test_torchvision_nets_are_organized_and_run(name: str) -> None:
     with torch.device("meta"):
         net = torchvision.models.get_model(name, weights=None).eval()
@@ -196,7 +195,7 @@ MOVES: dict[str, Made] = {
     ),
     "inside and outside of a sequence that shifts": (
         nn.Sequential(conv(4, 8), conv(8, 8), nested()[1], nested()[1]),
-        lambda net: nn.Sequential(net[0], nn.Sequential(*net[2], *copies(net[2][1:], 1)), net[3][1:]),
+        lambda net: nn.Sequential(net[0], nn.Sequential(*net[2], *copies(net[2][1:], 1)), nn.Sequential(net[3][1])),
         (Remove(("1",), "", ""), Repeat(("2.1",), 1, "", ""), Remove(("3.0",), "", "")),
     ),
 }
@@ -222,41 +221,32 @@ def test_moves_make_the_net_made_by_hand(
 # --- replaced convolutions ---
 
 
-def factors(block: nn.Module) -> Tensor:
-    """The weight (n, c, kh, kw) that two kernels without anything between them make together."""
-    depthwise, pointwise = block.get_submodule("depthwise").weight, block.get_submodule("pointwise").weight
-    first = next(iter(dict(block.named_children()))) == "depthwise"
-    channels, outputs = (len(depthwise), len(pointwise)) if first else (pointwise.shape[1], len(depthwise))
-    if first:  # each input channel filtered r times, then mixed
-        dense = torch.zeros(outputs, channels)
-        width = channels * pointwise.shape[1] // channels
-        starts = [n // (outputs // (channels // width)) * width for n in range(outputs)]
-        for n, start in enumerate(starts):
-            dense[n, start : start + width] = pointwise[n].flatten()
-        inputs = block.get_submodule("depthwise").in_channels
-        # (n, c r) and (c r, kh, kw) -> (n, c, kh, kw)
-        split = dense.reshape(outputs, inputs, -1)
-        return torch.einsum("ncr,crhw->nchw", split, depthwise.reshape(inputs, -1, *depthwise.shape[2:]))
-    # (n r, c) and (n, r, kh, kw) -> (n, c, kh, kw)
-    return torch.einsum("nrc,nrhw->nchw", pointwise.reshape(outputs, -1, channels), depthwise)
+def kernel_of(block: nn.Module, channels: int) -> Tensor:
+    """The weight (n, c, 3, 3) that a padded linear module of stride 1 applies: its answers to single pixels."""
+    pixels = torch.zeros(channels, channels, 5, 5)
+    pixels[range(channels), range(channels), 2, 2] = 1
+    with torch.no_grad():
+        answers = block(pixels) - block(torch.zeros_like(pixels))
+    # (c, n, 5, 5) -> (n, c, 3, 3): pixel (2, 2) is seen through tap (3 - i, 3 - j) from (i, j)
+    return answers[..., 1:4, 1:4].flip(2, 3).transpose(0, 1)
 
 
-@pytest.mark.parametrize("block", ["dw-pw", "dw-pw:r=4", "pw-dw", "pw-dw:r=3", "dw-gpw:g=4", "dw-pw:r=9"])
+@pytest.mark.parametrize("block", ["dw-pw", "dw-pw:r=4", "pw-dw:r=3", "dw-gpw:g=4", "dw-rpw:g=2,o=0.5", "dw-pw:r=9"])
 def test_the_error_of_every_layer_is_the_distance_of_its_weights(block: str) -> None:
     net = trained_like(plain())
     done = rewrite(net, cs.decompose(graph_of(net, *SHAPE), block=block))
     assert len(done.plan.edits) == 4
     for edit in done.plan.edits:
         assert isinstance(edit, Replace)
-        weight = net.get_submodule(edit.layer).weight
-        missed = (weight - factors(done.model.get_submodule(edit.layer))).norm() / weight.norm()
-        assert edit.error == pytest.approx(float(missed), abs=1e-5)
+        weight = net.get_submodule(edit.layer).weight.detach()
+        missed = (weight - kernel_of(done.model.get_submodule(edit.layer), weight.shape[1])).norm() / weight.norm()
+        assert edit.error == pytest.approx(missed.item(), abs=1e-5)
         assert (edit.error < 1e-5) == (block == "dw-pw:r=9")
 
 
 @pytest.mark.parametrize("block", ["dw-pw:r=9", "pw-dw:r=9"])
 @pytest.mark.parametrize(
-    "build", [plain, lambda: cs.build("resnet20"), lambda: cs.build("vgg11", blocks_per_stage=ONES)]
+    "build", [plain, lambda: cs.build("resnet20", blocks_per_stage=(2, 1, 1))], ids=["vgg", "resnet"]
 )
 def test_full_rank_reproduces_the_outputs(build: Callable[[], nn.Module], block: str) -> None:
     net = trained_like(build())
@@ -267,9 +257,6 @@ def test_full_rank_reproduces_the_outputs(build: Callable[[], nn.Module], block:
         wanted, got = net(x), done.model.eval()(x)
     assert float((got - wanted).abs().max() / wanted.abs().max()) < 1e-4
     assert 0.01 < float(wanted.std()) < 100
-
-
-ONES = (1, 1, 1, 1, 1)
 
 
 def test_rank_by_rank_the_error_falls() -> None:
@@ -293,13 +280,13 @@ def test_without_a_method_blocks_stay_untrained() -> None:
     assert torch.equal(done.model[-1].weight, net[-1].weight)
 
 
-def test_blocks_take_type_and_mode_of_the_convolution() -> None:
-    net = plain().double().train()
-    plan = cs.decompose(cs.capture(plain(), torch.zeros(1, *SHAPE)))
-    new = deepcopy(net)
+def test_blocks_take_the_type_of_the_convolution() -> None:
+    net = trained_like(plain()).double()
+    plan = cs.decompose(cs.capture(net, torch.zeros(1, *SHAPE, dtype=torch.float64)), block="dw-pw:r=9")
+    new = cs.apply(net, plan)
     assert {p.dtype for p in new.parameters()} == {torch.float64}
-    with pytest.raises(cs.ConvsmithError, match="cannot be captured"):
-        cs.apply(net, plan)  # images are float32
+    x = torch.randn(2, *SHAPE, dtype=torch.float64)
+    torch.testing.assert_close(new(x), net(x), rtol=1e-9, atol=1e-9)
 
 
 # --- refusals ---

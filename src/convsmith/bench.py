@@ -6,7 +6,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -21,10 +23,14 @@ from convsmith.export import ORT_ERRORS, evaluation_copy, export, quiet, reason,
 from convsmith.graph import FORWARD_ERRORS
 from convsmith.registry import Registry
 
-ROUNDS = 21  # readings of each model, taken in turn
+ROUNDS = 21  # readings of each model, taken in turn; fewer where a single run is slow
+# Two equal models with noisy times got a verdict in 3.6 % of 1000 draws of 9 rounds, in 8.4 % of 7: the bounds that a
+# bootstrap finds from fewer are too tight.
+FEWEST = 9
 WARM_UP = 3  # runs before the first reading: allocation, and what a runtime tunes at first sight
 RESAMPLES = 2000  # of the bootstrap
-RUN_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS)
+# OSError is torch.compile's where its cache folder cannot be written.
+RUN_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, ConvsmithError, OSError)
 FASTER, SLOWER, UNSURE = "faster", "slower", "no difference shown"
 
 Times = NDArray[np.float64]
@@ -34,8 +40,9 @@ Times = NDArray[np.float64]
 class Latency:
     """One model in one runtime at one batch size: median and quartiles of its rounds, in milliseconds a batch.
 
-    `ratio` is its median over the first model's, `ratio_low` and `ratio_high` bound it with 95 % confidence (bootstrap
-    over rounds). `verdict` is empty for the first model, and faster or slower only where the bounds exclude 1.
+    `ratio` is its median over that of the first model that runs there, `ratio_low` and `ratio_high` bound it with 95 %
+    confidence (bootstrap over rounds; Efron, Annals of Statistics 1979). `verdict` is empty for that first model, and
+    faster or slower only where the bounds exclude 1.
     """
 
     model: str
@@ -98,34 +105,41 @@ _BENCH: TypeAdapter[Bench] = TypeAdapter(Bench)
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model to measure: a module in evaluation mode (or None), and its ONNX file (or None)."""
+    """A model to measure, as a module in evaluation mode and as an ONNX file; `unfit` tells why not, by runtime."""
 
     name: str
     module: nn.Module | None
     onnx: Path | None
+    unfit: Mapping[str, str]
 
 
 Run = Callable[[], Any]
 RUNTIMES: Registry[Callable[[Subject, Tensor, int], Run]] = Registry("runtime")  # (subject, images, threads) -> a run
 
 
-def _module(subject: Subject) -> nn.Module:
-    if subject.module is None:
-        raise ValueError("an ONNX file runs in onnxruntime only")
-    return subject.module.to(memory_format=torch.channels_last)
-
-
 @RUNTIMES.register("eager")
 def _eager(subject: Subject, images: Tensor, threads: int) -> Run:
-    model, x = _module(subject), images.contiguous(memory_format=torch.channels_last)
+    model, x = _channels_last(subject, images)
     return lambda: model(x)
 
 
 @RUNTIMES.register("compile")
 def _compiled(subject: Subject, images: Tensor, threads: int) -> Run:
-    torch.compiler.reset()
-    model, x = torch.compile(_module(subject), dynamic=False), images.contiguous(memory_format=torch.channels_last)
-    return lambda: model(x)
+    from torch._dynamo import config  # takes seconds to import
+
+    model, x = _channels_last(subject, images)
+    compiled = torch.compile(model, dynamic=False)
+    # From the ninth model or batch of the same forward on, torch would not compile, and only log that it did not.
+    with config.patch(recompile_limit=config.accumulated_recompile_limit):
+        compiled(x)
+    return lambda: compiled(x)
+
+
+def _channels_last(subject: Subject, images: Tensor) -> tuple[nn.Module, Tensor]:
+    if subject.module is None:
+        raise ValueError("there is no module of it")
+    layout = torch.channels_last
+    return subject.module.to(memory_format=layout), images.contiguous(memory_format=layout)
 
 
 @RUNTIMES.register("onnxruntime")
@@ -145,7 +159,7 @@ def bench(
     runtimes: Sequence[str] = ("eager", "compile", "onnxruntime"),
     threads: int | None = None,
     onnx: Mapping[str, Path] | None = None,
-    seconds: float = 2.0,
+    seconds: float = 1.5,
     seed: int = 0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Bench:
@@ -154,59 +168,69 @@ def bench(
     The models of one runtime and batch are run in turn, round by round, so that what else the machine does strikes all
     alike. Modules run in evaluation and inference mode and channels_last: VGG16 on 32 CIFAR images took 130 ms so, and
     133 ms contiguous. onnx: files already exported, by model; the others are exported to a temporary folder. seconds:
-    about how long a model's rounds take in all. A runtime that fails on a model is skipped with its reason.
-    Raises ConvsmithError on an unknown runtime, a file of another kind, and sizes below 1.
+    about how long a model's readings take in one runtime at one batch size, though there are FEWEST at least.
+    A runtime that fails on a model is skipped with its reason; .onnx files run in onnxruntime only, .pt2 in eager.
+    Raises ConvsmithError on an unknown runtime, a file of another kind or none, and sizes below 1.
     """
-    if not models or min(batches, default=0) < 1 or not runtimes:
-        raise ConvsmithError("bench: give at least one model, one runtime, and batches of at least 1.")
+    threads = torch.get_num_threads() if threads is None else threads
+    if not models or not runtimes or not batches or min(*batches, *input, threads) < 1:
+        raise ConvsmithError("bench: give a model, a runtime and a batch at least, and sizes and threads of 1 or more.")
     opens = {name: RUNTIMES[name] for name in runtimes}
-    threads = threads or torch.get_num_threads()
     cells: list[Latency] = []
     skipped: list[Skipped] = []
     with ExitStack() as stack:
         stack.enter_context(_threads(threads))
         folder = Path(stack.enter_context(TemporaryDirectory()))
+        exports = folder if "onnxruntime" in opens else None
+        subjects = [_subject(name, model, input, onnx or {}, exports, seed) for name, model in models.items()]
         stack.enter_context(torch.inference_mode())
-        subjects = [_subject(name, model, input, onnx or {}, folder, runtimes, seed) for name, model in models.items()]
         for runtime, start in opens.items():
             for batch in batches:
                 progress(f"measuring {runtime}, batch {batch}")
                 images = torch.randn(batch, *input, generator=torch.Generator().manual_seed(seed))
-                runs, missed = _start(subjects, start, images, threads)
-                skipped += [Skipped(name, runtime, batch, why) for name, why in missed.items()]
+                missed = {subject.name: subject.unfit[runtime] for subject in subjects if runtime in subject.unfit}
+                runs, failed = _start([s for s in subjects if s.name not in missed], start, images, threads)
+                skipped += [Skipped(name, runtime, batch, why) for name, why in (missed | failed).items()]
                 cells += compare(take_turns(runs, seconds, threads), runtime, batch, seed)
     return Bench(tuple(cells), tuple(skipped), input, threads, seed, **environment())
 
 
 def _subject(
-    name: str, model: nn.Module | Path, input: tuple[int, int, int], onnx: Mapping[str, Path], folder: Path,
-    runtimes: Sequence[str], seed: int,
+    name: str, model: nn.Module | Path, input: tuple[int, int, int], onnx: Mapping[str, Path], folder: Path | None,
+    seed: int,
 ) -> Subject:  # fmt: skip
+    """folder: where to export a module that has no ONNX file yet, None where that is not needed."""
     if isinstance(model, Path):
         return _file(name, model)
     replica = evaluation_copy(model)
-    path = onnx.get(name)
-    if path is None and "onnxruntime" in runtimes:
-        with torch.inference_mode(False):
-            path = export(replica, folder / f"{len(list(folder.iterdir()))}.onnx", input=input, seed=seed).path
-    return Subject(name, replica, path)
+    if name in onnx or folder is None:
+        return Subject(name, replica, onnx.get(name), {})
+    try:
+        path = folder / f"{len(list(folder.iterdir()))}.onnx"
+        return Subject(name, replica, export(replica, path, input=input, seed=seed).path, {})
+    except ConvsmithError as error:
+        return Subject(name, replica, None, {"onnxruntime": reason(error)})
 
 
 def _file(name: str, path: Path) -> Subject:
-    if path.suffix == ".onnx" and path.is_file():
-        return Subject(name, None, path)
-    if path.suffix == ".pt2" and path.is_file():
-        with torch.inference_mode(False):
-            return Subject(name, torch.export.load(path).module(), None)
-    raise ConvsmithError(f"{path}: cannot be measured; give a .onnx or .pt2 file that is there.")
+    if not path.is_file() or path.suffix not in (".onnx", ".pt2"):
+        raise ConvsmithError(f"{path}: cannot be measured; give a .onnx or .pt2 file that is there.")
+    if path.suffix == ".onnx":
+        return Subject(name, None, path, dict.fromkeys(("eager", "compile"), "a .onnx file runs in onnxruntime only"))
+    try:
+        with quiet():
+            module = torch.export.load(path).module()
+    except (*RUN_ERRORS, BadZipFile) as error:
+        raise ConvsmithError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
+    return Subject(name, module, None, dict.fromkeys(("compile", "onnxruntime"), "a .pt2 file runs in eager only"))
 
 
 def _start(
     subjects: Sequence[Subject], start: Callable[[Subject, Tensor, int], Run], images: Tensor, threads: int
 ) -> tuple[dict[str, Run], dict[str, str]]:
-    """Warmed-up runs by model, and the reasons of those that fail; all run once before any is timed."""
+    """Warmed-up runs by model, and the reasons of those that fail; all run before any is timed."""
     runs: dict[str, Run] = {}
-    missed: dict[str, str] = {}
+    failed: dict[str, str] = {}
     for subject in subjects:
         try:
             with quiet():
@@ -215,20 +239,30 @@ def _start(
                     run()
             runs[subject.name] = run
         except RUN_ERRORS as error:
-            missed[subject.name] = reason(error)
-    return runs, missed
+            failed[subject.name] = reason(error)
+    return runs, failed
 
 
-def take_turns(runs: Mapping[str, Run], seconds: float, threads: int) -> dict[str, Times]:
-    """Seconds per run of every model in each of ROUNDS rounds; the order turns round from one round to the next."""
+def take_turns(
+    runs: Mapping[str, Run], seconds: float, threads: int, clock: Callable[[], float] = perf_counter
+) -> dict[str, Times]:
+    """Seconds per run of every model in each round; the order turns round from one round to the next.
+
+    Every reading starts with an untimed run, as the caches hold the other model, and lasts seconds / ROUNDS or one run.
+    After FEWEST rounds, no more are begun once `seconds` per model are over.
+    """
     from torch.utils.benchmark import Timer  # importing it warns where there is a CUDA toolkit, but no GPU
 
-    timers = {name: Timer("run()", globals={"run": run}, num_threads=threads) for name, run in runs.items()}
-    counts = {name: max(1, int(seconds / ROUNDS / max(timer.timeit(1).mean, 1e-9))) for name, timer in timers.items()}
+    timers = {
+        name: Timer("run()", globals={"run": run}, num_threads=threads, timer=clock) for name, run in runs.items()
+    }
     times: dict[str, list[float]] = {name: [] for name in runs}
+    end = clock() + seconds * len(runs)
     for number in range(ROUNDS):
+        if number >= FEWEST and clock() >= end:
+            break
         for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
-            times[name].append(timers[name].timeit(counts[name]).mean)
+            times[name].append(timers[name].blocked_autorange(min_run_time=seconds / ROUNDS).median)
     return {name: np.array(values) for name, values in times.items()}
 
 

@@ -69,12 +69,14 @@ def optimize(
     device: str | None = None,
     formats: Sequence[str] = FORMATS,
     runtimes: Sequence[str] | None = None,
+    seconds: float = 2.0,
     command: str = "",
 ) -> Path:
     """Improve a model and leave everything about it in `out`; the same call goes on with a run that was stopped.
 
     Without trained weights the baseline and the better net are trained alike from a fresh start; with them the baseline
-    is evaluated, the weights are carried over, and the new net is evaluated, recovered, and evaluated again.
+    is evaluated, the weights are carried over, and the new net is evaluated, recovered, and evaluated again. formats
+    and runtimes: what to export and to measure in (default: all), for about `seconds` a model, runtime and batch.
     Raises ConvsmithError when `out` holds a run of other settings, and for all that its steps refuse.
     """
     watch = watch or Watch()
@@ -94,7 +96,7 @@ def optimize(
         watch.step(f"exporting {name}")
         _export(net, out / name, formats, settings.seed)
     watch.step("measuring latency")
-    _bench(nets, out, runtimes, settings.seed, watch)
+    _bench(nets, out, runtimes, seconds, watch)
     return out
 
 
@@ -176,13 +178,13 @@ def _export(net: Loaded, folder: Path, formats: Sequence[str], seed: int) -> Non
         _write(folder / EXPORTS, [asdict(check) | {"path": check.path.name} for check in checks])
 
 
-def _bench(nets: dict[str, Loaded], out: Path, runtimes: Sequence[str] | None, seed: int, watch: Watch) -> None:
+def _bench(nets: dict[str, Loaded], out: Path, runtimes: Sequence[str] | None, seconds: float, watch: Watch) -> None:
     if not (out / BENCH).is_file():
         models = {name: net.model for name, net in nets.items()}
         files = {name: out / name / "model.onnx" for name in nets if (out / name / "model.onnx").is_file()}
         choice: dict[str, Any] = {} if runtimes is None else {"runtimes": tuple(runtimes)}
         shape = nets[BASELINE].origin.input
-        measured: Bench = bench(models, input=shape, onnx=files, seed=seed, progress=watch.step, **choice)
+        measured: Bench = bench(models, input=shape, onnx=files, seconds=seconds, progress=watch.step, **choice)
         write_text(out / BENCH, measured.to_json() + "\n")
 
 

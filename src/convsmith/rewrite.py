@@ -54,8 +54,8 @@ def rewrite(model: nn.Module, plan: Plan, *, method: str | None = "svd") -> Appl
 
 def capture_for(model: nn.Module, plan: Plan) -> Graph:
     """Capture a model on the input shape that a plan was made for."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    return capture(model, torch.zeros(1, *plan.input, device=device), name=plan.model)
+    like = next(model.parameters(), torch.zeros(0))
+    return capture(model, torch.zeros(1, *plan.input, device=like.device, dtype=like.dtype), name=plan.model)
 
 
 def _put_block(model: nn.Module, edit: Replace, method: str | None) -> Replace:

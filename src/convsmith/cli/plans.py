@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from rich.console import RenderableType
 
 from convsmith.cli import options as opt
 from convsmith.cli.terminal import Terminal, told_in_one_line
@@ -41,11 +42,10 @@ def analyze(
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
     graph = captured(load(model, Wish(input, classes, blocks_per_stage)))
     scores = score(graph, convention=convention, alpha=alpha, clamp=clamp, count=count)
-    out.show(scores_table(scores))
-    out.record(scores.to_dict())
     if html is not None:
         write_text(html, scores_page(scores))
-        out.show(f"page: {html}")
+    out.record(scores.to_dict())
+    out.show(scores_table(scores), *([f"page: {html}"] if html else []))
 
 
 @told_in_one_line
@@ -72,13 +72,12 @@ def organize(
         graph, blocks=blocks, max_macs=_times(max_macs, graph.macs), max_params=_times(max_params, graph.params)
     )
     record = told(plan) | {"gain": plan.new.gain - plan.base.gain}
-    out.show(plan_table(plan))
+    tables = [plan_table(plan)]
     if pareto:
         front = front_of(graph, blocks=blocks)
-        out.show(pareto_table(front))
+        tables.append(pareto_table(front))
         record["pareto"] = [asdict(choice) for choice in front]
-    _keep(plan, output, out)
-    out.record(record)
+    _publish(out, plan, output, record, tables)
 
 
 @told_in_one_line
@@ -99,9 +98,7 @@ def decompose(
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
     graph = captured(load(model, Wish(input, classes, blocks_per_stage)))
     plan = plan_blocks(graph, block=block, max_macs=_times(max_macs, graph.macs), keep=keep or ())
-    out.show(plan_table(plan))
-    _keep(plan, output, out)
-    out.record(told(plan))
+    _publish(out, plan, output, told(plan), [plan_table(plan)])
 
 
 def captured(loaded: Loaded) -> Graph:
@@ -125,7 +122,11 @@ def _times(limit: opt.Limit | None, base: int) -> float | None:
     return None if limit is None else limit.times(base)
 
 
-def _keep(plan: Plan, path: Path | None, out: Terminal) -> None:
+def _publish(
+    out: Terminal, plan: Plan, path: Path | None, record: dict[str, Any], tables: list[RenderableType]
+) -> None:
+    """Files first, so that what cannot be written is told before anything is shown."""
     if path is not None:
         write_text(path, plan.to_json() + "\n")
-        out.show(f"plan: {path}")
+    out.record(record)
+    out.show(*tables, *([f"plan: {path}"] if path else []))
