@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -29,9 +30,9 @@ ROUNDS = 21  # readings of each model, taken in turn; fewer where a single run i
 FEWEST = 9
 WARM_UP = 3  # runs before the first reading: allocation, and what a runtime tunes at first sight
 RESAMPLES = 2000  # of the bootstrap
-# OSError is torch.compile's where its cache folder cannot be written.
-RUN_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, ConvsmithError, OSError)
-FASTER, SLOWER, UNSURE = "faster", "slower", "no difference shown"
+# OSError is torch.compile's where its cache folder cannot be written, BadZipFile that of a .pt2 file which is none.
+RUN_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, ConvsmithError, OSError, BadZipFile)
+FASTER, SLOWER, UNSURE = "faster", "slower", "unclear"
 
 Times = NDArray[np.float64]
 
@@ -175,23 +176,19 @@ def bench(
     threads = torch.get_num_threads() if threads is None else threads
     if not models or not runtimes or not batches or min(*batches, *input, threads) < 1:
         raise ConvsmithError("bench: give a model, a runtime and a batch at least, and sizes and threads of 1 or more.")
-    opens = {name: RUNTIMES[name] for name in runtimes}
+    starts = {name: RUNTIMES[name] for name in runtimes}
     cells: list[Latency] = []
     skipped: list[Skipped] = []
-    with ExitStack() as stack:
-        stack.enter_context(_threads(threads))
-        folder = Path(stack.enter_context(TemporaryDirectory()))
-        exports = folder if "onnxruntime" in opens else None
+    with _threads(threads), TemporaryDirectory() as folder:
+        exports = Path(folder) if "onnxruntime" in starts else None
         subjects = [_subject(name, model, input, onnx or {}, exports, seed) for name, model in models.items()]
-        stack.enter_context(torch.inference_mode())
-        for runtime, start in opens.items():
-            for batch in batches:
-                progress(f"measuring {runtime}, batch {batch}")
-                images = torch.randn(batch, *input, generator=torch.Generator().manual_seed(seed))
-                missed = {subject.name: subject.unfit[runtime] for subject in subjects if runtime in subject.unfit}
-                runs, failed = _start([s for s in subjects if s.name not in missed], start, images, threads)
-                skipped += [Skipped(name, runtime, batch, why) for name, why in (missed | failed).items()]
+        for runtime, batch in product(starts, batches):
+            progress(f"measuring {runtime}, batch {batch}")
+            images = torch.randn(batch, *input, generator=torch.Generator().manual_seed(seed))
+            with torch.inference_mode():
+                runs, missed = _start(subjects, runtime, images, threads)
                 cells += compare(take_turns(runs, seconds, threads), runtime, batch, seed)
+            skipped += [Skipped(name, runtime, batch, why) for name, why in missed.items()]
     return Bench(tuple(cells), tuple(skipped), input, threads, seed, **environment())
 
 
@@ -220,27 +217,28 @@ def _file(name: str, path: Path) -> Subject:
     try:
         with quiet():
             module = torch.export.load(path).module()
-    except (*RUN_ERRORS, BadZipFile) as error:
+    except RUN_ERRORS as error:
         raise ConvsmithError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
     return Subject(name, module, None, dict.fromkeys(("compile", "onnxruntime"), "a .pt2 file runs in eager only"))
 
 
 def _start(
-    subjects: Sequence[Subject], start: Callable[[Subject, Tensor, int], Run], images: Tensor, threads: int
+    subjects: Sequence[Subject], runtime: str, images: Tensor, threads: int
 ) -> tuple[dict[str, Run], dict[str, str]]:
-    """Warmed-up runs by model, and the reasons of those that fail; all run before any is timed."""
+    """Warmed-up runs by model, and why others cannot run; all run before any is timed."""
     runs: dict[str, Run] = {}
-    failed: dict[str, str] = {}
+    missed = {subject.name: subject.unfit[runtime] for subject in subjects if runtime in subject.unfit}
     for subject in subjects:
-        try:
-            with quiet():
-                run = start(subject, images, threads)
-                for _ in range(WARM_UP):
-                    run()
-            runs[subject.name] = run
-        except RUN_ERRORS as error:
-            failed[subject.name] = reason(error)
-    return runs, failed
+        if subject.name not in missed:
+            try:
+                with quiet():
+                    run = RUNTIMES[runtime](subject, images, threads)
+                    for _ in range(WARM_UP):
+                        run()
+                runs[subject.name] = run
+            except RUN_ERRORS as error:
+                missed[subject.name] = reason(error)
+    return runs, missed
 
 
 def take_turns(
@@ -248,8 +246,8 @@ def take_turns(
 ) -> dict[str, Times]:
     """Seconds per run of every model in each round; the order turns round from one round to the next.
 
-    Every reading starts with an untimed run, as the caches hold the other model, and lasts seconds / ROUNDS or one run.
-    After FEWEST rounds, no more are begun once `seconds` per model are over.
+    Every reading starts with an untimed run, as the caches hold the other model, and is the median over half its share
+    of the time, or one run. After FEWEST rounds, no more are begun once `seconds` per model are over.
     """
     from torch.utils.benchmark import Timer  # importing it warns where there is a CUDA toolkit, but no GPU
 
@@ -262,7 +260,7 @@ def take_turns(
         if number >= FEWEST and clock() >= end:
             break
         for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
-            times[name].append(timers[name].blocked_autorange(min_run_time=seconds / ROUNDS).median)
+            times[name].append(timers[name].blocked_autorange(min_run_time=seconds / ROUNDS / 2).median)
     return {name: np.array(values) for name, values in times.items()}
 
 
@@ -293,7 +291,7 @@ def verdict(low: float, high: float) -> str:
     """What the bounds of a ratio allow to say.
 
     >>> verdict(0.5, 0.9), verdict(0.9, 1.1), verdict(1.2, 1.3)
-    ('faster', 'no difference shown', 'slower')
+    ('faster', 'unclear', 'slower')
     """
     return FASTER if high < 1 else SLOWER if low > 1 else UNSURE
 

@@ -112,10 +112,13 @@ class Graph:
         """The calls that multiply weights or activations."""
         return [node for node in self.nodes if node.kind]
 
-    @property
+    @cached_property
     def unknown_ops(self) -> dict[str, int]:
-        """Ops without a rule, and how often each is called."""
-        return dict(Counter(node.call.op for node in self.nodes if not node.ruled))
+        """Ops without a rule, or called in a way that their rule has no answer for, and how often each is."""
+        seen = self._answers(self.inputs[0].name)
+        unanswered = (n for n in self.nodes if n.name not in seen and any(s in seen for s in self.sources(n)))
+        unruled = (node for node in self.nodes if not node.ruled)
+        return dict(Counter(node.call.op for node in dict.fromkeys([*unruled, *unanswered])))
 
     @property
     def macs(self) -> int:
@@ -161,13 +164,17 @@ class Graph:
 
     def reaches(self, source: str | None = None) -> dict[str, Reach]:
         """The reach of every tensor behind `source` (default: the model's first input), as far as it is known."""
-        start = source or self.inputs[0].name
+        answers = self._answers(source or self.inputs[0].name)
+        return {name: reach for name, reach in answers.items() if isinstance(reach, Reach)}
+
+    def _answers(self, start: str) -> dict[str, Any]:
+        """What the rules answer behind `start`: a reach, or several for a call with several outputs."""
         known: dict[str, Any] = {start: Reach.source(self.shapes[start][1:])}
         for node in self.nodes:
             answer = _answer(node, known)
             if answer is not None:
                 known.setdefault(node.name, answer)
-        return {name: reach for name, reach in known.items() if isinstance(reach, Reach)}
+        return known
 
 
 def _answer(node: Node, known: Mapping[str, Any]) -> Any:

@@ -111,8 +111,7 @@ def _tiles(records: RunRecords) -> list[tuple[str, str]]:
     cells = records.bench.cells if records.bench else ()
     for cell in cells:
         if cell.model == new.name and cell.batch == min(c.batch for c in cells):
-            told = cell.verdict if cell.verdict == "no difference shown" else f"latency, {cell.verdict}"
-            values.append((f"{cell.ratio:.2f}x", f"{told}: {cell.runtime}, batch {cell.batch}"))
+            values.append((f"{cell.ratio:.2f}x", f"latency, {cell.verdict}: {cell.runtime}, batch {cell.batch}"))
     return values
 
 

@@ -81,12 +81,11 @@ def read_run(folder: str | Path) -> RunRecords:
     folder = Path(folder)
     if not (folder / RUN).is_file():
         raise ConvsmithError(f"{folder}: holds no run; give a folder that `convsmith optimize` wrote.")
-    run = _read(folder / RUN, lambda text: _Run.validate_json(text))
-    assert run is not None
+    told = _read(folder / RUN, _RUN.validate_json) or _Run("", {}, {})
     return RunRecords(
-        run["command"],
-        run["settings"],
-        run["environment"],
+        told.command,
+        told.settings,
+        told.environment,
         _read(folder / ORGANIZE, Plan.from_json),
         _read(folder / DECOMPOSE, Plan.from_json),
         _net(folder / BASELINE),
@@ -95,7 +94,14 @@ def read_run(folder: str | Path) -> RunRecords:
     )
 
 
-_Run: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+@dataclass(frozen=True)
+class _Run:
+    command: str
+    settings: dict[str, Any]
+    environment: dict[str, dict[str, Any]]
+
+
+_RUN = TypeAdapter(_Run)
 _SCORES = TypeAdapter(Scores)
 _EPOCH = TypeAdapter(Epoch)
 _EVALUATIONS = TypeAdapter(tuple[Evaluated, ...])

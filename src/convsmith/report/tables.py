@@ -20,7 +20,8 @@ VERDICT_STYLES = {FASTER: "green", SLOWER: "red"}
 
 EXPLAINED = (
     "window: input pixels seen, height x width. gain: growth of the 3D receptive field in the stage, faded as it fills "
-    "the map. x n: n alike layers in one row, their costs and gains summed, the last one's window."
+    "the map. x n: n alike layers in one row, their costs and gains summed, the last one's window. The parameters of "
+    "normalization are in the sums of stages."
 )
 
 

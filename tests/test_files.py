@@ -1,0 +1,43 @@
+"""Files are written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from convsmith.errors import ConvsmithError
+from convsmith.files import whole, write_text
+
+
+def test_a_file_appears_with_its_folder_and_nothing_beside_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b.txt", "grüße")
+    assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "grüße"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    expected = ConvsmithError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected), whole(path) as draft:
+        draft.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with whole(path) as draft:
+        draft.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "a.txt", tmp_path / "folder"):
+        with pytest.raises(ConvsmithError, match=r"cannot be written .*choose another folder"):
+            write_text(path, "text")
