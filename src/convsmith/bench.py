@@ -23,6 +23,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.export import ORT_ERRORS, evaluation_copy, export, quiet, reason, session
 from convsmith.graph import FORWARD_ERRORS
 from convsmith.registry import Registry
+from convsmith.zoo import IMAGENET, input_of
 
 ROUNDS = 21  # readings of each model, taken in turn; fewer where a single run is slow
 # Two equal models with noisy times got a verdict in 3.6 % of 1000 draws of 9 rounds, in 8.4 % of 7: the bounds that a
@@ -153,9 +154,9 @@ def _onnxruntime(subject: Subject, images: Tensor, threads: int) -> Run:
 
 
 def bench(
-    models: Mapping[str, nn.Module | Path],
+    models: Mapping[str, nn.Module | Path] | Sequence[nn.Module | Path],
     *,
-    input: tuple[int, int, int],
+    input: tuple[int, int, int] | None = None,
     batches: Sequence[int] = (1, 32),
     runtimes: Sequence[str] = ("eager", "compile", "onnxruntime"),
     threads: int | None = None,
@@ -164,7 +165,10 @@ def bench(
     seed: int = 0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Bench:
-    """Measure models, .onnx and .pt2 files by name on the CPU; the first is what the others are compared with.
+    """Measure models, .onnx and .pt2 files on the CPU; the first is what the others are compared with.
+
+    models: by name, or in a row, to be named by their place and type. input: (channels, height, width), by default what
+    the first was built for if it is a zoo net, else 3, 224, 224.
 
     The models of one runtime and batch are run in turn, round by round, so that what else the machine does strikes all
     alike. Modules run in evaluation and inference mode and channels_last: VGG16 on 32 CIFAR images took 130 ms so, and
@@ -173,6 +177,8 @@ def bench(
     A runtime that fails on a model is skipped with its reason; .onnx files run in onnxruntime only, .pt2 in eager.
     Raises ConvsmithError on an unknown runtime, a file of another kind or none, and sizes below 1.
     """
+    models = models if isinstance(models, Mapping) else named(models)
+    input = input or next((input_of(model) for model in models.values() if isinstance(model, nn.Module)), IMAGENET)
     threads = torch.get_num_threads() if threads is None else threads
     if not models or not runtimes or not batches or min(*batches, *input, threads) < 1:
         raise ConvsmithError("bench: give a model, a runtime and a batch at least, and sizes and threads of 1 or more.")
@@ -190,6 +196,18 @@ def bench(
                 cells += compare(take_turns(runs, seconds, threads), runtime, batch, seed)
             skipped += [Skipped(name, runtime, batch, why) for name, why in missed.items()]
     return Bench(tuple(cells), tuple(skipped), input, threads, seed, **environment())
+
+
+def named(models: Sequence[nn.Module | Path]) -> dict[str, nn.Module | Path]:
+    """Names for models in a row.
+
+    >>> list(named([nn.Conv2d(3, 8, 3), Path("a/net.onnx")]))
+    ['0 Conv2d', '1 net.onnx']
+    """
+    return {
+        f"{place} {model.name if isinstance(model, Path) else type(model).__name__}": model
+        for place, model in enumerate(models)
+    }
 
 
 def _subject(

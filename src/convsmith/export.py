@@ -23,6 +23,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.files import whole
 from convsmith.graph import FORWARD_ERRORS
 from convsmith.registry import Registry
+from convsmith.zoo import input_of
 
 TOLERANCE = 1e-4  # largest error allowed, relative to the output's largest value, for float32
 CHECKED_BATCHES = (1, 3)
@@ -65,16 +66,17 @@ class Format:
 FORMATS: Registry[Format] = Registry("export format")
 
 
-def export(model: nn.Module, path: str | Path, *, input: tuple[int, ...], seed: int = 0) -> ExportCheck:
+def export(model: nn.Module, path: str | Path, *, input: tuple[int, ...] | None = None, seed: int = 0) -> ExportCheck:
     """Write `model` in evaluation mode to `path`, in the format of its suffix (.onnx or .pt2), and check the file.
 
     Batches of any size run; the image size is fixed. The file stands alone: rolling pointwise convolutions become
     plain ATen operators, and batch normalization is folded into convolutions in ONNX. The model is left as it was.
-    input: (channels, height, width); seed: of the random images that model and file are compared on.
+    input: (channels, height, width), by default what a zoo net was built for, else 3, 224, 224; seed: of the random
+    images that model and file are compared on.
     Raises ConvsmithError, and leaves no file, when the suffix is unknown, the folder cannot be written, the model
     cannot be exported, or the file's output is off by more than TOLERANCE.
     """
-    path = Path(path)
+    path, input = Path(path), input or input_of(model)
     form = FORMATS[path.suffix.lower()]
     generator = torch.Generator().manual_seed(seed)
     images = [torch.randn(batch, *input, generator=generator) for batch in CHECKED_BATCHES]

@@ -11,6 +11,7 @@ from shutil import rmtree
 from typing import Any
 
 import torch
+from torch import nn
 
 from convsmith.bench import Bench, bench
 from convsmith.data import Data
@@ -75,8 +76,9 @@ def optimize(
     """Improve a model and leave everything about it in `out`; the same call goes on with a run that was stopped.
 
     Without trained weights the baseline and the better net are trained alike from a fresh start; with them the baseline
-    is evaluated, the weights are carried over, and the new net is evaluated, recovered, and evaluated again. formats
-    and runtimes: what to export and to measure in (default: all), for about `seconds` a model, runtime and batch.
+    is evaluated, the weights are carried over, and the new net is evaluated, recovered with the baseline as its teacher
+    (bench/recovery.py measures what that is worth), and evaluated again. formats, runtimes: what to export and to
+    measure in (default: all), for about `seconds` a model, runtime and batch.
     Raises ConvsmithError when `out` holds a run of other settings, and for all that its steps refuse.
     """
     watch = watch or Watch()
@@ -88,10 +90,10 @@ def optimize(
     watch.step("planning")
     better = _plan(base, settings, out)
     recipe = _recipe(data, settings, base.origin.trained, device)
-    nets = {}
-    for name, net in ((BASELINE, base), (OPTIMIZED, better)):
-        fixed = name == BASELINE and base.origin.trained
-        nets[name] = _finish(net, data, replace(recipe, epochs=0) if fixed else recipe, out / name, watch)
+    kept = base.origin.trained
+    nets = {BASELINE: _finish(base, data, replace(recipe, epochs=0) if kept else recipe, None, out / BASELINE, watch)}
+    teacher = nets[BASELINE].model if kept else None
+    nets[OPTIMIZED] = _finish(better, data, recipe, teacher, out / OPTIMIZED, watch)
     for name, net in nets.items():
         watch.step(f"exporting {name}")
         _export(net, out / name, formats, settings.seed)
@@ -149,7 +151,7 @@ def _recipe(data: Data, settings: Settings, trained: bool, device: str | None) -
     return (recovery_for if trained else recipe_for)(data, seed=settings.seed, device=device, **changes)
 
 
-def _finish(net: Loaded, data: Data, recipe: Recipe, folder: Path, watch: Watch) -> Loaded:
+def _finish(net: Loaded, data: Data, recipe: Recipe, teacher: nn.Module | None, folder: Path, watch: Watch) -> Loaded:
     """Evaluate a net that comes with weights, train it, evaluate it again, and save it."""
     if holds_model(folder):
         return load_folder(folder)
@@ -161,8 +163,9 @@ def _finish(net: Loaded, data: Data, recipe: Recipe, folder: Path, watch: Watch)
     if recipe.epochs:
         watch.step(f"{'recovering' if trained else 'training'} {name}")
         done = train(
-            net.model, data, recipe, out=folder, progress=lambda epoch: watch.epoch(name, recipe.epochs, epoch)
-        )
+            net.model, data, recipe, out=folder, teacher=teacher,
+            progress=lambda epoch: watch.epoch(name, recipe.epochs, epoch),
+        )  # fmt: skip
         told.append({"when": "recovered" if trained else "trained"} | asdict(done.final))
     _write(folder / EVALUATIONS, told)
     finished = net.trained_on(data.mean, data.std)

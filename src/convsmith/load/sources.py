@@ -14,9 +14,7 @@ from torch import nn
 from convsmith.errors import ConvsmithError
 from convsmith.load.records import Origin, Shape, Wish
 from convsmith.registry import Registry
-from convsmith.zoo import build, default_input
-
-IMAGENET: Shape = (3, 224, 224)
+from convsmith.zoo import IMAGENET, build, default_input
 
 # What a user's own module is seen to raise while it is imported and its factory called.
 USER_ERRORS = (

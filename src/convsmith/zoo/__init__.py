@@ -1,10 +1,11 @@
 """Named nets as tables of stages, and the one builder that makes modules of them."""
 
 from convsmith.zoo import mobilenet, resnet, vgg  # these fill NETS
-from convsmith.zoo.builder import ConvNet, build, default_input
+from convsmith.zoo.builder import IMAGENET, ConvNet, build, default_input, input_of
 from convsmith.zoo.records import NETS, NetForms, NetRecord, StageRecord
 
 __all__ = [
+    "IMAGENET",
     "NETS",
     "ConvNet",
     "NetForms",
@@ -12,6 +13,7 @@ __all__ = [
     "StageRecord",
     "build",
     "default_input",
+    "input_of",
     "mobilenet",
     "resnet",
     "vgg",

@@ -9,14 +9,19 @@ from torch import Tensor, nn
 from convsmith.errors import ConvsmithError
 from convsmith.zoo.records import NETS, HeadRecord, NetForms, NetRecord, Part, StageRecord, StemRecord, Style
 
+IMAGENET = (3, 224, 224)
 SMALL = 64  # shorter sides below this many pixels select the small form
 
 
 class ConvNet(nn.Module):
-    """The named steps of `trunk` one after another, a pool to the head's map, and the head."""
+    """The named steps of `trunk` one after another, a pool to the head's map, and the head.
+
+    `input_shape` is the image shape (channels, height, width) that it was built for; others may run as well.
+    """
 
     def __init__(self, trunk: Mapping[str, Part], pool: Part, head_name: str, head: nn.Module) -> None:
         super().__init__()
+        self.input_shape = IMAGENET
         for name, part in trunk.items():
             setattr(self, name, part)
         self.avgpool = pool
@@ -54,7 +59,9 @@ def build(
     record = _form(forms, shape)
     count = _default_classes(forms, shape) if classes is None else classes
     _check_sizes(name, record, shape, count)
-    return assemble(record, shape[0], count, _depths(name, record, blocks_per_stage))
+    net = assemble(record, shape[0], count, _depths(name, record, blocks_per_stage))
+    net.input_shape = shape
+    return net
 
 
 def assemble(record: NetRecord, channels: int, classes: int, depths: tuple[int, ...]) -> ConvNet:
@@ -64,6 +71,15 @@ def assemble(record: NetRecord, channels: int, classes: int, depths: tuple[int, 
     net = ConvNet(trunk, record.style.pool(record.head.side), record.head.name, head)
     _initialize(net)
     return net
+
+
+def input_of(model: nn.Module) -> tuple[int, int, int]:
+    """The image shape that a net of the zoo was built for; ImageNet's for any other model.
+
+    >>> input_of(build("resnet20")), input_of(nn.Conv2d(3, 8, 3))
+    ((3, 32, 32), (3, 224, 224))
+    """
+    return model.input_shape if isinstance(model, ConvNet) else IMAGENET
 
 
 def default_input(name: str) -> tuple[int, int, int]:
