@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import convsmith as cs
 from convsmith.bench import (
     FASTER,
     FEWEST,
@@ -307,6 +308,15 @@ def test_what_cannot_run_is_skipped_with_its_reason(tmp_path: Path) -> None:
     }.items():
         assert told in reasons[place]
     assert not any("\n" in text for text in reasons.values())
+
+
+def test_models_in_a_row_are_named_and_a_zoo_net_tells_its_input(tmp_path: Path) -> None:
+    path = export(net(), tmp_path / "net.onnx", input=(3, 32, 32)).path
+    models = [path, cs.build("resnet20", input=(3, 32, 32), classes=10), net()]
+    result = bench(models, batches=(1,), seconds=0.01, runtimes=("eager",))
+    assert result.input == (3, 32, 32)
+    assert [skip.model for skip in result.skipped] == ["0 net.onnx"]
+    assert [cell.model for cell in result.cells] == ["1 ConvNet", "2 Sequential"]
 
 
 def test_the_first_that_runs_is_compared_with(tmp_path: Path) -> None:

@@ -225,8 +225,8 @@ def _read(model: nn.Module, program: torch.export.ExportedProgram, name: str) ->
     nodes: list[Node] = []
     for fx in fx_nodes:
         sources = [source.name for source in fx.all_input_nodes]
-        if fx.op != "call_function" or not active.intersection(sources):
-            continue
+        if fx.op != "call_function" or fx.meta.get("val") is None or not active.intersection(sources):
+            continue  # without a value: an assertion that torch.export left
         active.add(fx.name)
         path = _module_path(fx)
         call = _call(fx, active)

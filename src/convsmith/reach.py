@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from convsmith.windows import Taps, Windows
+from convsmith.windows import NOTHING, Taps, Windows
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -208,11 +208,16 @@ class Reach:
         return replace(self, axes=(None,) * len(shape))
 
     def at(self, index: Sequence[int]) -> tuple[Bools, tuple[tuple[int, int], ...]]:
-        """One element's source channels and, per axis, the first and last position it sees (first > last: none)."""
+        """One element's source channels and, per axis, the first and last position it sees.
+
+        What sees nothing (it lies in padding) has no channels, and first > last along every axis.
+        """
         unit = tuple(i for i, axis in zip(index, self.axes, strict=True) if axis is None)
         position = {axis: i for i, axis in zip(index, self.axes, strict=True) if axis is not None}
         row = self.window_of[unit]
         spans = tuple(w.span(row, position.get(a, 0)) for a, w in enumerate(self.windows))
+        if any(low > high for low, high in spans):  # off the map along one axis is off the map
+            return np.zeros(self.sets.shape[1], np.bool_), ((NOTHING, -NOTHING),) * len(spans)
         return self.sets[self.set_of[unit]], spans
 
     def extent(self) -> Extent:

@@ -10,21 +10,41 @@ from convsmith.call import Answer, Call, Seen, dim_of, in_numel, joining, out_nu
 from convsmith.reach import Reach
 from convsmith.windows import Taps
 
-_ACTIVATIONS = (
-    "relu relu6 hardtanh leaky_relu elu prelu gelu silu mish sigmoid tanh hardswish hardsigmoid softplus selu"
-)
-_COPIES = "clone contiguous detach alias dropout feature_dropout alpha_dropout lift_fresh_copy"
-_SCALARS = "abs neg exp log sqrt rsqrt square pow clamp clamp_min clamp_max reciprocal"
-_SCALAR_FORMS = [f"aten.{op}.Tensor_Scalar" for op in ("pow",)] + ["aten._to_copy.default", "aten.to.dtype"]
+# Ops that also come in place, with an underscore; the others follow them.
+_ACTIVATIONS = [
+    "relu",
+    "relu6",
+    "hardtanh",
+    "leaky_relu",
+    "elu",
+    "gelu",
+    "silu",
+    "mish",
+    "sigmoid",
+    "tanh",
+    "hardswish",
+    "hardsigmoid",
+    "selu",
+]
+_SCALARS = ["abs", "neg", "exp", "log", "sqrt", "rsqrt", "square", "clamp", "clamp_min", "clamp_max", "reciprocal"]
+_COPIES = ["detach", "dropout", "feature_dropout", "alpha_dropout"]
+_FORMS = (
+    "aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.lift_fresh_copy.default",
+    "aten._to_copy.default", "aten.to.dtype", "aten.pow.Tensor_Scalar", "aten.pow_.Scalar",
+)  # fmt: skip
 
 
-@unary(*(f"aten.{op}{place}.default" for op in _ACTIVATIONS.split() for place in ("", "_")), ptflops=out_numel)
+def _both(ops: list[str]) -> list[str]:
+    return [f"aten.{op}{place}.default" for op in ops for place in ("", "_")]
+
+
+@unary(*_both(_ACTIVATIONS), "aten.prelu.default", "aten.softplus.default", ptflops=out_numel)
 def activation(call: Call, x: Reach) -> Reach:
     """Nothing moves."""
     return x
 
 
-@unary(*(f"aten.{op}{place}.default" for op in f"{_COPIES} {_SCALARS}".split() for place in ("", "_")), *_SCALAR_FORMS)
+@unary(*_both(_SCALARS), *_both(_COPIES), *_FORMS)
 def elementwise(call: Call, x: Reach) -> Reach:
     """Nothing moves."""
     return x

@@ -1,6 +1,6 @@
 """Ops that pool: over a sliding window, or to a given size."""
 
-from convsmith.call import Call, in_numel, numbers, unary
+from convsmith.call import Answer, Call, in_numel, numbers, unary
 from convsmith.reach import Reach
 from convsmith.windows import Taps
 
@@ -29,13 +29,19 @@ def _pool(call: Call, x: Reach, dilation: tuple[int, ...]) -> Reach:
     return x
 
 
-@unary(
-    *(f"aten.adaptive_avg_pool{n}d.default" for n in (1, 2, 3)),
-    *(f"aten.adaptive_max_pool{n}d.default" for n in (1, 2, 3)),
-    ptflops=in_numel,
-)
-def adaptive_pool(call: Call, x: Reach) -> Reach:
+@unary(*(f"aten.adaptive_avg_pool{n}d.default" for n in (1, 2, 3)), ptflops=in_numel)
+def adaptive_avg_pool(call: Call, x: Reach) -> Reach:
     """Cut each axis into bins."""
+    return _bins(call, x)
+
+
+def _bins(call: Call, x: Reach) -> Reach:
     for dim, outputs in enumerate(call.out[2:], 1):
         x = x.select(dim, Taps.bins(x.shape[dim], outputs))
     return x
+
+
+@unary(*(f"aten.adaptive_max_pool{n}d.default" for n in (1, 2, 3)), ptflops=in_numel)
+def adaptive_max_pool(call: Call, x: Reach) -> Answer:
+    """The same for the largest values, and where they are."""
+    return _bins(call, x), _bins(call, x)
