@@ -328,7 +328,9 @@ def test_the_first_that_runs_is_compared_with(tmp_path: Path) -> None:
 def test_files_exported_already_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = export(net(), tmp_path / "net.onnx", input=SHAPE).path
     exported: list[nn.Module] = []
-    monkeypatch.setattr(import_module("convsmith.bench"), "export", lambda model, *args, **more: exported.append(model))
+    monkeypatch.setattr(
+        import_module("convsmith.bench.runtimes"), "export", lambda model, *args, **more: exported.append(model)
+    )
     result = bench({"net": net()}, **QUICK, runtimes=("onnxruntime",), onnx={"net": path})
     assert len(result.cells) == 1
     bench({"net": net()}, **QUICK, runtimes=("eager",))

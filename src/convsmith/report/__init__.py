@@ -2,7 +2,7 @@
 
 from convsmith.report.page import report, run_page, scores_page
 from convsmith.report.records import RunRecords, read_run
-from convsmith.report.tables import before_after, bench_table, pareto_table, plan_table, scores_table
+from convsmith.report.tables import before_after, bench_table, pareto_table, plan_table, scores_table, stages_table
 
 __all__ = [
     "RunRecords",
@@ -15,4 +15,5 @@ __all__ = [
     "run_page",
     "scores_page",
     "scores_table",
+    "stages_table",
 ]  # fmt: skip

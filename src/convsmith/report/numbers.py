@@ -24,13 +24,31 @@ def times(values: tuple[int, ...] | None) -> str:
     return "x".join(map(str, values or ()))
 
 
-def percent(share: float) -> str:
+def side(values: tuple[int, ...]) -> str:
+    """A map or window: one number where all sides are alike.
+
+    >>> side((32, 32)), side((20, 30)), side(())
+    ('32', '20x30', '')
+    """
+    return times(values[:1] if len(set(values)) == 1 else values)
+
+
+def percent(part: float) -> str:
     """An accuracy.
 
     >>> percent(0.9128)
     '91.28 %'
     """
-    return f"{100 * share:.2f} %"
+    return f"{100 * part:.2f} %"
+
+
+def share(part: float, whole: float) -> str:
+    """How much of a whole.
+
+    >>> share(1, 3), share(0, 0)
+    ('33.3 %', '')
+    """
+    return f"{100 * part / whole:.1f} %" if whole else ""
 
 
 def change(before: float, after: float) -> str:

@@ -154,7 +154,8 @@ def _latency(bench: Bench, figures: dict[str, Figure]) -> str:
         )
         for cell in bench.cells
     ]  # fmt: skip
-    rounds = bench.cells[0].runs if bench.cells else 0
+    counts = sorted({cell.runs for cell in bench.cells})
+    rounds = " to ".join(map(str, counts if len(counts) < 3 else (counts[0], counts[-1])))
     note = (
         f"Median of {rounds} rounds in turn on {bench.threads} CPU threads, input {times(bench.input)}; "
         "bars show quartiles. Faster and slower are said only where the 95 % interval of the ratio excludes 1."

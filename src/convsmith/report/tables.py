@@ -10,45 +10,92 @@ from rich.text import Text
 from convsmith.bench import FASTER, SLOWER, Bench
 from convsmith.metric import Layer, Scores
 from convsmith.organize import Choice
-from convsmith.plan import Plan, Refusal, Remove, Repeat, Replace
+from convsmith.plan import Edit, Plan, Refusal, Remove, Repeat, Replace, Totals
 from convsmith.report.folding import Row, fold
-from convsmith.report.numbers import change, count, milliseconds, percent, times
+from convsmith.report.numbers import change, count, milliseconds, percent, share, side, times
 from convsmith.report.records import NetRecords, RunRecords
 
+WIDTH = 80
+GAP = 2  # between columns
 NAME_WIDTH = 24
 VERDICT_STYLES = {FASTER: "green", SLOWER: "red"}
 
 EXPLAINED = (
-    "window: input pixels seen, height x width. gain: growth of the 3D receptive field in the stage, faded as it fills "
-    "the map. x n: n alike layers in one row, their costs and gains summed, the last one's window. The parameters of "
-    "normalization are in the sums of stages."
+    "channels: into and out of the layer. kernel: /2 is its stride, dw is depthwise, g4 is 4 groups. map: the output's "
+    "side in pixels. window: the side of the input that an output depends on. gain: growth of the 3D receptive field "
+    "in the stage, faded as it fills the map. x n: n alike layers in one row, their costs and gains summed, the last "
+    "one's window. Sums of stages hold the parameters of normalization, too."
 )
 
 
 def scores_table(scores: Scores) -> RenderableType:
     """What `analyze` shows: layers by stage with their costs, window and gain, sums, and what the columns say."""
     title = f"{scores.model} on {times(scores.input)}: {count(scores.params)} parameters, {count(scores.macs)} MACs"
-    table = _table(title, "layer", "kernel", ">out", ">params", ">MACs", ">window", ">gain")
+    columns = ("layer", "kernel", ">channels", ">map", ">params", ">MACs", ">window", ">gain")
+    table = _table(title, *columns)
     sums = {stage.name: stage for stage in scores.stages}
-    for stage, rows in fold(scores.layers):
-        for row in rows:
-            table.add_row(*_layer_cells(row))
+    folded = [(stage, rows, [_layer_cells(row) for row in rows]) for stage, rows in fold(scores.layers)]
+    room = _room(columns, [cells for _, _, told in folded for cells in told])
+    for stage, rows, told in folded:
+        for row, cells in zip(rows, told, strict=True):
+            table.add_row(_folded_name(row, scores.model, room), *cells)
         if stage in sums:
             own = sums[stage]
             label = f"{stage}: {own.layers} on {own.width} px"
-            table.add_row(label, "", "", count(own.params), count(own.macs), "", f"{own.gain:.3f}", style="bold")
+            table.add_row(label, *_sums(own.params, own.macs, own.gain), style="bold")
         table.add_section()
-    table.add_row("total", "", "", count(scores.params), count(scores.macs), "", f"{scores.gain:.3f}", style="bold")
+    table.add_row("total", *_sums(scores.params, scores.macs, scores.gain), style="bold")
     return Group(table, *_unknown(scores), Text(EXPLAINED, style="dim"))
 
 
+def stages_table(scores: Scores) -> RenderableType:
+    """The stages of a net: map, counted layers, costs with their shares, and gain."""
+    table = _table(f"Stages of {scores.model} on {times(scores.input)}", *STAGE_COLUMNS)
+    for row in stage_rows(scores):
+        table.add_row(*row)
+    return table
+
+
+STAGE_COLUMNS = ("stage", ">map", ">layers", ">params", ">", ">MACs", ">", ">gain")
+
+
+def stage_rows(scores: Scores) -> list[tuple[str, ...]]:
+    """Cells below STAGE_COLUMNS: by stage, what lies outside of stages (stem and head), and the total."""
+    stages = scores.stages
+    own = [(s.name, f"{s.width} px", str(s.layers), s.params, s.macs, f"{s.gain:.3f}") for s in stages]
+    rest = scores.params - sum(s.params for s in stages), scores.macs - sum(s.macs for s in stages)
+    layers = str(sum(s.layers for s in stages))
+    own += [("stem and head", "", "", *rest, "")] if any(rest) else []
+    own += [("total", "", layers, scores.params, scores.macs, f"{scores.gain:.3f}")]
+    return [
+        (name, side, convs, count(params), share(params, scores.params), count(macs), share(macs, scores.macs), gain)
+        for name, side, convs, params, macs, gain in own
+    ]
+
+
+def _room(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The width that the other columns leave to the first."""
+    heads = [column.removeprefix(">") for column in columns[1:]]
+    widths = [max(map(len, cells)) for cells in zip(heads, *rows, strict=True)]
+    return WIDTH - sum(widths) - GAP * len(heads)
+
+
+def _folded_name(row: Row, model: str, room: int) -> str:
+    repeats = f" x{len(row.layers)}" if len(row.layers) > 1 else ""
+    return short(row.first.name or model, max(room - len(repeats), 8)) + repeats
+
+
+def _sums(params: int, macs: int, gain: float) -> tuple[str, ...]:
+    return "", "", "", count(params), count(macs), "", f"{gain:.3f}"
+
+
 def _layer_cells(row: Row) -> tuple[str, ...]:
+    """All but the name."""
     first, last = row.first, row.layers[-1]
-    name = short(first.name, NAME_WIDTH - (len(f" x{len(row.layers)}") if len(row.layers) > 1 else 0))
-    name += f" x{len(row.layers)}" if len(row.layers) > 1 else ""
-    window = times(last.reach.window) if last.reach else "unknown"
+    window = side(last.reach.window) if last.reach else "unknown"
     gain = f"{row.gain:.3f}" if row.gain else ""
-    return name, _kernel(first), times(first.out_shape), count(row.params), count(row.macs), window, gain
+    channels = f"{first.in_shape[0]}->{first.out_shape[0]}"
+    return _kernel(first), channels, side(first.out_shape[1:]), count(row.params), count(row.macs), window, gain
 
 
 def _kernel(layer: Layer) -> str:
@@ -71,12 +118,8 @@ def _unknown(scores: Scores) -> list[Text]:
 def plan_table(plan: Plan) -> RenderableType:
     """A plan: totals before and after, edits and refusals with their reasons; alike ones stand together."""
     totals = _table(f"Plan for {plan.model} on {times(plan.input)}", "", ">base", ">new", ">")
-    base, new = plan.base, plan.new
-    totals.add_row("units per stage", _list(base.blocks), _list(new.blocks))
-    totals.add_row("gain", f"{base.gain:.3f}", f"{new.gain:.3f}", f"{new.gain - base.gain:+.3f}")
-    for name in ("params", "macs"):
-        a, b = getattr(base, name), getattr(new, name)
-        totals.add_row({"params": "parameters", "macs": "MACs"}[name], count(a), count(b), change(a, b))
+    for row in total_rows(plan.base, plan.new):
+        totals.add_row(*row)
     edits = _table("", "layer", "edit", "why")
     for layers, what, why in edit_rows(plan):
         edits.add_row(layers, what, why)
@@ -87,14 +130,32 @@ def plan_table(plan: Plan) -> RenderableType:
     return Group(*parts)
 
 
+def total_rows(base: Totals, new: Totals) -> list[tuple[str, str, str, str]]:
+    """What a plan changes: names, both values, and what the second is to the first."""
+    return [
+        ("units per stage", _list(base.blocks), _list(new.blocks), ""),
+        ("gain", f"{base.gain:.3f}", f"{new.gain:.3f}", f"{new.gain - base.gain:+.3f}"),
+        ("parameters", count(base.params), count(new.params), change(base.params, new.params)),
+        ("MACs", count(base.macs), count(new.macs), change(base.macs, new.macs)),
+    ]
+
+
 def edit_rows(plan: Plan) -> list[tuple[str, str, str]]:
     """Layers, what is done to them, and why; neighbours with the same edit and reason share a row."""
-    told = [(_edited(edit), _what(edit), edit.reason) for edit in plan.edits]
     rows = []
-    for (what, why), group in groupby(told, key=lambda row: row[1:]):
-        names = [name for name, _, _ in group]
-        rows.append((_names(names), what, why))
+    for (what, why), group in groupby(plan.edits, key=lambda edit: (_what(edit), edit.reason)):
+        edits = list(group)
+        rows.append((_names([_edited(edit) for edit in edits]), what + _errors(edits), why))
     return rows
+
+
+def _errors(edits: Sequence[Edit]) -> str:
+    """The errors of carried weights, least to largest."""
+    errors = [edit.error for edit in edits if isinstance(edit, Replace) and edit.error is not None]
+    if not errors:
+        return ""
+    least, most = f"{min(errors):.3f}", f"{max(errors):.3f}"
+    return f", error {least}" + (f" to {most}" if most != least else "")
 
 
 def refusal_rows(refusals: Sequence[Refusal]) -> list[tuple[str, str]]:
@@ -105,17 +166,16 @@ def refusal_rows(refusals: Sequence[Refusal]) -> list[tuple[str, str]]:
     return [(_names(layers), reason) for reason, layers in by_reason.items()]
 
 
-def _edited(edit: Repeat | Remove | Replace) -> str:
+def _edited(edit: Edit) -> str:
     return edit.layer if isinstance(edit, Replace) else edit.unit[0]
 
 
-def _what(edit: Repeat | Remove | Replace) -> str:
+def _what(edit: Edit) -> str:
     if isinstance(edit, Repeat):
         return f"repeat x{edit.copies}"
     if isinstance(edit, Remove):
         return "remove"
-    error = "" if edit.error is None else f", error {edit.error:.3f}"
-    return f"{edit.block}{'' if edit.quality else ' (sees less)'}{error}"
+    return f"{edit.block}{'' if edit.quality else ' (sees less)'}"
 
 
 def pareto_table(choices: Sequence[Choice]) -> RenderableType:
@@ -155,18 +215,17 @@ def before_after_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
     """Names, both values, and what the second is to the first, as far as the run has come."""
     base, new = records.nets
     rows: list[tuple[str, str, str, str]] = []
-    if plans := [plan for plan in (records.organize, records.decompose) if plan]:
-        start, end = plans[0].base, plans[-1].new
-        rows += [
-            ("units per stage", _list(start.blocks), _list(end.blocks), ""),
-            ("3DRF gain", f"{start.gain:.2f}", f"{end.gain:.2f}", f"{end.gain - start.gain:+.2f}"),
-        ]
     if base.scores and new.scores:
         a, b = base.scores, new.scores
+        layers = [sum(stage.layers for stage in scores.stages) for scores in (a, b)]
         rows += [
             ("parameters", count(a.params), count(b.params), change(a.params, b.params)),
             ("MACs", count(a.macs), count(b.macs), change(a.macs, b.macs)),
+            ("3DRF gain", f"{a.gain:.2f}", f"{b.gain:.2f}", f"{b.gain - a.gain:+.2f}"),
+            ("spatial layers", str(layers[0]), str(layers[1]), f"{layers[1] - layers[0]:+d}"),
         ]
+    if plans := [plan for plan in (records.organize, records.decompose) if plan]:
+        rows.append(("units per stage", _list(plans[0].base.blocks), _list(plans[-1].new.blocks), ""))
     rows += _accuracy_rows(base, new)
     for before, after in zip(base.exports, new.exports, strict=False):
         sizes = [f"{export.bytes / 1e6:.2f} MB" for export in (before, after)]
@@ -191,7 +250,7 @@ def _latency_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
     for (runtime, batch, model), after in cells.items():
         before = cells.get((runtime, batch, records.baseline.name))
         if before and model == records.optimized.name:
-            told = f"{after.ratio:.2f}x {after.verdict}"
+            told = f"{after.ratio:.3f}x, {after.verdict}"
             pair = milliseconds(before.median_ms), milliseconds(after.median_ms)
             rows.append((f"{runtime}, batch {batch}", *pair, told))
     return rows

@@ -1,0 +1,137 @@
+"""Latency of models side by side: runs interleaved, medians with spread, and a verdict only where it is sure."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convsmith.bench.records import Bench, Latency, Skipped
+from convsmith.bench.runtimes import RUN_ERRORS, RUNTIMES, Run, Subject, subject_of
+from convsmith.bench.statistics import Times, compare
+from convsmith.environment import environment
+from convsmith.errors import ConvsmithError
+from convsmith.export import quiet, reason
+from convsmith.zoo import IMAGENET, input_of
+
+ROUNDS = 21  # readings of each model, taken in turn; fewer where a single run is slow
+# Two equal models with noisy times got a verdict in 3.6 % of 1000 draws of 9 rounds, in 8.4 % of 7: the bounds that a
+# bootstrap finds from fewer are too tight.
+FEWEST = 9
+WARM_UP = 3  # runs before the first reading: allocation, and what a runtime tunes at first sight
+
+Models = Mapping[str, nn.Module | Path]
+
+
+def bench(
+    models: Models | Sequence[nn.Module | Path],
+    *,
+    input: tuple[int, int, int] | None = None,
+    batches: Sequence[int] = (1, 32),
+    runtimes: Sequence[str] = ("eager", "compile", "onnxruntime"),
+    threads: int | None = None,
+    onnx: Mapping[str, Path] | None = None,
+    seconds: float = 1.5,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Bench:
+    """Measure models, .onnx and .pt2 files on the CPU; the first is what the others are compared with.
+
+    models: by name, or in a row, to be named by their place and type. input: (channels, height, width), by default what
+    the first was built for if it is a zoo net, else 3, 224, 224.
+
+    The models of one runtime and batch are run in turn, round by round, so that what else the machine does strikes all
+    alike. Modules run in evaluation and inference mode and channels_last, which convolutions on CPUs are faster in.
+    onnx: files already exported, by model; the others are exported to a temporary folder. seconds: about how long a
+    model's readings take in one runtime at one batch size, though there are FEWEST at least. Compiling comes on top.
+    A runtime that fails on a model is skipped with its reason; .onnx files run in onnxruntime only, .pt2 in eager.
+    Raises ConvsmithError on an unknown runtime, a file of another kind or none, and sizes below 1.
+    """
+    models = models if isinstance(models, Mapping) else named(models)
+    input = input or next((input_of(model) for model in models.values() if isinstance(model, nn.Module)), IMAGENET)
+    threads = torch.get_num_threads() if threads is None else threads
+    if not models or not runtimes or not batches or min(*batches, *input, threads) < 1:
+        raise ConvsmithError("bench: give a model, a runtime and a batch at least, and sizes and threads of 1 or more.")
+    starts = {name: RUNTIMES[name] for name in runtimes}
+    cells: list[Latency] = []
+    skipped: list[Skipped] = []
+    with _threads(threads), TemporaryDirectory() as folder:
+        exports = Path(folder) if "onnxruntime" in starts else None
+        subjects = [subject_of(name, model, input, onnx or {}, exports, seed) for name, model in models.items()]
+        for runtime, batch in product(starts, batches):
+            progress(f"measuring {runtime}, batch {batch}")
+            images = torch.randn(batch, *input, generator=torch.Generator().manual_seed(seed))
+            with torch.inference_mode():
+                runs, missed = _start(subjects, runtime, images, threads)
+                cells += compare(take_turns(runs, seconds, threads), runtime, batch, seed)
+            skipped += [Skipped(name, runtime, batch, why) for name, why in missed.items()]
+    return Bench(tuple(cells), tuple(skipped), input, threads, seed, **environment())
+
+
+def named(models: Sequence[nn.Module | Path]) -> Models:
+    """Names for models in a row.
+
+    >>> list(named([nn.Conv2d(3, 8, 3), Path("a/net.onnx")]))
+    ['0 Conv2d', '1 net.onnx']
+    """
+    return {
+        f"{place} {model.name if isinstance(model, Path) else type(model).__name__}": model
+        for place, model in enumerate(models)
+    }
+
+
+def _start(
+    subjects: Sequence[Subject], runtime: str, images: Tensor, threads: int
+) -> tuple[dict[str, Run], dict[str, str]]:
+    """Warmed-up runs by model, and why others cannot run; all run before any is timed."""
+    runs: dict[str, Run] = {}
+    missed = {subject.name: subject.unfit[runtime] for subject in subjects if runtime in subject.unfit}
+    for subject in subjects:
+        if subject.name not in missed:
+            try:
+                with quiet():
+                    run = RUNTIMES[runtime](subject, images, threads)
+                    for _ in range(WARM_UP):
+                        run()
+                runs[subject.name] = run
+            except RUN_ERRORS as error:
+                missed[subject.name] = reason(error)
+    return runs, missed
+
+
+def take_turns(
+    runs: Mapping[str, Run], seconds: float, threads: int, clock: Callable[[], float] = perf_counter
+) -> dict[str, Times]:
+    """Seconds per run of every model in each round; the order turns round from one round to the next.
+
+    Every reading starts with an untimed run, as the caches hold the other model, and is the median over half its share
+    of the time, or one run. After FEWEST rounds, no more are begun once `seconds` per model are over.
+    """
+    from torch.utils.benchmark import Timer  # importing it warns where there is a CUDA toolkit, but no GPU
+
+    timers = {
+        name: Timer("run()", globals={"run": run}, num_threads=threads, timer=clock) for name, run in runs.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    end = clock() + seconds * len(runs)
+    for number in range(ROUNDS):
+        if number >= FEWEST and clock() >= end:
+            break
+        for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
+            times[name].append(timers[name].blocked_autorange(min_run_time=seconds / ROUNDS / 2).median)
+    return {name: np.array(values) for name, values in times.items()}
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,78 @@
+"""What a benchmark found: latencies with spread and verdict, what was skipped, and where it was measured."""
+
+import json
+from typing import Any, Self
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from convsmith.errors import ConvsmithError
+
+FASTER, SLOWER, UNSURE = "faster", "slower", "unclear"
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Latency:
+    """One model in one runtime at one batch size: median and quartiles of its rounds, in milliseconds a batch.
+
+    `ratio` is its median over that of the first model that runs there, `ratio_low` and `ratio_high` bound it with 95 %
+    confidence (bootstrap over rounds; Efron, Annals of Statistics 1979). `verdict` is empty for that first model, and
+    faster or slower only where the bounds exclude 1.
+    """
+
+    model: str
+    runtime: str
+    batch: int
+    median_ms: float
+    q1_ms: float
+    q3_ms: float
+    runs: int
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    verdict: str
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Skipped:
+    """What could not be measured, and why."""
+
+    model: str
+    runtime: str
+    batch: int
+    reason: str
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Bench:
+    """All that was measured on images of shape `input`, with how many threads, on which versions and hardware."""
+
+    cells: tuple[Latency, ...]
+    skipped: tuple[Skipped, ...]
+    input: tuple[int, ...]
+    threads: int
+    seed: int
+    versions: dict[str, Any]
+    hardware: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        record: dict[str, Any] = json.loads(self.to_json())
+        return record
+
+    def to_json(self) -> str:
+        """As text."""
+        return _BENCH.dump_json(self, indent=1).decode()
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the benchmark") -> Self:
+        """Read what `to_json` wrote; raises ConvsmithError naming `source`."""
+        try:
+            return _BENCH.validate_json(text)  # type: ignore[return-value]
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the text"
+            raise ConvsmithError(f"{source}: {where}: {first['msg']}; measure again with `convsmith bench`.") from None
+
+
+_BENCH: TypeAdapter[Bench] = TypeAdapter(Bench)

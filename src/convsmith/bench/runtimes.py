@@ -1,0 +1,96 @@
+"""What a model can run in: eager torch, torch.compile, ONNX Runtime."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from torch import Tensor, nn
+
+from convsmith.errors import ConvsmithError
+from convsmith.export import ORT_ERRORS, evaluation_copy, export, quiet, reason, session
+from convsmith.graph import FORWARD_ERRORS
+from convsmith.registry import Registry
+
+# OSError is torch.compile's where its cache folder cannot be written, BadZipFile that of a .pt2 file which is none.
+RUN_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, ConvsmithError, OSError, BadZipFile)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model to measure, as a module in evaluation mode and as an ONNX file; `unfit` tells why not, by runtime."""
+
+    name: str
+    module: nn.Module | None
+    onnx: Path | None
+    unfit: Mapping[str, str]
+
+
+Run = Callable[[], Any]
+RUNTIMES: Registry[Callable[[Subject, Tensor, int], Run]] = Registry("runtime")  # (subject, images, threads) -> a run
+
+
+@RUNTIMES.register("eager")
+def _eager(subject: Subject, images: Tensor, threads: int) -> Run:
+    model, x = _channels_last(subject, images)
+    return lambda: model(x)
+
+
+@RUNTIMES.register("compile")
+def _compiled(subject: Subject, images: Tensor, threads: int) -> Run:
+    from torch._dynamo import config  # takes seconds to import
+
+    model, x = _channels_last(subject, images)
+    compiled = torch.compile(model, dynamic=False)
+    # From the ninth model or batch of the same forward on, torch would not compile, and only log that it did not.
+    with config.patch(recompile_limit=config.accumulated_recompile_limit):
+        compiled(x)
+    return lambda: compiled(x)
+
+
+def _channels_last(subject: Subject, images: Tensor) -> tuple[nn.Module, Tensor]:
+    if subject.module is None:
+        raise ValueError("there is no module of it")
+    layout = torch.channels_last
+    return subject.module.to(memory_format=layout), images.contiguous(memory_format=layout)
+
+
+@RUNTIMES.register("onnxruntime")
+def _onnxruntime(subject: Subject, images: Tensor, threads: int) -> Run:
+    if subject.onnx is None:
+        raise ValueError("there is no ONNX file of it")
+    runtime = session(subject.onnx, threads)
+    feed = {runtime.get_inputs()[0].name: images.numpy()}
+    return lambda: runtime.run(None, feed)
+
+
+def subject_of(
+    name: str, model: nn.Module | Path, input: tuple[int, int, int], onnx: Mapping[str, Path], folder: Path | None,
+    seed: int,
+) -> Subject:  # fmt: skip
+    """A model made ready; folder: where to export a module that has no ONNX file yet, None where that is not needed."""
+    if isinstance(model, Path):
+        return _file(name, model)
+    replica = evaluation_copy(model)
+    if name in onnx or folder is None:
+        return Subject(name, replica, onnx.get(name), {})
+    try:
+        path = folder / f"{len(list(folder.iterdir()))}.onnx"
+        return Subject(name, replica, export(replica, path, input=input, seed=seed).path, {})
+    except ConvsmithError as error:
+        return Subject(name, replica, None, {"onnxruntime": reason(error)})
+
+
+def _file(name: str, path: Path) -> Subject:
+    if not path.is_file() or path.suffix not in (".onnx", ".pt2"):
+        raise ConvsmithError(f"{path}: cannot be measured; give a .onnx or .pt2 file that is there.")
+    if path.suffix == ".onnx":
+        return Subject(name, None, path, dict.fromkeys(("eager", "compile"), "a .onnx file runs in onnxruntime only"))
+    try:
+        with quiet():
+            module = torch.export.load(path).module()
+    except RUN_ERRORS as error:
+        raise ConvsmithError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
+    return Subject(name, module, None, dict.fromkeys(("compile", "onnxruntime"), "a .pt2 file runs in eager only"))
