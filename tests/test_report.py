@@ -64,7 +64,7 @@ def test_every_layer_is_in_one_folded_row(net: str) -> None:
 
 @pytest.mark.parametrize(("net", "most"), [("resnet56", 15), ("resnet50", 40), ("mobilenet", 34), ("vgg16", 18)])
 def test_the_table_of_a_deep_net_is_short(net: str, most: int) -> None:
-    assert len(text(scores_table(cs.score(graph_of(net)))).splitlines()) <= most + 5
+    assert len(text(scores_table(cs.score(graph_of(net)))).splitlines()) <= most + 8
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -73,7 +73,7 @@ def test_the_printed_columns_add_up_to_the_total(net: str) -> None:
     graph = graph_of(net)
     rows, total = [], None
     for line in text(scores_table(cs.score(graph))).splitlines():
-        numbers = re.search(r" ([\d.]+) ?([kMG]?) +([\d.]+) ?([kMG]?) +\d+x\d+", line)
+        numbers = re.search(r" ([\d.]+) ?([kMG]?) +([\d.]+) ?([kMG]?) +\d+(?:x\d+)?(?: +[\d.]+)? *$", line)
         if numbers:
             rows.append([float(numbers[1]) * UNITS[numbers[2]], float(numbers[3]) * UNITS[numbers[4]]])
         elif line.startswith("total"):

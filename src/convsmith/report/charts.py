@@ -1,16 +1,17 @@
 """Charts of a page as plotly figures, in plain JSON values; colors that depend on light or dark are the page's."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
+from math import log10, prod
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from convsmith.bench import Bench
+from convsmith.bench import Bench, Latency
 from convsmith.metric import Layer, Scores
-from convsmith.report.numbers import count, times
+from convsmith.report.numbers import count, milliseconds, times
 from convsmith.report.records import NetRecords
 
 Figure = dict[str, Any]
@@ -21,23 +22,33 @@ MARGIN = {"l": 56, "r": 12, "t": 28, "b": 44}
 
 
 def growth(scores: Scores) -> Figure:
-    """3DRF behind every layer, stage by stage, and the stage's full map as a dashed ceiling."""
+    """3DRF behind every layer, stage by stage, and the stage's full map as a dotted ceiling."""
     figure = go.Figure()
-    for number, (stage, layers) in enumerate(_by_stage(scores)):
-        color, places = _color(number), [place for place, _ in layers]
+    for stage, layers in _by_stage(scores).items():
+        color, places = _color(scores, stage), [place for place, _ in layers]
         names = [_hover(layer) for _, layer in layers]
         figure.add_scatter(
             x=places, y=[layer.rf3d for _, layer in layers], text=names, name=stage, mode="lines+markers",
             line={"color": color, "shape": "hv"}, hovertemplate="%{text}<br>3DRF %{y:,.0f}<extra></extra>",
         )  # fmt: skip
-        ceiling = _ceiling(scores, stage, layers[0][1])
+        ceiling = _ceiling(scores, [layer for _, layer in layers])
         if ceiling:
             figure.add_scatter(
                 x=[places[0] - 0.4, places[-1] + 0.4], y=[ceiling, ceiling], mode="lines", showlegend=False,
-                line={"color": color, "dash": "dot", "width": 1}, hoverinfo="skip",
+                line={"color": color, "dash": "dot", "width": 1.5}, hoverinfo="skip",
             )  # fmt: skip
     figure.update_yaxes(type="log", title="3DRF (log)", exponentformat="power", dtick=1)
+    figure.update_xaxes(range=_all(scores))
     return _plain(figure, "layer")
+
+
+def same_scale(figures: Sequence[Figure]) -> None:
+    """Give growth charts that stand side by side one range of values."""
+    values = [value for figure in figures for trace in figure["data"] for value in trace["y"]]
+    if values:
+        low, high = log10(min(values)) - 0.15, log10(max(values)) + 0.15
+        for figure in figures:
+            figure["layout"]["yaxis"]["range"] = [low, high]
 
 
 def windows(scores: Scores) -> Figure:
@@ -47,7 +58,7 @@ def windows(scores: Scores) -> Figure:
     hover = [_hover(layer) for _, layer in seen]
     places = [place for place, _ in seen]
     for row, title, values, color in (
-        (1, "window (pixels)", [max(layer.reach.window) for _, layer in seen if layer.reach], NEW_COLOR),
+        (1, "window (pixels)", [max(layer.reach.window, default=0) for _, layer in seen if layer.reach], NEW_COLOR),
         (2, "input channels", [layer.reach.channels for _, layer in seen if layer.reach], STAGE_COLORS[2]),
     ):
         figure.add_scatter(
@@ -55,13 +66,20 @@ def windows(scores: Scores) -> Figure:
             hovertemplate="%{text}<br>%{y}<extra></extra>", row=row, col=1,
         )  # fmt: skip
         figure.update_yaxes(title=title, rangemode="tozero", row=row, col=1)
-    figure.add_hline(y=max(scores.input[1:]), line={"dash": "dot", "width": 1, "color": BASE_COLOR}, row=1, col=1)
-    for number, (stage, layers) in enumerate(_by_stage(scores)):
+    limit = max(scores.input[1:], default=1)
+    figure.add_hline(
+        y=limit, line={"dash": "dot", "width": 1.5, "color": BASE_COLOR}, row=1, col=1,
+        annotation_text=f"input {limit}", annotation_position="bottom right", annotation_font_size=11,
+    )  # fmt: skip
+    for stage, first, last in _stretches(scores):
         figure.add_vrect(
-            x0=layers[0][0] - 0.5, x1=layers[-1][0] + 0.5, fillcolor=_color(number), opacity=0.12, line_width=0,
-            annotation_text=stage, annotation_position="top left", annotation_font_size=11, row=1, col=1,
+            x0=first - 0.5, x1=last + 0.5, fillcolor=_color(scores, stage), opacity=0.14, line_width=0, layer="below",
+            annotation_text=stage.removeprefix("stage"), annotation_position="top left", annotation_font_size=12,
+            row=1, col=1,
         )  # fmt: skip
-    figure.update_xaxes(title="layer", row=2, col=1)
+    figure.update_yaxes(range=[0, 1.22 * limit], row=1, col=1)  # room for the stages' names above the ceiling
+    figure.update_xaxes(title="layer (shaded: stages)", row=2, col=1)
+    figure.update_xaxes(range=_all(scores))
     return _plain(figure)
 
 
@@ -82,6 +100,7 @@ def gain_and_cost(scores: Scores) -> Figure:
     figure.update_yaxes(title="gain", row=1, col=1)
     figure.update_yaxes(title="share (%)", row=2, col=1)
     figure.update_xaxes(title="layer", row=2, col=1)
+    figure.update_xaxes(range=_all(scores))
     return _plain(figure)
 
 
@@ -98,47 +117,85 @@ def accuracy(nets: Sequence[NetRecords]) -> Figure:
                 y=100 * net.final.top1, line={"color": color, "dash": "dash"}, annotation_text=net.name,
                 annotation_position="bottom right",
             )  # fmt: skip
+    figure.update_layout(showlegend=True)  # for one curve, too
     figure.update_yaxes(title="test top-1 (%)")
     figure.update_xaxes(dtick=1 if max((len(net.history) for net in nets), default=0) <= 20 else None)
     return _plain(figure, "epoch")
 
 
 def latency(bench: Bench) -> Figure:
-    """Median time of every model over the first one's, with its quartiles; the bar tells milliseconds."""
-    figure = go.Figure()
+    """Median time of every model over the first one's, with its quartiles, in milliseconds beside the bar."""
     names = list(dict.fromkeys(cell.model for cell in bench.cells))
-    first = {(cell.runtime, cell.batch): cell for cell in reversed(bench.cells)}
+    groups = list(dict.fromkeys((cell.runtime, cell.batch) for cell in bench.cells))
+    step = len(names) + 0.8  # from one group of bars to the next
+    figure = go.Figure()
     for number, name in enumerate(names):
         cells = [cell for cell in bench.cells if cell.model == name]
-        bases = [first[cell.runtime, cell.batch].median_ms for cell in cells]
-        pairs = list(zip(cells, bases, strict=True))
+        bases = [_first(bench, cell) for cell in cells]
+        places = [step * groups.index((cell.runtime, cell.batch)) + number for cell in cells]
+        tops = [cell.q3_ms / base for cell, base in zip(cells, bases, strict=True)]
+        told = [milliseconds(cell.median_ms) for cell in cells]
         figure.add_bar(
-            x=[f"{cell.runtime}<br>batch {cell.batch}" for cell in cells],
-            y=[cell.median_ms / base for cell, base in pairs],
-            error_y={
-                "type": "data", "symmetric": False,
-                "array": [(cell.q3_ms - cell.median_ms) / base for cell, base in pairs],
-                "arrayminus": [(cell.median_ms - cell.q1_ms) / base for cell, base in pairs],
-            },
-            text=[f"{cell.median_ms:.3g} ms" for cell in cells], textposition="inside", insidetextanchor="start",
-            insidetextfont={"color": "white"}, name=name, marker={"color": (BASE_COLOR, *STAGE_COLORS)[number % 9]},
-            hovertemplate="%{text}<br>%{y:.3f} of the first<extra>" + name + "</extra>",
+            x=[cell.median_ms / base for cell, base in zip(cells, bases, strict=True)], y=places, orientation="h",
+            width=0.86, name=_plain_text(name), marker={"color": (BASE_COLOR, *STAGE_COLORS)[number % 9]},
+            error_x={"type": "data", "symmetric": False, "thickness": 1.5, "width": 3} | _spread(cells, bases),
+            text=told, textposition="none",
+            hovertemplate="%{text}<br>%{x:.3f} of the first<extra>" + _plain_text(name) + "</extra>",
         )  # fmt: skip
-    figure.update_yaxes(title="time / baseline's")
-    return _plain(figure)
+        figure.add_scatter(
+            x=tops, y=places, text=[f" {text}" for text in told], mode="text", textposition="middle right",
+            cliponaxis=False, showlegend=False, hoverinfo="skip",
+        )  # fmt: skip
+    centers = [step * place + (len(names) - 1) / 2 for place in range(len(groups))]
+    labels = [f"{runtime}<br>batch {batch}" for runtime, batch in groups]
+    figure.update_yaxes(autorange="reversed", tickvals=centers, ticktext=labels, showgrid=False, zeroline=False)
+    figure.update_xaxes(rangemode="tozero")
+    plain = _plain(figure, f"time / {_plain_text(names[0])}'s (less is better)" if names else "")
+    plain["layout"] |= {"height": 110 + round(22 * step * len(groups)), "margin": MARGIN | {"r": 64}}
+    return plain
 
 
-def _by_stage(scores: Scores) -> list[tuple[str, list[tuple[int, Layer]]]]:
+def _first(bench: Bench, cell: Latency) -> float:
+    """The time of the first model that ran as this one did."""
+    return next(c.median_ms for c in bench.cells if (c.runtime, c.batch) == (cell.runtime, cell.batch))
+
+
+def _spread(cells: Sequence[Latency], bases: Sequence[float]) -> dict[str, list[float]]:
+    pairs = list(zip(cells, bases, strict=True))
+    return {
+        "array": [(cell.q3_ms - cell.median_ms) / base for cell, base in pairs],
+        "arrayminus": [(cell.median_ms - cell.q1_ms) / base for cell, base in pairs],
+    }
+
+
+def _by_stage(scores: Scores) -> dict[str, list[tuple[int, Layer]]]:
     """Layers with their place in the net, by stage, stem and head left out."""
+    stages: dict[str, list[tuple[int, Layer]]] = {stage.name: [] for stage in scores.stages}
+    for place, layer in enumerate(scores.layers, 1):
+        if layer.stage in stages and layer.rf3d:
+            stages[layer.stage].append((place, layer))
+    return {stage: layers for stage, layers in stages.items() if layers}
+
+
+def _all(scores: Scores) -> list[float]:
+    return [0.4, len(scores.layers) + 0.6]
+
+
+def _stretches(scores: Scores) -> Iterator[tuple[str, int, int]]:
+    """Neighbouring layers of one stage: its name, first and last place."""
     inside = {stage.name for stage in scores.stages}
-    numbered = [(place, layer) for place, layer in enumerate(scores.layers, 1) if layer.stage in inside and layer.rf3d]
-    return [(stage, list(group)) for stage, group in groupby(numbered, key=lambda pair: pair[1].stage)]
+    for stage, group in groupby(enumerate(scores.layers, 1), key=lambda pair: pair[1].stage):
+        places = [place for place, _ in group]
+        if stage in inside:
+            yield stage, places[0], places[-1]
 
 
-def _ceiling(scores: Scores, stage: str, layer: Layer) -> float | None:
-    """The stage's whole map, where the published convention has one channel count per stage."""
-    width = next(s.width for s in scores.stages if s.name == stage)
-    return width * width * layer.channels if scores.convention == "published" and layer.channels else None
+def _ceiling(scores: Scores, layers: Sequence[Layer]) -> float | None:
+    """The volume of the map that enters a stage, where the published convention has one channel count per stage."""
+    first = next((layer for layer in layers if layer.gain), None)
+    if scores.convention != "published" or first is None or first.channels is None:
+        return None
+    return prod(first.in_shape[1:]) * first.channels
 
 
 def _hover(layer: Layer) -> str:
@@ -151,15 +208,17 @@ def _plain_text(name: str) -> str:
     return name.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def _color(number: int) -> str:
+def _color(scores: Scores, stage: str) -> str:
+    number = [own.name for own in scores.stages].index(stage)
     return STAGE_COLORS[number % len(STAGE_COLORS)]
 
 
 def _plain(figure: Any, x: str = "") -> Figure:
     """Shared looks, as JSON values without plotly's bulky default template."""
     figure.update_layout(
-        template="none", margin=MARGIN, height=340, bargap=0.25, legend={"orientation": "h", "y": 1.12, "x": 0},
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", hovermode="closest",
+        template="none", margin=MARGIN, height=340, bargap=0.25, hovermode="closest",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
     )  # fmt: skip
     if x:
         figure.update_xaxes(title=x)

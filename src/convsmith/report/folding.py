@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from convsmith.metric import Layer
 
@@ -37,8 +36,14 @@ class Row:
 
 
 def fold(layers: Sequence[Layer]) -> list[tuple[str, list[Row]]]:
-    """Rows by stage; a block repeated n times in a row becomes rows of n layers each."""
-    return [(stage, list(_rows(list(group)))) for stage, group in groupby(layers, key=lambda layer: layer.stage)]
+    """Rows by stage, in order of each stage's first layer; a block repeated n times in a row becomes rows of n layers.
+
+    Stages of parallel branches alternate in a net; here they do not.
+    """
+    by_stage: dict[str, list[Layer]] = {}
+    for layer in layers:
+        by_stage.setdefault(layer.stage, []).append(layer)
+    return [(stage, list(_rows(own))) for stage, own in by_stage.items()]
 
 
 def _rows(layers: list[Layer]) -> Iterator[Row]:

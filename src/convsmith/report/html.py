@@ -1,9 +1,11 @@
 """The parts of a page: text made safe, tables, charts, and the frame that needs no network."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 from plotly.offline import get_plotlyjs
 
@@ -11,6 +13,7 @@ from convsmith.bench import FASTER, SLOWER
 from convsmith.metric import Scores
 from convsmith.report.charts import Figure
 from convsmith.report.numbers import count, times
+from convsmith.report.tables import kernel
 
 
 def section(title: str, note: str, *parts: str) -> str:
@@ -19,9 +22,23 @@ def section(title: str, note: str, *parts: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{lead}{''.join(parts)}</section>"
 
 
-def tiles(values: Iterable[tuple[str, str]]) -> str:
-    """Headline numbers: (value, what it is)."""
-    cells = (f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in values)
+@dataclass(frozen=True)
+class Tile:
+    """A headline number: its value, what it is, and a line below with its verdict (faster, slower or none)."""
+
+    value: str
+    name: str
+    note: str = ""
+    verdict: str = ""
+
+
+def tiles(values: Iterable[Tile]) -> str:
+    """Headline numbers in a row that breaks where it must."""
+    cells = (
+        f'<div class="tile"><span>{escape(tile.name)}</span><b>{escape(tile.value)}</b>'
+        f'<small class="{escape(tile.verdict)}">{escape(tile.note)}</small></div>'
+        for tile in values
+    )
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
@@ -53,20 +70,44 @@ def pair(*parts: str) -> str:
     return f'<div class="pair">{"".join(parts)}</div>'
 
 
+def facts(groups: Mapping[str, Mapping[str, Any]]) -> str:
+    """Names and values in titled lists, side by side where there is room; what is empty is left out."""
+    lists = []
+    for title, values in groups.items():
+        told = [(name, shown) for name, value in values.items() if (shown := _shown(value))]
+        pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(shown)}</dd>" for name, shown in told)
+        lists += [f"<div><h3>{escape(title)}</h3><dl>{pairs}</dl></div>"] if told else []
+    return f'<div class="facts">{"".join(lists)}</div>'
+
+
+def _shown(value: Any) -> str:
+    """A JSON value in words: entries in a row, those without a value left out.
+
+    >>> _shown({"classes": 10, "mean": None}), _shown([3, 32, 32]), _shown(None)
+    ('classes 10', '3, 32, 32', '')
+    """
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(own)}" for name, own in value.items() if own is not None)
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return "" if value is None else str(value)
+
+
 def layer_table(scores: Scores) -> str:
     """Every layer with its costs, window and gain; a click on a header sorts."""
-    columns = ("layer", "stage", "kernel", "out", ">params", ">MACs", ">window", ">channels", ">gain")
+    columns = ("layer", "stage", "kernel", "in", "out", ">params", ">MACs", ">window", ">channels", ">gain")
     head = "".join(
-        f'<th aria-sort="none" class="{"number" if c[0] == ">" else ""}">{c.removeprefix(">")}</th>' for c in columns
+        f'<th aria-sort="none" tabindex="0" class="{"number" if c[0] == ">" else ""}">{c.removeprefix(">")}</th>'
+        for c in columns
     )
     rows = []
     for layer in scores.layers:
         seen = layer.reach
-        words = (layer.name, layer.stage, times(layer.kernel) or layer.kind, times(layer.out_shape))
+        words = (layer.name or scores.model, layer.stage, kernel(layer), times(layer.in_shape), times(layer.out_shape))
         numbers = (
             (layer.params, count(layer.params)),
             (layer.macs, count(layer.macs)),
-            (max(seen.window) if seen else -1, times(seen.window) if seen else "unknown"),
+            (max(seen.window, default=0) if seen else -1, times(seen.window) if seen else "unknown"),
             (seen.channels if seen else -1, f"{seen.channels:.4g}" if seen else "unknown"),
             (layer.gain, f"{layer.gain:.4f}"),
         )

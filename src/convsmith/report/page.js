@@ -14,10 +14,16 @@ function themed(layout) {
   return copy;
 }
 
+// Spreads are drawn in the ink of the theme; plotly's own gray is lost on a dark ground.
+function spread(trace) {
+  const color = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
+  return trace.error_x ? { ...trace, error_x: { ...trace.error_x, color } } : trace;
+}
+
 function draw() {
   for (const [name, figure] of Object.entries(FIGURES)) {
     const options = { responsive: true, displaylogo: false, displayModeBar: false };
-    Plotly.react(name, figure.data, themed(figure.layout), options);
+    Plotly.react(name, figure.data.map(spread), themed(figure.layout), options);
   }
 }
 
@@ -38,6 +44,9 @@ function sortBy(header) {
   table.tBodies[0].append(...rows);
 }
 
-for (const header of document.querySelectorAll("th[aria-sort]")) header.addEventListener("click", () => sortBy(header));
+for (const header of document.querySelectorAll("th[aria-sort]")) {
+  header.addEventListener("click", () => sortBy(header));
+  header.addEventListener("keydown", (event) => event.key === "Enter" && sortBy(header));
+}
 dark.addEventListener("change", draw);
 draw();

@@ -1,18 +1,19 @@
 """The pages: a run's report, and the scores of one net."""
 
+import re
 from html import escape
 from pathlib import Path
 
-from convsmith.bench import Bench
+from convsmith.bench import FASTER, SLOWER, UNSURE, Bench, Latency
 from convsmith.files import write_text
 from convsmith.metric import Scores
 from convsmith.plan import Plan
 from convsmith.report import charts
 from convsmith.report.charts import Figure
-from convsmith.report.html import layer_table, page, pair, plot, section, table, tiles
-from convsmith.report.numbers import count, milliseconds, percent, times
+from convsmith.report.html import Tile, facts, layer_table, page, pair, plot, section, table, tiles
+from convsmith.report.numbers import change, count, milliseconds, percent, times
 from convsmith.report.records import RunRecords, read_run
-from convsmith.report.tables import before_after_rows, edit_rows, refusal_rows
+from convsmith.report.tables import STAGE_COLUMNS, before_after_rows, edit_rows, refusal_rows, stage_rows, total_rows
 
 
 def report(folder: str | Path) -> Path:
@@ -31,7 +32,7 @@ def run_page(records: RunRecords) -> str:
     figures: dict[str, Figure] = {}
     body = [
         f"<h1>{escape(str(records.settings.get('model')))}, before and after</h1>",
-        f'<p class="lead">{escape(headline(records))}</p>',
+        f'<p class="lead">{_whole_numbers(escape(headline(records)))}</p>',
         tiles(_tiles(records)),
         section("Before and after", "", table(("", ">baseline", ">optimized", ">change"), before_after_rows(records))),
         *_net_sections(records, figures),
@@ -58,19 +59,27 @@ def scores_page(scores: Scores) -> str:
         f'<p class="lead">What each layer sees on an input of {times(scores.input)}. {escape(warning)}</p>',
         tiles(
             (
-                (count(scores.params), "parameters"),
-                (count(scores.macs), "multiply-accumulates"),
-                (f"{scores.gain:.2f}", f"3DRF gain ({scores.convention})"),
-                (str(sum(stage.layers for stage in scores.stages)), f"counted layers in {len(scores.stages)} stages"),
+                Tile(count(scores.params), "parameters"),
+                Tile(count(scores.macs), "MACs", "multiply-accumulates, batch 1"),
+                Tile(f"{scores.gain:.2f}", "3DRF gain", f"{scores.convention} convention"),
+                Tile(str(sum(stage.layers for stage in scores.stages)), "counted layers", _in_stages(scores)),
             )
         ),
         section("Growth", WINDOW_NOTE, plot("windows")),
         section("Gain against cost", COST_NOTE, plot("cost")),
+        *([section("Stages", STAGES_NOTE, table(STAGE_COLUMNS, stage_rows(scores)))] if scores.stages else []),
         section("Layers", "Click a header to sort.", layer_table(scores)),
     ]
     return page(f"convsmith: {scores.model}", body, figures)
 
 
+def _in_stages(scores: Scores) -> str:
+    return f"in {len(scores.stages)} stage{'' if len(scores.stages) == 1 else 's'}"
+
+
+STAGES_NOTE = (
+    "Spatial convolutions between one down-sampling and the next; map is the side that enters, percentages are shares."
+)
 WINDOW_NOTE = (
     "The window of the input that an element of each layer depends on, counted exactly from the graph; the dotted line "
     "is the input's side, where it can grow no more. Below, the input channels it depends on, on average."
@@ -95,23 +104,48 @@ def headline(records: RunRecords) -> str:
         return f"{told} The run is not finished; the same command goes on with it."
     points = 100 * (new.final.top1 - base.final.top1)
     return (
-        f"{told} Accuracy on {new.final.images} test images: {percent(base.final.top1)} before, "
-        f"{percent(new.final.top1)} after ({points:+.2f} points)."
+        f"{told} Accuracy on {new.final.images:,} test images: {percent(base.final.top1)} before, "
+        f"{percent(new.final.top1)} after ({points:+.2f} points). {_speed(records)}"
+    ).strip()
+
+
+def _speed(records: RunRecords) -> str:
+    """All that was measured in one sentence, so that no setting is picked out."""
+    ratios = [cell.ratio for cell in _optimized(records)]
+    if not ratios:
+        return ""
+    told = [cell.verdict for cell in _optimized(records)]
+    verdicts = ", ".join(
+        f"{verdict} in {told.count(verdict)}" for verdict in (FASTER, SLOWER, UNSURE) if verdict in told
     )
+    return f"Latency is {min(ratios):.2f}x to {max(ratios):.2f}x the baseline's: {verdicts} of {len(told)} settings."
 
 
-def _tiles(records: RunRecords) -> list[tuple[str, str]]:
+def _optimized(records: RunRecords) -> list[Latency]:
+    """What was measured of the optimized net and compared with the baseline."""
+    cells = records.bench.cells if records.bench else ()
+    return [cell for cell in cells if cell.model == records.optimized.name and cell.verdict]
+
+
+def _whole_numbers(text: str) -> str:
+    """Keep a number and its unit on one line."""
+    return re.sub(r"(\d) ([kMGT%])", "\\1\N{NO-BREAK SPACE}\\2", text)
+
+
+def _tiles(records: RunRecords) -> list[Tile]:
     base, new = records.nets
     values = []
     if base.scores and new.scores:
-        a, b = base.scores, new.scores
-        values += [(f"{b.params / a.params:.3f}x", "parameters"), (f"{b.macs / a.macs:.3f}x", "MACs")]
+        pairs = {"parameters": (base.scores.params, new.scores.params), "MACs": (base.scores.macs, new.scores.macs)}
+        values += [Tile(count(b), name, f"{change(a, b)} of {count(a)}") for name, (a, b) in pairs.items()]
     if base.final and new.final:
-        values.append((f"{100 * (new.final.top1 - base.final.top1):+.2f}", "points of top-1"))
-    cells = records.bench.cells if records.bench else ()
+        points = f"{100 * (new.final.top1 - base.final.top1):+.2f} points"
+        values.append(Tile(percent(new.final.top1), "top-1 accuracy", points))
+    cells = _optimized(records)
     for cell in cells:
-        if cell.model == new.name and cell.batch == min(c.batch for c in cells):
-            values.append((f"{cell.ratio:.2f}x", f"latency, {cell.verdict}: {cell.runtime}, batch {cell.batch}"))
+        if cell.batch == min(c.batch for c in cells):
+            name = f"{cell.runtime}, batch {cell.batch}"
+            values.append(Tile(milliseconds(cell.median_ms), name, f"{cell.ratio:.2f}x, {cell.verdict}", cell.verdict))
     return values
 
 
@@ -120,6 +154,7 @@ def _net_sections(records: RunRecords, figures: dict[str, Figure]) -> list[str]:
     for name, scores in nets:
         figures[f"growth-{name}"] = charts.growth(scores)
         figures[f"cost-{name}"] = charts.gain_and_cost(scores)
+    charts.same_scale([figures[f"growth-{name}"] for name, _ in nets])
     if not nets:
         return []
     tables = (f"<details><summary>Layers of {name}</summary>{layer_table(scores)}</details>" for name, scores in nets)
@@ -131,7 +166,7 @@ def _net_sections(records: RunRecords, figures: dict[str, Figure]) -> list[str]:
 
 def _accuracy(records: RunRecords, figures: dict[str, Figure]) -> list[str]:
     rows = [
-        (net.name, told.when, percent(told.top1), percent(told.top5), f"{told.loss:.4f}", str(told.images))
+        (net.name, told.when, percent(told.top1), percent(told.top5), f"{told.loss:.4f}", f"{told.images:,}")
         for net in records.nets
         for told in net.evaluations
     ]
@@ -167,23 +202,20 @@ def _latency(bench: Bench, figures: dict[str, Figure]) -> str:
 
 
 def _plan(name: str, plan: Plan) -> str:
-    totals = table(
-        ("", ">base", ">new"),
-        [
-            ("units per stage", ",".join(map(str, plan.base.blocks)), ",".join(map(str, plan.new.blocks))),
-            ("gain", f"{plan.base.gain:.3f}", f"{plan.new.gain:.3f}"),
-            ("parameters", count(plan.base.params), count(plan.new.params)),
-            ("MACs", count(plan.base.macs), count(plan.new.macs)),
-        ],
-    )
-    edits = table(("layer", "edit", "why"), edit_rows(plan)) if plan.edits else "<p>No edits.</p>"
-    refused = table(("left alone", "why"), refusal_rows(plan.refusals)) if plan.refusals else ""
+    totals = table(("", ">base", ">new", ">change"), total_rows(plan.base, plan.new))
+    edits = table(("layer", "edit", "why"), edit_rows(plan)) if plan.edits else "<p>None.</p>"
+    refused = table(("layer", "why"), refusal_rows(plan.refusals)) if plan.refusals else "<p>Nothing.</p>"
     return section(f"{name}: the plan", "", totals, "<h3>Edits</h3>", edits, "<h3>Left alone</h3>", refused)
 
 
 def _exports(records: RunRecords) -> list[str]:
     rows = [
-        (f"{net.name}/{file.path}", str(file.opset or ""), f"{file.bytes / 1e6:.2f} MB", f"{file.max_rel_error:.1e}")
+        (
+            f"{net.name}/{file.path}",
+            str(file.opset or ""),
+            f"{file.bytes / 1e6:.2f} MB",
+            f"{file.max_rel_error:.1e}" if file.max_rel_error else "0",
+        )
         for net in records.nets
         for file in net.exports
     ]
@@ -192,8 +224,7 @@ def _exports(records: RunRecords) -> list[str]:
 
 
 def _origin(records: RunRecords) -> str:
-    facts = [(name, str(value)) for name, value in records.settings.items() if name != "wish" and value is not None]
-    facts += [(name, str(value)) for name, value in (records.settings.get("wish") or {}).items() if value is not None]
-    facts += [(name, str(value)) for part in records.environment.values() for name, value in part.items()]
     command = f"<pre>{escape(records.command)}</pre>" if records.command else ""
-    return section("Where the numbers come from", "", command, table(("", "value"), facts))
+    return section(
+        "Where the numbers come from", "", command, facts({"settings": records.settings} | records.environment)
+    )

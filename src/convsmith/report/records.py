@@ -63,7 +63,7 @@ class RunRecords:
 
     command: str
     settings: dict[str, Any]
-    environment: dict[str, Any]
+    environment: dict[str, dict[str, Any]]
     organize: Plan | None
     decompose: Plan | None
     baseline: NetRecords

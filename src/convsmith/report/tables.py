@@ -95,10 +95,10 @@ def _layer_cells(row: Row) -> tuple[str, ...]:
     window = side(last.reach.window) if last.reach else "unknown"
     gain = f"{row.gain:.3f}" if row.gain else ""
     channels = f"{first.in_shape[0]}->{first.out_shape[0]}"
-    return _kernel(first), channels, side(first.out_shape[1:]), count(row.params), count(row.macs), window, gain
+    return kernel(first), channels, side(first.out_shape[1:]), count(row.params), count(row.macs), window, gain
 
 
-def _kernel(layer: Layer) -> str:
+def kernel(layer: Layer) -> str:
     """The kernel with its stride, and what kind of groups it has; other layers by their kind."""
     if layer.kernel is None:
         return layer.kind
@@ -217,15 +217,19 @@ def before_after_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
     if base.scores and new.scores:
         a, b = base.scores, new.scores
-        layers = [sum(stage.layers for stage in scores.stages) for scores in (a, b)]
+        layers = [sum(max(layer.kernel or (1,)) > 1 for layer in scores.layers) for scores in (a, b)]
         rows += [
             ("parameters", count(a.params), count(b.params), change(a.params, b.params)),
             ("MACs", count(a.macs), count(b.macs), change(a.macs, b.macs)),
-            ("3DRF gain", f"{a.gain:.2f}", f"{b.gain:.2f}", f"{b.gain - a.gain:+.2f}"),
-            ("spatial layers", str(layers[0]), str(layers[1]), f"{layers[1] - layers[0]:+d}"),
+            ("spatial convolutions", str(layers[0]), str(layers[1]), f"{layers[1] - layers[0]:+d}"),
         ]
     if plans := [plan for plan in (records.organize, records.decompose) if plan]:
-        rows.append(("units per stage", _list(plans[0].base.blocks), _list(plans[-1].new.blocks), ""))
+        # Plans count the same convolutions on both sides; scores take the first one of a depthwise net for a stem.
+        start, end = plans[0].base, plans[-1].new
+        rows += [
+            ("units per stage", _list(start.blocks), _list(end.blocks), ""),
+            ("3DRF gain", f"{start.gain:.2f}", f"{end.gain:.2f}", f"{end.gain - start.gain:+.2f}"),
+        ]
     rows += _accuracy_rows(base, new)
     for before, after in zip(base.exports, new.exports, strict=False):
         sizes = [f"{export.bytes / 1e6:.2f} MB" for export in (before, after)]
