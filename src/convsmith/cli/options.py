@@ -8,8 +8,6 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from convsmith.load import Wish
-
 T = TypeVar("T")
 
 
@@ -137,8 +135,3 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda (defau
 Formats = Annotated[str, typer.Option("--format", metavar="onnx,pt2", help="File formats to export.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show warnings, and the trace of an error.")]
-
-
-def wish_of(input: Any, classes: int | None, depths: Any, mean: Any, std: Any) -> Wish:
-    """The model options as one record."""
-    return Wish(input, classes, depths, mean, std)

@@ -221,7 +221,7 @@ def before_after_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
         rows += [
             ("parameters", count(a.params), count(b.params), change(a.params, b.params)),
             ("MACs", count(a.macs), count(b.macs), change(a.macs, b.macs)),
-            ("spatial convolutions", str(layers[0]), str(layers[1]), f"{layers[1] - layers[0]:+d}"),
+            ("spatial convs", str(layers[0]), str(layers[1]), f"{layers[1] - layers[0]:+d}"),
         ]
     if plans := [plan for plan in (records.organize, records.decompose) if plan]:
         # Plans count the same convolutions on both sides; scores take the first one of a depthwise net for a stem.
@@ -254,7 +254,7 @@ def _latency_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
     for (runtime, batch, model), after in cells.items():
         before = cells.get((runtime, batch, records.baseline.name))
         if before and model == records.optimized.name:
-            told = f"{after.ratio:.3f}x, {after.verdict}"
+            told = f"{after.ratio:.2f}x, {after.verdict}"
             pair = milliseconds(before.median_ms), milliseconds(after.median_ms)
             rows.append((f"{runtime}, batch {batch}", *pair, told))
     return rows
