@@ -1,10 +1,11 @@
-"""Tables that add up and fit the terminal; pages that stand alone, escape what they show, and draw in a browser."""
+"""Tables that add up and fit the terminal; records read or refused; pages that stand alone and escape their words."""
 
 import json
 import re
 import shutil
-import subprocess
+from collections import OrderedDict
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,14 +25,19 @@ from convsmith.report import (
     run_page,
     scores_page,
     scores_table,
+    stages_table,
 )  # fmt: skip
+from convsmith.report.charts import growth, latency
 from convsmith.report.folding import fold
+from convsmith.report.numbers import count
+from convsmith.report.page import headline
 from convsmith.report.records import read_scores
+from convsmith.report.tables import edit_rows, stage_rows
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
+@cache
 def graph_of(net: str) -> cs.Graph:
     with torch.device("meta"):
         model = cs.build(net, input=(3, 32, 32), classes=10)
@@ -88,11 +94,62 @@ def test_the_printed_columns_add_up_to_the_total(net: str) -> None:
 def test_tables_fit_80_columns(net: str) -> None:
     graph = graph_of(net)
     for table in (
-        scores_table(cs.score(graph)), plan_table(cs.organize(graph)), plan_table(cs.decompose(graph)),
-        pareto_table(cs.pareto(graph)), bench_table(BENCH),
+        scores_table(cs.score(graph)), stages_table(cs.score(graph)), plan_table(cs.organize(graph)),
+        plan_table(cs.decompose(graph)), pareto_table(cs.pareto(graph)), bench_table(BENCH),
     ):  # fmt: skip
         assert max(len(line.rstrip()) for line in text(table).splitlines()) <= 80
         assert "…" not in text(table), "nothing is cut off"
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_stages_and_what_is_outside_add_up(net: str) -> None:
+    scores = cs.score(graph_of(net))
+    rows = stage_rows(scores)
+    *parts, total = rows
+    for column in (4, 6):
+        shares = [float(row[column].removesuffix(" %")) for row in parts]
+        assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares) + 0.01)
+    assert sum(float(row[7] or 0) for row in parts) == pytest.approx(scores.gain, abs=1e-3 * len(parts))
+    assert [row[0] for row in parts[: len(scores.stages)]] == [stage.name for stage in scores.stages]
+    assert total[2:4] == (str(sum(stage.layers for stage in scores.stages)), count(scores.params))
+
+
+def test_long_names_are_cut_so_that_the_table_fits() -> None:
+    net = torch.nn.Conv2d(3, 1024, 3, stride=2)
+    for name in ("a_long_name", "of_a_module", "inside_of_others", "which_has", "its_own"):
+        net = torch.nn.Sequential(OrderedDict([(name, net)]))
+    told = text(scores_table(cs.score(cs.capture(net, torch.zeros(1, 3, 224, 230)))))
+    assert max(map(len, told.splitlines())) <= 80
+    assert re.search(r"^its_own\S*\.\.\S*long_name +3x3/2 +3->1024 +111x114 ", told, re.MULTILINE)
+
+
+def test_stages_of_parallel_branches_have_one_sum_each() -> None:
+    told = text(scores_table(cs.score(cs.capture(Branches(), torch.zeros(1, 4, 16, 16)))))
+    sums = [line.partition(":")[0] for line in told.splitlines() if line.startswith("stage")]
+    assert sorted(sums) == ["stage1", "stage2"]
+
+
+class Branches(torch.nn.Module):
+    """Convolutions on two map sizes in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = torch.nn.ModuleList(torch.nn.Conv2d(4, 4, 3, padding=1) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        large, small = self.convs[0](x), self.convs[1](torch.nn.functional.max_pool2d(x, 2))
+        large, small = self.convs[2](large), self.convs[3](small)
+        return large + torch.nn.functional.interpolate(small, scale_factor=2.0)
+
+
+def test_edits_that_differ_in_their_error_only_share_a_row() -> None:
+    plan = cs.decompose(graph_of("vgg11"))
+    errors = [0.5 + 0.01 * place for place in range(len(plan.edits))]
+    carried = replace(
+        plan, edits=tuple(replace(edit, error=error) for edit, error in zip(plan.edits, errors, strict=True))
+    )
+    ((_, what, _),) = edit_rows(carried)
+    assert what == f"dw-pw, error 0.500 to {errors[-1]:.3f}"
 
 
 def test_a_plans_table_tells_reasons_and_refusals() -> None:
@@ -240,76 +297,52 @@ def test_a_nets_page_has_all_its_layers() -> None:
     assert all(layer.name in page.words for layer in scores.layers)
 
 
-# --- in a browser
-
-PROBE = """<script>
-window.addEventListener("load", () => setTimeout(() => {
-  const view = document.documentElement;
-  const sort = document.querySelector("th[aria-sort]:nth-child(6)");
-  const column = () => [...sort.closest("table").tBodies[0].rows].map((row) => Number(row.cells[5].dataset.value));
-  sort.click(); const up = column(); sort.click(); const down = column();
-  const told = {
-    width: innerWidth, overflow: view.scrollWidth - view.clientWidth, errors: window.caught,
-    plots: [...document.querySelectorAll(".plot")].map((plot) => plot.querySelectorAll(".main-svg").length > 0),
-    points: document.querySelectorAll(".plot .points path").length, up: up, down: down,
-    ground: getComputedStyle(document.body).backgroundColor,
-  };
-  const out = document.createElement("pre");
-  out.id = "told"; out.textContent = JSON.stringify(told);
-  (window.parent === window ? document : window.parent.document).body.append(out);
-}, 1500));
-</script>"""
-CATCH = '<script>window.caught = []; window.addEventListener("error", (e) => window.caught.push(e.message));</script>'
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files",
-    "--virtual-time-budget=6000", "--window-size=1280,900",
-)  # fmt: skip
+ODD = {
+    "flat": (torch.nn.Linear(10, 5), (10,)),
+    "signal": (torch.nn.Sequential(torch.nn.Conv1d(3, 8, 3), torch.nn.Conv1d(8, 8, 5)), (3, 100)),
+    "volume": (torch.nn.Conv3d(3, 8, 3), (3, 8, 8, 8)),
+    "pointwise only": (torch.nn.Conv2d(3, 8, 1), (3, 20, 30)),
+    "nothing to score": (torch.nn.ReLU(), (3, 8, 8)),
+}
 
 
-def probe(page: str, width: int, folder: Path, *flags: str) -> dict:
-    """Open a page in a window of `width` pixels and ask it what it looks like; a frame goes below a window's least."""
-    (folder / "page.html").write_text(page.replace("<meta", f"{CATCH}<meta", 1).replace("</body>", f"{PROBE}</body>"))
-    frame = f'<body><iframe src="page.html" style="border:0;width:{width}px;height:900px"></iframe></body>'
-    (folder / "frame.html").write_text(frame)
-    assert CHROMIUM is not None
-    own = (f"--user-data-dir={folder / 'profile'}", "--dump-dom", str(folder / "frame.html"))
-    command = [CHROMIUM, *FLAGS, *flags, *own]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    found = re.search(r'<pre id="told">(.*?)</pre>', dom)
-    assert found, dom[-2000:]
-    told: dict = json.loads(found[1].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
-    return told
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("convention", ["published", "exact"])
+def test_nets_that_are_not_for_images_have_tables_and_pages(name: str, convention: str) -> None:
+    net, shape = ODD[name]
+    scores = cs.score(cs.capture(net, torch.zeros(1, *shape), name="odd"), convention=convention)
+    assert "odd" in text(scores_table(scores))
+    assert "odd" in read(scores_page(scores)).words
 
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_ceiling_of_a_stage_is_its_map_whatever_its_form() -> None:
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 8, 3, padding=1))
+    curve, ceiling = growth(cs.score(cs.capture(net, torch.zeros(1, 3, 20, 30))))["data"]
+    assert curve["y"] == [8 * 9, 8 * 25]
+    assert ceiling["y"] == [8 * 20 * 30] * 2
 
 
-@pytest.mark.browser
-@needs_chromium
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("which", ["run", "net"])
-def test_pages_draw_without_errors_and_fit(run: Path, tmp_path: Path, width: int, which: str) -> None:
-    records = read_run(run)
-    assert records.baseline.scores is not None
-    page = run_page(records) if which == "run" else scores_page(records.baseline.scores)
-    told = probe(page, width, tmp_path)
-    assert told["width"] == width
-    assert told["errors"] == []
-    assert told["overflow"] <= 0
-    assert len(told["plots"]) == (6 if which == "run" else 2)
-    assert all(told["plots"])
-    assert told["points"] > 10
-    assert told["up"] == sorted(told["up"])
-    assert told["down"] == sorted(told["down"], reverse=True)
+def test_the_latency_chart_shows_medians_and_quartiles() -> None:
+    bars = [trace for trace in latency(BENCH)["data"] if trace["type"] == "bar"]
+    assert [bar["x"] for bar in bars] == [[1.0], [0.5], [1.0], [1.0]]
+    assert bars[0]["error_x"]["array"] == pytest.approx([0.025])
+    assert bars[1]["error_x"]["arrayminus"] == pytest.approx([(2.0 - 3.9) / 4])
+    assert len({place for bar in bars for place in bar["y"]}) == len(bars), "no bar lies on another"
 
 
-@pytest.mark.browser
-@needs_chromium
-def test_the_page_follows_light_and_dark(run: Path, tmp_path: Path) -> None:
-    page = run_page(read_run(run))
-    (tmp_path / "l").mkdir()
-    light = probe(page, 800, tmp_path / "l")
-    dark = probe(page, 800, tmp_path, "--blink-settings=preferredColorScheme=0")
-    assert light["ground"] == "rgb(246, 247, 249)"
-    assert dark["ground"] == "rgb(18, 22, 28)"
+def test_the_headline_tells_faster_and_slower(run: Path) -> None:
+    records = replace(read_run(run), bench=BENCH)
+    assert "Latency is 0.50x to 0.50x the baseline's: faster in 1 of 1 settings." in headline(records)
+    slow = replace(BENCH.cells[1], batch=32, ratio=1.3, verdict="slower")
+    both = replace(records, bench=replace(BENCH, cells=(*BENCH.cells, slow)))
+    assert "0.50x to 1.30x the baseline's: faster in 1, slower in 1 of 2 settings." in headline(both)
+    assert "Latency" not in headline(replace(records, bench=None))
+
+
+def test_settings_of_any_form_are_shown(run: Path) -> None:
+    record = json.loads((run / "run.json").read_text())
+    record["settings"] |= {"wish": "anything", "limits": [1, {"a": 0, "b": None}]}
+    (run / "run.json").write_text(json.dumps(record))
+    words = read(run_page(read_run(run))).words
+    assert "anything" in words
+    assert "1, a 0" in words

@@ -43,9 +43,9 @@ def tiles(values: Iterable[Tile]) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a leading `>` aligns a column right, a column `why` wraps, a cell that is a verdict has its color."""
+    """A table; a leading `>` aligns a column right, `edit` and `why` wrap at a least width, verdicts are colored."""
     names = [column.removeprefix(">") for column in columns]
-    kinds = ["number" if c.startswith(">") else "why" if c == "why" else "" for c in columns]
+    kinds = ["number" if c.startswith(">") else c if c in ("edit", "why") else "" for c in columns]
     head = "".join(f'<th class="{kind}">{escape(name)}</th>' for kind, name in zip(kinds, names, strict=True))
     body = "".join(
         f"<tr>{''.join(_cell(kind, text) for kind, text in zip(kinds, row, strict=True))}</tr>" for row in rows

@@ -67,7 +67,7 @@ def recipe_for(data: Data, **changes: Any) -> Recipe:
     """
     precision = fastest_precision(pick_device(changes.get("device")))
     if len(data.train) < SMALL:
-        return replace(Recipe(epochs=6, batch_size=32, lr=0.03, precision=precision), **changes)
+        return replace(Recipe(epochs=4, batch_size=32, lr=0.03, precision=precision), **changes)
     return replace(Recipe(precision=precision), **changes)
 
 
