@@ -115,8 +115,8 @@ class Graph:
     @cached_property
     def unknown_ops(self) -> dict[str, int]:
         """Ops without a rule, or called in a way that their rule has no answer for, and how often each is."""
-        seen = self._answers(self.inputs[0].name)
-        unanswered = (n for n in self.nodes if n.name not in seen and any(s in seen for s in self.sources(n)))
+        _, lost = self._answers(self.inputs[0].name)
+        unanswered = (n for n in self.nodes if n.name in lost and not lost.intersection(self.sources(n)))
         unruled = (node for node in self.nodes if not node.ruled)
         return dict(Counter(node.call.op for node in dict.fromkeys([*unruled, *unanswered])))
 
@@ -164,25 +164,30 @@ class Graph:
 
     def reaches(self, source: str | None = None) -> dict[str, Reach]:
         """The reach of every tensor behind `source` (default: the model's first input), as far as it is known."""
-        answers = self._answers(source or self.inputs[0].name)
+        answers, _ = self._answers(source or self.inputs[0].name)
         return {name: reach for name, reach in answers.items() if isinstance(reach, Reach)}
 
-    def _answers(self, start: str) -> dict[str, Any]:
-        """What the rules answer behind `start`: a reach, or several for a call with several outputs."""
+    def _answers(self, start: str) -> tuple[dict[str, Any], set[str]]:
+        """What the rules answer behind `start` (several reaches for several outputs), and what they cannot answer."""
         known: dict[str, Any] = {start: Reach.source(self.shapes[start][1:])}
+        lost: set[str] = set()  # also what joins it with something known: half an answer would be a guess
         for node in self.nodes:
-            answer = _answer(node, known)
-            if answer is not None:
-                known.setdefault(node.name, answer)
-        return known
+            sources = self.sources(node)
+            if not node.known or lost.intersection(sources):
+                lost.add(node.name)
+            elif any(name in known for name in sources):
+                answer = _answer(node, known)
+                if answer is None:
+                    lost.add(node.name)
+                else:
+                    known.setdefault(node.name, answer)
+        return known, lost
 
 
 def _answer(node: Node, known: Mapping[str, Any]) -> Any:
     seen = [known.get(operand.name) for operand in node.call.operands]
-    if not node.known or all(x is None for x in seen):
-        return None
     if node.call.op == GETITEM:
-        return seen[0][node.call["index"]] if seen[0] else None
+        return known[node.call.input.name][node.call["index"]]
     return RULES[node.call.op].reach(node.call, seen)
 
 

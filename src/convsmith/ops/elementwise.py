@@ -69,9 +69,10 @@ def layer_norm(call: Call, x: Reach) -> Reach:
 
 
 @unary("aten.softmax.int")
-def softmax(call: Call, x: Reach) -> Reach:
+def softmax(call: Call, x: Reach) -> Answer:
     """The sum mixes one dimension."""
-    return _everywhere(x, dim_of(call, call["dim"]))
+    dim = dim_of(call, call["dim"])
+    return _everywhere(x, dim) if dim >= 0 else None
 
 
 def _everywhere(x: Reach, dim: int) -> Reach:

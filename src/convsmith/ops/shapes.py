@@ -63,19 +63,24 @@ def concatenate(call: Call, seen: Seen) -> Answer:
     """Operands one behind the other; one that sees nothing keeps its place."""
     like = next(x for x in seen if x is not None)
     dim = dim_of(call, call["dim"])
-    parts = [x if x is not None else _blank(like, operand) for operand, x in zip(call.operands, seen, strict=True)]
+    if dim < 0:
+        return None
+    parts = [x if x is not None else _blank(like, operand, dim) for operand, x in zip(call.operands, seen, strict=True)]
     return reduce(lambda a, b: a.concatenate(b, dim), parts)
 
 
-def _blank(like: Reach, operand: Operand) -> Reach:
+def _blank(like: Reach, operand: Operand, dim: int) -> Reach:
     units = [size for size, axis in zip(operand.shape[1:], like.axes, strict=True) if axis is None]
-    return like.nothing(units)
+    blank, size = like.nothing(units), like.shape[dim]
+    return blank if like.axes[dim] is None else blank.select(dim, Taps.window(size, size, operand.shape[dim + 1]))
 
 
 @unary("aten.split.Tensor", "aten.split_with_sizes.default", "aten.chunk.default")
 def split(call: Call, x: Reach) -> Answer:
     """Runs of one dimension."""
     dim = dim_of(call, call["dim"])
+    if dim < 0:
+        return None
     starts = np.cumsum([0, *(shape[dim + 1] for shape in call.outs)])
     return tuple(
         x.select(dim, Taps.window(x.shape[dim], int(start), shape[dim + 1]))
@@ -84,9 +89,11 @@ def split(call: Call, x: Reach) -> Answer:
 
 
 @unary("aten.mean.dim", "aten.sum.dim_IntList", "aten.amax.default")
-def reduction(call: Call, x: Reach) -> Reach:
-    """One element that sees the whole of each reduced dimension."""
-    dims = sorted((dim_of(call, d) for d in numbers(call["dim"], 1)), reverse=True)
+def reduction(call: Call, x: Reach) -> Answer:
+    """One element that sees the whole of each reduced dimension; no dimensions mean all, the batch among them."""
+    dims = sorted((dim_of(call, d) for d in numbers(call["dim"] or (), 1)), reverse=True)
+    if not dims or dims[-1] < 0:
+        return None
     for dim in dims:
         x = x.select(dim, Taps.everything(x.shape[dim]))
         x = x if call["keepdim"] else x.drop(dim)
@@ -94,9 +101,12 @@ def reduction(call: Call, x: Reach) -> Reach:
 
 
 @unary("aten.roll.default")
-def roll(call: Call, x: Reach) -> Reach:
-    """Indices move round."""
-    for shift, dim in zip(numbers(call["shifts"], 1), (dim_of(call, d) for d in call["dims"]), strict=True):
+def roll(call: Call, x: Reach) -> Answer:
+    """Indices move round; without dimensions they run through all, the batch among them."""
+    dims = [dim_of(call, d) for d in call["dims"]]
+    if not dims or min(dims) < 0:
+        return None
+    for shift, dim in zip(numbers(call["shifts"], 1), dims, strict=True):
         size = x.shape[dim]
         x = x.select(dim, Taps.pick((np.arange(size)[:, None] - shift) % size))
     return x
