@@ -346,3 +346,10 @@ def test_an_op_without_an_answer_is_named_and_nothing_behind_it_is_guessed(op: s
     assert graph.macs == sum(layer.macs for layer in scores.layers) > 0, "costs are still counted"
     plan = cs.decompose(graph, block="dw-pw")
     assert [edit.layer for edit in plan.edits] == ["0"]  # type: ignore[union-attr]
+
+
+def test_a_weight_that_sees_the_input_is_not_guessed() -> None:
+    dynamic = Call(lambda x: F.conv2d(x, x.mean((2, 3), keepdim=True)))
+    graph = cs.capture(dynamic, torch.zeros(1, *MAP))
+    assert graph.unknown_ops == {"aten.conv2d.default": 1}
+    assert graph.outputs[0] not in graph.reaches()

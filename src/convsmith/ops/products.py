@@ -29,8 +29,10 @@ def conv_padding(call: Call) -> tuple[int, ...]:
     *(f"aten.conv{n}d.{form}" for n in (1, 2, 3) for form in ("default", "padding")),
     macs=_conv_macs, ptflops=_conv_ptflops, kind="conv",
 )  # fmt: skip
-def convolution(call: Call, x: Reach) -> Reach:
-    """Every output channel sees its group; every position what the kernel covers."""
+def convolution(call: Call, x: Reach) -> Answer:
+    """Every output channel sees its group; every position what the kernel covers. Weights must not see the input."""
+    if not call["weight"].own:
+        return None
     kernel, groups = call["weight"].shape[2:], call["groups"]
     n = len(kernel)
     steps = zip(
