@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from convsmith.blocks import parse_block
+from convsmith.capture import capture
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
-from convsmith.graph import Graph, capture
+from convsmith.graph import Graph
 from convsmith.plan import Plan, Remove, Repeat, Replace
 
 
