@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "errors registry files environment aliases conv windows reach algebra plan",
+    "errors registry files environment aliases conv windows reach statistics algebra plan",
     "call blocks ops",
     "graph tape capture zoo",
     "stages metric units",

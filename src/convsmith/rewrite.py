@@ -70,7 +70,7 @@ def _put_block(model: nn.Module, edit: Replace, method: str | None) -> Replace:
     block = parse_block(edit.block)
     with torch.device(conv.weight.device):
         new = block.build(ConvSpec.of(conv)).to(dtype=conv.weight.dtype)
-    error = None if method is None else block.carry(conv, new, method)
+    error = None if method is None else block.carry(conv, new, method).error
     new.train(conv.training)
     model.set_submodule(edit.layer, new)
     return replace(edit, error=error)
