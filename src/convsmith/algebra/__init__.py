@@ -2,6 +2,7 @@
 
 from convsmith.algebra.als import als_depthwise_first
 from convsmith.algebra.compensated import compensated_depthwise_first
+from convsmith.algebra.cp import als_three_way
 from convsmith.algebra.fit import METHODS, Fit, Target, fit, fits, relative_error
 from convsmith.algebra.forms import Channel, DepthwiseFirst, Factors, Form, PointwiseFirst, Spatial, ThreeWay, Tucker
 from convsmith.algebra.gsvd import gsvd_depthwise_first
@@ -20,6 +21,7 @@ __all__ = [
     "ThreeWay",
     "Tucker",
     "als_depthwise_first",
+    "als_three_way",
     "compensated_depthwise_first",
     "fit",
     "fits",

@@ -1,6 +1,7 @@
 """Replacement blocks for standard convolutions, one a file."""
 
 from convsmith.blocks.base import BLOCKS, Block, Carried, parse_block
+from convsmith.blocks.cp import Cp
 from convsmith.blocks.dw_gpw import DwGpw
 from convsmith.blocks.dw_pw import DwPw
 from convsmith.blocks.dw_rpw import DwRpw
@@ -11,6 +12,7 @@ __all__ = [
     "BLOCKS",
     "Block",
     "Carried",
+    "Cp",
     "DwGpw",
     "DwPw",
     "DwRpw",

@@ -228,6 +228,12 @@ def ranks_above(rank: int, conv: ConvSpec, channels: int) -> range:
     return range(rank + 1, min(prod(conv.kernel), channels) + 1)
 
 
+def steps_above(rank: int, conv: ConvSpec, most: int) -> range:
+    """The next ranks up to `most`, an eighth of the smaller channel count apart: enough to choose from."""
+    step = max(1, min(conv.in_channels, conv.out_channels) // 8)
+    return range(rank + step, most + 1, step)
+
+
 def depthwise(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
     """A depthwise kernel with the convolution's geometry: C -> r C filters each channel r times, r N -> N sums r."""
     return nn.Conv2d(
