@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar, final
 
-from torch import Tensor, nn
+from torch import nn
 
-from convsmith.algebra import Factors, Form, ThreeWay
+from convsmith.algebra import Form, ThreeWay
 from convsmith.blocks.base import Block, Factored, count, depthwise, keep_variance, registered, steps_above
 from convsmith.conv import ConvSpec
 
@@ -46,12 +46,8 @@ class Cp(Factored):
         }
 
     def form(self, conv: ConvSpec) -> Form:
-        """r terms."""
+        """As many terms as maps."""
         return ThreeWay(self.r)
-
-    def weights(self, conv: ConvSpec, factors: Factors) -> tuple[Tensor, ...]:
-        """As they are."""
-        return factors
 
 
 def _full(conv: ConvSpec) -> int:
