@@ -2,7 +2,7 @@
 
 import torch
 
-from convsmith.algebra.fit import Target, fits
+from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import DepthwiseFirst, Factors
 from convsmith.algebra.gsvd import gsvd_depthwise_first
 from convsmith.algebra.linear import factorize, low_rank

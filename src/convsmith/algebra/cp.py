@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convsmith.algebra.descent import Point, descend
-from convsmith.algebra.fit import Target, fits
+from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import Factors, ThreeWay
 from convsmith.algebra.linear import improve, low_rank
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from convsmith.algebra.fit import Target, fits
+from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import DepthwiseFirst, Factors, Form, PointwiseFirst
 from convsmith.algebra.linear import factorize, low_rank
 from convsmith.algebra.svd import masked, svd_pointwise_first
@@ -35,14 +35,14 @@ def gsvd_pointwise_first(form: PointwiseFirst, target: Target) -> Factors:
     """
     over_channels, over_taps = (factorize(each) for each in _kronecker(target.gram))
     left, right = low_rank(over_channels.T @ target.weight @ over_taps, form.rank)  # (n, c, r) and (n, r, k)
-    right = torch.linalg.solve_triangular(over_taps, right, upper=False, left=False)
-    fitted = right, torch.linalg.solve_triangular(over_channels.T, left, upper=True)
+    maps = torch.linalg.solve_triangular(over_channels.T, left, upper=True).transpose(1, 2)
+    fitted = maps, torch.linalg.solve_triangular(over_taps, right, upper=False, left=False)
     plain = svd_pointwise_first(form, target)
     better = _missed(form, fitted, target) < _missed(form, plain, target)
-    depthwise, pointwise = (
+    pointwise, depthwise = (
         torch.where(better[:, None, None], ours, theirs) for ours, theirs in zip(fitted, plain, strict=True)
     )
-    return depthwise, pointwise
+    return pointwise, depthwise
 
 
 def _kronecker(gram: Tensor) -> tuple[Tensor, Tensor]:
