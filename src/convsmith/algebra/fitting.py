@@ -35,6 +35,7 @@ class Target:
 
     weight: Tensor
     statistics: Statistics | None
+    given: Statistics | None = None  # as they came
 
     @classmethod
     def of(cls, weight: Tensor, statistics: Statistics | None) -> Self:
@@ -51,14 +52,17 @@ class Target:
             )
         if not all(part.isfinite().all() for part in (statistics.gram, statistics.cross, statistics.energy)):
             raise ConvsmithError("The statistics hold NaN or infinity; check the calibration data and the model on it.")
-        return cls(rows.reshape(weight.shape), _conditioned(statistics, rows, weight.shape[1]))
+        return cls(rows.reshape(weight.shape), _conditioned(statistics, rows, weight.shape[1]), statistics)
 
     @property
     def moments(self) -> Statistics:
         """The moments; raises ConvsmithError where there are none."""
-        if self.statistics is None:
-            raise ConvsmithError("This method fits responses and needs data; give calibration data, or use svd.")
-        return self.statistics
+        return _needed(self.statistics)
+
+    @property
+    def measured(self) -> Statistics:
+        """The moments as they came; raises ConvsmithError where there are none."""
+        return _needed(self.given)
 
     @property
     def gram(self) -> Tensor:
@@ -75,6 +79,25 @@ class Target:
     def cross(self) -> Tensor:
         """Patches against responses, (C, K, N)."""
         return self.moments.cross.view(*self.weight.shape[1:], -1)
+
+    @property
+    def deviations(self) -> Tensor:
+        """Of each channel's input, (C,): units in which channels of any scale count the same; 1 without data."""
+        if self.statistics is None:
+            return torch.ones_like(self.weight[0, :, 0])
+        variance = self.statistics.gram.diagonal().view(self.weight.shape[1], -1).mean(1)
+        # a dead channel has none of its own
+        return torch.where(variance > 1e-9 * variance.mean(), variance, variance.mean()).sqrt()
+
+    def best(self, form: Form, *found: Factors) -> Factors:
+        """Those that lose least on the moments as they came, the first of equals."""
+        return min(found, key=lambda factors: self.measured.error(form.compose(factors)))
+
+    @property
+    def energy(self) -> Tensor:
+        """The responses' mean square, or the weight's sum of squares; safe to divide by."""
+        energy = self.weight.square() if self.statistics is None else self.statistics.energy
+        return energy.sum().clamp(min=1e-300)
 
 
 Solver = Callable[[Any, Target], Factors]
@@ -140,11 +163,17 @@ def relative_error(weight: Tensor, fitted: Tensor) -> float:
     return missed / weight.double().norm().item() if missed else 0.0
 
 
+def _needed(statistics: Statistics | None) -> Statistics:
+    if statistics is None:
+        raise ConvsmithError("This method fits responses and needs data; give calibration data, or use svd.")
+    return statistics
+
+
 def _conditioned(statistics: Statistics, rows: Tensor, channels: int) -> Statistics:
     """The moments with what few samples make up taken out, and a little white noise on every channel.
 
-    Between channels a Gram matrix of S samples has spurious entries of about tr(G)^2 / S in all; that share of what
-    stands between channels is taken off, down to the metric of each channel alone (as Ledoit and Wolf, "A
+    With channels of unit variance, entries between channels that S samples make up have squares of (C K)^2 / S in all;
+    that share of what stands there is taken off, down to the metric of each channel alone (as Ledoit and Wolf, "A
     well-conditioned estimator for large-dimensional covariance matrices", 2004). It vanishes with many samples.
     Responses follow as if the weight had made them from such inputs: what is missing of the data is filled in by it.
     A dead channel gets a little of the others' noise and is so fitted to its weight.
@@ -153,8 +182,11 @@ def _conditioned(statistics: Statistics, rows: Tensor, channels: int) -> Statist
     taps = len(gram) // channels
     own = gram.view(channels, taps, channels, taps).diagonal(dim1=0, dim2=2)  # (k, k, c), a view
     blocks, variance = own.clone(), gram.diagonal().view(channels, taps).mean(1)
-    between = (gram.square().sum() - blocks.square().sum()).clamp(min=1e-300)
-    kept = 1 - (gram.trace().square() / statistics.samples / between).clamp(max=1)
+    alive = variance > 0
+    unit = torch.where(alive, 1 / variance, 0.0)
+    between = (gram.square() @ unit.repeat_interleave(taps)) @ unit.repeat_interleave(taps)
+    between = (between - (blocks.square().sum((0, 1)) * unit.square()).sum()).clamp(min=1e-300)
+    kept = 1 - ((alive.sum() * taps).square() / statistics.samples / between).clamp(max=1)
     gram *= kept
     own.copy_(blocks)
     mean = variance.mean()

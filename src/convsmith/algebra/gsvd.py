@@ -48,11 +48,11 @@ def gsvd_pointwise_first(form: PointwiseFirst, target: Target) -> Factors:
 def _kronecker(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Metrics of channels (C, C) and of taps (K, K) whose Kronecker product is near a Gram matrix (C, K, C, K)."""
     over_channels = torch.einsum("ckdk->cd", gram) / gram.shape[1]
-    # the nearest for these channels in the Frobenius norm
-    return over_channels, torch.einsum("ckdl,cd->kl", gram, over_channels) / over_channels.square().sum()
+    # every channel counts the same whatever its scale
+    return over_channels, torch.einsum("ckcl,c->kl", gram, 1 / over_channels.diagonal()) / len(gram)
 
 
 def _missed(form: Form, factors: Factors, target: Target) -> Tensor:
     """Per output the mean square of what is missed, up to a constant, (n,)."""
     made = form.compose(factors).flatten(1)
-    return (made @ target.moments.gram * made - 2 * made * target.moments.cross.T).sum(1)
+    return (made @ target.measured.gram * made - 2 * made * target.measured.cross.T).sum(1)

@@ -14,11 +14,14 @@ def low_rank(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     The eigenvectors of the smaller Gram matrix are ten times faster than a singular value decomposition of many flat
     matrices, and M is projected on them, so that at full rank the product is M whatever their rounding.
+    Raises ValueError on a rank outside 1 to min(m, n).
 
     >>> left, right = low_rank(torch.ones(1, 2, 3, dtype=torch.float64), 1)
     >>> (left @ right).round(decimals=9).tolist()
     [[[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]]
     """
+    if not 1 <= rank <= min(matrices.shape[1:]):
+        raise ValueError(f"rank {rank} is outside 1 to {min(matrices.shape[1:])}")
     if matrices.shape[1] < matrices.shape[2]:
         right, left = low_rank(matrices.transpose(1, 2), rank)
         return left.transpose(1, 2), right.transpose(1, 2)
