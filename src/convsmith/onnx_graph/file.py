@@ -1,0 +1,77 @@
+"""An ONNX file: read, with its inputs' shapes settled."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TypeProto, ValueInfoProto, helper, inliner
+
+from convsmith.errors import ConvsmithError
+from convsmith.onnx_graph.op import Shape
+
+
+def read(path: Path) -> ModelProto:
+    """A file's model, its functions inlined, weights beside the file left where they are."""
+    if not path.is_file():
+        raise ConvsmithError(f"{path}: no such file; check the path.")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise ConvsmithError(f"{path}: is not an ONNX file; write one with torch.onnx.export.") from error
+    if not model.graph.node or not model.opset_import:
+        raise ConvsmithError(f"{path}: holds no ONNX graph; write one with torch.onnx.export.")
+    return inliner.inline_local_functions(model) if model.functions else model
+
+
+def inputs_of(model: ModelProto, given: Shape | None, path: Path) -> dict[str, TypeProto]:
+    """The types of the net's inputs at batch 1; `given` (channels, *map) fills the open sizes of a single one."""
+    stored = {tensor.name for tensor in model.graph.initializer}  # old files list these as inputs too
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    if given is not None and len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs)
+        raise ConvsmithError(
+            f"{path}: has {len(inputs)} inputs ({names}), but --input is the shape of one; export it with fixed sizes."
+        )
+    return {value.name: _settled(value, given, path) for value in inputs}
+
+
+def bindings(model: ModelProto, inputs: Mapping[str, TypeProto]) -> dict[str, int]:
+    """What the symbols in the inputs' shapes stand for."""
+    bound = {}
+    for value in model.graph.input:
+        if value.name in inputs:
+            dims = zip(value.type.tensor_type.shape.dim, inputs[value.name].tensor_type.shape.dim, strict=False)
+            bound |= {old.dim_param: new.dim_value for old, new in dims if old.dim_param}
+    return bound
+
+
+def declared(model: ModelProto, bound: Mapping[str, int]) -> dict[str, TypeProto]:
+    """The types that the file itself gives for what its nodes make, for ops that ONNX cannot infer."""
+    types = {}
+    for value in [*model.graph.value_info, *model.graph.output]:
+        kind = TypeProto()
+        kind.CopyFrom(value.type)
+        for dim in kind.tensor_type.shape.dim if kind.HasField("tensor_type") else ():
+            if dim.dim_param in bound:
+                dim.dim_value = bound[dim.dim_param]
+        types[value.name] = kind
+    return types
+
+
+def _settled(value: ValueInfoProto, given: Shape | None, path: Path) -> TypeProto:
+    """Batch 1, the file's sizes, and the given ones where it leaves them open."""
+    kind = value.type.tensor_type
+    own = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
+    if not kind.HasField("shape"):
+        own = [None] * (len(given or ()) + 1)
+    told = "x".join("?" if size is None else str(size) for size in own[1:])
+    if own and own[0] not in (None, 1):
+        raise ConvsmithError(f"{path}: its batch is fixed at {own[0]}; export it with batch 1, or an open one.")
+    wanted = own[1:] if given is None else list(given)
+    if None in wanted:
+        raise ConvsmithError(f"{path}: the size {told} of its input {value.name!r} is open; give --input C,H,W.")
+    if len(wanted) != len(own) - 1 or any(a is not None and a != b for a, b in zip(own[1:], wanted, strict=True)):
+        got = "x".join(map(str, wanted))
+        raise ConvsmithError(f"{path}: its input {value.name!r} is {told}, but --input is {got}; leave it out.")
+    return helper.make_tensor_type_proto(kind.elem_type, [1, *wanted][: len(own)])
