@@ -198,7 +198,7 @@ MISTAKES = {
     "unknown runtime": (lambda t: ("bench", "resnet20", "--runtimes", "eagre"), "did you mean eager"),
     "no run": (lambda t: ("report", empty(t / "r")), "holds no run"),
     "unknown device": (lambda t: (*EVALUATE, "digits", "--device", "tpu"), "use cpu or cuda"),
-    "onnx to edit": (lambda t: ("organize", file(t / "m.onnx")), "can only be measured"),
+    "onnx to edit": (lambda t: ("organize", file(t / "m.onnx")), "can only be analyzed and measured"),
     "page in no folder": (lambda t: ("analyze", "resnet20", "--html", file(t / "f") / "a.html"), "cannot be written"),
     "plan in no folder": (lambda t: ("organize", "resnet20", "-o", file(t / "f") / "a.json"), "cannot be written"),
 }

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
     "errors registry files environment conv windows reach algebra plan",
     "call blocks ops",
-    "graph zoo",
+    "graph onnx_graph zoo",
     "stages metric units",
     "organize decompose",
     "rewrite",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import onnx
 import onnxruntime
@@ -169,9 +170,17 @@ def _write_pt2(program: ExportedProgram, path: Path) -> None:
 
 
 def _load_pt2(path: Path) -> Run:
-    with path.open("rb") as file:
-        model = torch.export.load(file).module()
+    model = read_pt2(path).module()
     return lambda x: tree_leaves(model(x))
+
+
+def read_pt2(path: Path) -> ExportedProgram:
+    """The program in a .pt2 file; raises ConvsmithError where there is none."""
+    try:
+        with path.open("rb") as file, quiet():
+            return torch.export.load(file)
+    except (*FORWARD_ERRORS, OSError, BadZipFile) as error:
+        raise ConvsmithError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
 
 
 FORMATS.add(".onnx", Format(_write_onnx, _load_onnx))

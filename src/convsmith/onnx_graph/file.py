@@ -1,6 +1,6 @@
 """An ONNX file: read, with its inputs' shapes settled."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -33,7 +33,7 @@ def inputs_of(model: ModelProto, given: Shape | None, path: Path) -> dict[str, T
         raise ConvsmithError(
             f"{path}: has {len(inputs)} inputs ({names}), but --input is the shape of one; export it with fixed sizes."
         )
-    return {value.name: _settled(value, given, path) for value in inputs}
+    return {value.name: _typed(value, given, path) for value in inputs}
 
 
 def bindings(model: ModelProto, inputs: Mapping[str, TypeProto]) -> dict[str, int]:
@@ -59,19 +59,30 @@ def declared(model: ModelProto, bound: Mapping[str, int]) -> dict[str, TypeProto
     return types
 
 
-def _settled(value: ValueInfoProto, given: Shape | None, path: Path) -> TypeProto:
-    """Batch 1, the file's sizes, and the given ones where it leaves them open."""
+def _typed(value: ValueInfoProto, given: Shape | None, path: Path) -> TypeProto:
     kind = value.type.tensor_type
     own = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
     if not kind.HasField("shape"):
         own = [None] * (len(given or ()) + 1)
-    told = "x".join("?" if size is None else str(size) for size in own[1:])
-    if own and own[0] not in (None, 1):
-        raise ConvsmithError(f"{path}: its batch is fixed at {own[0]}; export it with batch 1, or an open one.")
-    wanted = own[1:] if given is None else list(given)
+    return helper.make_tensor_type_proto(kind.elem_type, settled(value.name, own, given, path))
+
+
+def settled(name: str, own: Sequence[int | None], given: Shape | None, path: Path) -> Shape:
+    """An input's shape at batch 1: the file's own sizes, and the given ones where it leaves them open (None).
+
+    Raises ConvsmithError where a size stays open or is another, and where the batch is fixed at another number.
+
+    >>> settled("x", (None, 3, None, None), (3, 32, 32), Path("net.onnx"))
+    (1, 3, 32, 32)
+    """
+    batch, *sizes = own or (None,)
+    told = "x".join("?" if size is None else str(size) for size in sizes)
+    wanted = sizes if given is None else given
+    if batch not in (None, 1):
+        raise ConvsmithError(f"{path}: its batch is fixed at {batch}; export it with batch 1, or an open one.")
     if None in wanted:
-        raise ConvsmithError(f"{path}: the size {told} of its input {value.name!r} is open; give --input C,H,W.")
-    if len(wanted) != len(own) - 1 or any(a is not None and a != b for a, b in zip(own[1:], wanted, strict=True)):
+        raise ConvsmithError(f"{path}: the size {told} of its input {name!r} is open; give --input C,H,W.")
+    if len(wanted) != len(sizes) or any(a is not None and a != b for a, b in zip(sizes, wanted, strict=True)):
         got = "x".join(map(str, wanted))
-        raise ConvsmithError(f"{path}: its input {value.name!r} is {told}, but --input is {got}; leave it out.")
-    return helper.make_tensor_type_proto(kind.elem_type, [1, *wanted][: len(own)])
+        raise ConvsmithError(f"{path}: its input {name!r} is {told}, but --input is {got}; leave it out.")
+    return (1, *(size for size in wanted if size is not None)) if own else ()
