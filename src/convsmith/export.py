@@ -35,6 +35,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf,
     ort_errors.NoSuchFile, ort_errors.NotImplemented, ort_errors.RuntimeException,
 )  # fmt: skip
+PT2_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, OSError, BadZipFile)
 EXPORT_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, onnx.checker.ValidationError)
 
 
@@ -179,7 +180,7 @@ def read_pt2(path: Path) -> ExportedProgram:
     try:
         with path.open("rb") as file, quiet():
             return torch.export.load(file)
-    except (*FORWARD_ERRORS, OSError, BadZipFile) as error:
+    except PT2_ERRORS as error:
         raise ConvsmithError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
 
 

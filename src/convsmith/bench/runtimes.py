@@ -87,6 +87,5 @@ def _file(name: str, path: Path) -> Subject:
         raise ConvsmithError(f"{path}: cannot be measured; give a .onnx or .pt2 file that is there.")
     if path.suffix == ".onnx":
         return Subject(name, None, path, dict.fromkeys(("eager", "compile"), "a .onnx file runs in onnxruntime only"))
-    return Subject(
-        name, read_pt2(path).module(), None, dict.fromkeys(("compile", "onnxruntime"), "a .pt2 file runs in eager only")
-    )
+    module = read_pt2(path).module()
+    return Subject(name, module, None, dict.fromkeys(("compile", "onnxruntime"), "a .pt2 file runs in eager only"))

@@ -1,4 +1,4 @@
-"""A second way in: the graph of an ONNX file, its ops translated to the ATen calls that the one table of rules answers."""
+"""A second way in: the graph of an ONNX file, in the ATen calls that the one table of rules answers."""
 
 from convsmith.onnx_graph import elementwise, pools, products, resampling, shapes  # these fill TRANSLATIONS
 from convsmith.onnx_graph.capture import capture_onnx

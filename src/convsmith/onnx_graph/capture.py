@@ -146,11 +146,11 @@ class _Reader:
 
     def _translate(self, node: NodeProto, types: dict[str, TypeProto]) -> None:
         last = max((place for place, name in enumerate(node.output) if name in self._used), default=0)
-        outputs = [name for name in node.output[: last + 1]]
+        outputs = list(node.output[: last + 1])
         outs = tuple(self._shape(node, types.get(name)) if name else () for name in outputs)
         inputs = [self._facts[name] if name else None for name in node.input]
         op = Op(
-            node.op_type, self._opsets.get("", 1), tuple(fact and fact.operand for fact in inputs), outs,
+            node.op_type, self._opsets.get("", 1), tuple(None if fact is None else fact.operand for fact in inputs), outs,
             {entry.name: _plain(helper.get_attribute_value(entry)) for entry in node.attribute},
             {fact.operand.name: fact.value for fact in inputs if fact is not None and fact.value is not None},
         )  # fmt: skip

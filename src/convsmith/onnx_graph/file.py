@@ -38,7 +38,7 @@ def inputs_of(model: ModelProto, given: Shape | None, path: Path) -> dict[str, T
 
 def bindings(model: ModelProto, inputs: Mapping[str, TypeProto]) -> dict[str, int]:
     """What the symbols in the inputs' shapes stand for."""
-    bound = {}
+    bound: dict[str, int] = {}
     for value in model.graph.input:
         if value.name in inputs:
             dims = zip(value.type.tensor_type.shape.dim, inputs[value.name].tensor_type.shape.dim, strict=False)

@@ -90,5 +90,5 @@ TRANSLATIONS: Registry[Translation] = Registry("ONNX op")
 
 
 def translates(*types: str) -> Callable[[Translation], Translation]:
-    """Register a translation for ONNX ops: `def translation(op, emit)` answers the tensor, or tensors, that it makes."""
+    """Register a translation of ONNX ops: `def translation(op, emit)` answers the tensor, or tensors, it makes."""
     return TRANSLATIONS.register(*types)
