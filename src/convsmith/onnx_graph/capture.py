@@ -148,12 +148,15 @@ class _Reader:
         last = max((place for place, name in enumerate(node.output) if name in self._used), default=0)
         outputs = list(node.output[: last + 1])
         outs = tuple(self._shape(node, types.get(name)) if name else () for name in outputs)
-        inputs = [self._facts[name] if name else None for name in node.input]
+        facts = [self._facts[name] for name in node.input if name]
         op = Op(
-            node.op_type, self._opsets.get("", 1), tuple(None if fact is None else fact.operand for fact in inputs), outs,
+            node.op_type,
+            self._opsets.get("", 1),
+            tuple(self._facts[name].operand if name else None for name in node.input),
+            outs,
             {entry.name: _plain(helper.get_attribute_value(entry)) for entry in node.attribute},
-            {fact.operand.name: fact.value for fact in inputs if fact is not None and fact.value is not None},
-        )  # fmt: skip
+            {fact.operand.name: fact.value for fact in facts if fact.value is not None},
+        )
         calls, answers = _calls(op, node)
         self._write(node, calls)
         for name, answer in zip(outputs, answers, strict=False):

@@ -10,9 +10,13 @@ _UNARY = {
     "Swish": "silu", "Mish": "mish", "Sigmoid": "sigmoid", "Tanh": "tanh", "HardSwish": "hardswish",
     "HardSigmoid": "hardsigmoid", "Softplus": "softplus", "Clip": "clamp", "Abs": "abs", "Neg": "neg", "Exp": "exp",
     "Log": "log", "Sqrt": "sqrt", "Reciprocal": "reciprocal", "Erf": "erf", "Sign": "sign", "Floor": "floor",
-    "Ceil": "ceil", "Round": "round", "Sin": "sin", "Cos": "cos",
+    "Ceil": "ceil", "Round": "round", "Sin": "sin", "Cos": "cos", "ThresholdedRelu": "threshold", "Not": "logical_not",
 }  # fmt: skip
-_BINARY = {"Add": "add.Tensor", "Sub": "sub.Tensor", "Mul": "mul.Tensor", "Div": "div.Tensor"}
+_BINARY = {
+    "Add": "add.Tensor", "Sub": "sub.Tensor", "Mul": "mul.Tensor", "Div": "div.Tensor", "Mod": "remainder.Tensor",
+    "Greater": "gt.Tensor", "GreaterOrEqual": "ge.Tensor", "Less": "lt.Tensor", "LessOrEqual": "le.Tensor",
+    "Equal": "eq.Tensor", "And": "logical_and.default", "Or": "logical_or.default", "Xor": "logical_xor.default",
+}  # fmt: skip
 
 
 def _unary(aten: str, op: Op, emit: Emit) -> Operand:
@@ -37,11 +41,17 @@ def same(op: Op, emit: Emit) -> Operand:
 
 @translates("Pow")
 def power(op: Op, emit: Emit) -> Operand:
-    """A power with a constant exponent."""
-    exponent = op.value(1)
+    """An exponent is a tensor in ONNX, mostly of one constant number."""
+    exponent = op.values.get(op[1].name)
     if exponent is None or exponent.size != 1:
-        raise Declined
+        return emit("aten.pow.Tensor_Tensor", op.out, self=op[0], exponent=op[1])
     return emit("aten.pow.Tensor_Scalar", op.out, self=op[0], exponent=exponent.item())
+
+
+@translates("Where")
+def where(op: Op, emit: Emit) -> Operand:
+    """Either of two tensors."""
+    return emit("aten.where.self", op.out, condition=op[0], self=op[1], other=op[2])
 
 
 @translates("PRelu")

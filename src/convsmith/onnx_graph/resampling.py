@@ -15,18 +15,21 @@ def resize(op: Op, emit: Emit) -> Operand:
         raise Declined
     if op.out == x.shape:
         return x
-    size = list(op.out[2:])
+    size = {"output_size": list(op.out[2:]), "scale_factors": _factors(op)}
     if op.attributes.get("mode", "nearest") == "nearest":
         _require_nearest(op)
-        return emit(f"aten.upsample_nearest{n}d.vec", op.out, input=x, output_size=size, scale_factors=None)
+        return emit(f"aten.upsample_nearest{n}d.vec", op.out, input=x, **size)
     name = {"linear": _LINEAR[n], "cubic": "bicubic2d"}.get(op.attributes["mode"])
     where = "asymmetric" if op.type == "Upsample" else op.attributes.get("coordinate_transformation_mode", "half_pixel")
     if name is None or (name == "bicubic2d" and n != 2) or where not in (*_CENTERED, "align_corners"):
         raise Declined
-    aligned = where == "align_corners"
-    return emit(
-        f"aten.upsample_{name}.vec", op.out, input=x, output_size=size, align_corners=aligned, scale_factors=None
-    )
+    return emit(f"aten.upsample_{name}.vec", op.out, input=x, align_corners=where == "align_corners", **size)
+
+
+def _factors(op: Op) -> list[float] | None:
+    """What the map's axes are scaled by, where that is given and not the size."""
+    scales = op.value(1 if op.type == "Upsample" else 2)
+    return None if scales is None or not scales.size else [float(scale) for scale in scales[2:]]
 
 
 def _require_nearest(op: Op) -> None:

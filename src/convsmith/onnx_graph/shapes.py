@@ -10,7 +10,8 @@ from convsmith.onnx_graph.op import Declined, Emit, Op, Shape, translates
 
 _MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 _REDUCTIONS = {"ReduceMean": "mean.dim", "ReduceSum": "sum.dim_IntList", "ReduceMax": "amax.default",
-               "ReduceMin": "amin.default"}  # fmt: skip
+               "ReduceMin": "amin.default", "ReduceL2": "linalg_vector_norm.default",
+               "ReduceL1": "linalg_vector_norm.default", "ReduceLogSumExp": "logsumexp.default"}  # fmt: skip
 
 
 @translates("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -30,6 +31,12 @@ def transpose(op: Op, emit: Emit) -> Operand:
 def expand(op: Op, emit: Emit) -> Operand:
     """Broadcast to a shape; often the tensor's own."""
     return op[0] if op.out == op[0].shape else emit("aten.expand.default", op.out, self=op[0], size=list(op.out))
+
+
+@translates("Tile")
+def repeat(op: Op, emit: Emit) -> Operand:
+    """The whole tensor, so often along each dimension."""
+    return emit("aten.repeat.default", op.out, self=op[0], repeats=op.setting("repeats", 1))
 
 
 @translates("Concat")
@@ -78,17 +85,21 @@ def slice_(op: Op, emit: Emit) -> Operand:
     starts, ends = op.setting("starts", 1) or [], op.setting("ends", 2) or []
     dims = op.dims(op.setting("axes", 3) or range(len(starts)))
     steps = op.setting("steps", 4) or [1] * len(starts)
-    if min(steps, default=1) < 1:
-        raise Declined
     for dim, start, end, step in zip(dims, starts, ends, steps, strict=True):
-        first, last, _ = slice(start, end).indices(x.shape[dim])
-        x = _cut(x, dim, first, max(last, first), step, emit)
+        places = range(x.shape[dim])[start:end:step]
+        if step < 0:
+            x = emit("aten.flip.default", x.shape, self=x, dims=[dim])
+            places = range(x.shape[dim])[~places.start : ~places.stop : -step]
+        x = _cut(x, dim, places, emit)
     return x
 
 
-def _cut(x: Operand, dim: int, start: int, end: int, step: int, emit: Emit) -> Operand:
-    out = (*x.shape[:dim], -(-(end - start) // step), *x.shape[dim + 1 :])
-    return x if out == x.shape else emit("aten.slice.Tensor", out, self=x, dim=dim, start=start, end=end, step=step)
+def _cut(x: Operand, dim: int, places: range, emit: Emit) -> Operand:
+    out = (*x.shape[:dim], len(places), *x.shape[dim + 1 :])
+    if out == x.shape:
+        return x
+    start, end, step = places.start, places.stop, places.step
+    return emit("aten.slice.Tensor", out, self=x, dim=dim, start=start, end=end, step=step)
 
 
 @translates("Gather")
@@ -100,9 +111,9 @@ def gather(op: Op, emit: Emit) -> Operand:
     (dim,) = op.dims([op.attributes.get("axis", 0)])
     if index.ndim == 0:
         return emit("aten.select.int", op.out, self=x, dim=dim, index=int(index) % x.shape[dim])
-    places = index % x.shape[dim]
+    places = [int(place) for place in index % x.shape[dim]]
     cuts = [0, *(np.flatnonzero(np.diff(places) != 1) + 1), len(places)]
-    runs = [_cut(x, dim, int(places[a]), int(places[b - 1]) + 1, 1, emit) for a, b in pairwise(cuts)]
+    runs = [_cut(x, dim, range(places[a], places[b - 1] + 1), emit) for a, b in pairwise(cuts)]
     return runs[0] if len(runs) == 1 else emit("aten.cat.default", op.out, tensors=runs, dim=dim)
 
 
