@@ -8,9 +8,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "errors registry files environment conv windows reach algebra plan",
+    "errors registry files environment aliases conv windows reach statistics algebra plan",
     "call blocks ops",
-    "graph onnx_graph zoo",
+    "graph tape capture onnx_graph zoo",
     "stages metric units",
     "organize decompose",
     "rewrite",

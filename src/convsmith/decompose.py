@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from convsmith.blocks import Block, parse_block
+from convsmith.capture import capture
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
-from convsmith.graph import Graph, Node, capture
+from convsmith.graph import Graph, Node
 from convsmith.metric import score
 from convsmith.plan import Plan, Refusal, Replace, Totals
 from convsmith.stages import find_stages

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from convsmith.bench import Bench, bench
+from convsmith.capture import capture
 from convsmith.data import Data
 from convsmith.decompose import decompose
 from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.export import export
 from convsmith.files import write_text
-from convsmith.graph import Graph, capture
+from convsmith.graph import Graph
 from convsmith.load import Loaded, Wish, holds_model, load_folder, load_with_data, save
 from convsmith.metric import score
 from convsmith.organize import organize

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from convsmith.blocks import parse_block
+from convsmith.capture import capture
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
-from convsmith.graph import Graph, capture
+from convsmith.graph import Graph
 from convsmith.plan import Plan, Remove, Repeat, Replace
 
 
@@ -69,7 +70,7 @@ def _put_block(model: nn.Module, edit: Replace, method: str | None) -> Replace:
     block = parse_block(edit.block)
     with torch.device(conv.weight.device):
         new = block.build(ConvSpec.of(conv)).to(dtype=conv.weight.dtype)
-    error = None if method is None else block.carry(conv, new, method)
+    error = None if method is None else block.carry(conv, new, method).error
     new.train(conv.training)
     model.set_submodule(edit.layer, new)
     return replace(edit, error=error)

@@ -1,6 +1,6 @@
 """Replacement blocks for standard convolutions, one a file."""
 
-from convsmith.blocks.base import BLOCKS, Block, parse_block
+from convsmith.blocks.base import BLOCKS, Block, Carried, parse_block
 from convsmith.blocks.dw_gpw import DwGpw
 from convsmith.blocks.dw_pw import DwPw
 from convsmith.blocks.dw_rpw import DwRpw
@@ -10,6 +10,7 @@ from convsmith.blocks.rpw import RollingPointwise, decompositions, rolling_point
 __all__ = [
     "BLOCKS",
     "Block",
+    "Carried",
     "DwGpw",
     "DwPw",
     "DwRpw",

@@ -8,11 +8,12 @@ import torch
 import typer
 from rich.console import RenderableType
 
+from convsmith.capture import capture
 from convsmith.cli import options as opt
 from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.decompose import decompose as plan_blocks
 from convsmith.files import write_text
-from convsmith.graph import Graph, capture
+from convsmith.graph import Graph
 from convsmith.load import Loaded, Wish, load, load_graph
 from convsmith.metric import Convention, Counting, score
 from convsmith.organize import organize as plan_stages

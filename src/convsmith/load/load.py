@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
+from convsmith.capture import capture
 from convsmith.data import Data, load_data
 from convsmith.errors import ConvsmithError
-from convsmith.graph import Graph, capture
+from convsmith.graph import Graph
 from convsmith.load.files import FILES, capture_file
 from convsmith.load.folder import load_folder, read_origin
 from convsmith.load.records import Loaded, Origin, Wish
