@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx import NodeProto, TensorProto, TypeProto, helper
+from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError
 
 from convsmith.call import RULES, Call, Operand
@@ -63,7 +64,7 @@ class _Reader:
     def _stored(self, tensor: TensorProto) -> Fact:
         try:
             return stored(tensor, self._path.parent)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, ValidationError) as error:
             raise ConvsmithError(
                 f"{self._path}: the numbers of {tensor.name} cannot be read; keep the file of its weights beside it."
             ) from error

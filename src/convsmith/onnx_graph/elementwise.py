@@ -91,7 +91,8 @@ def layer_norm(op: Op, emit: Emit) -> Operand:
 @translates("InstanceNormalization")
 def instance_norm(op: Op, emit: Emit) -> Operand:
     """Each channel over its map."""
-    return emit("aten.instance_norm.default", op.out, input=op[0], weight=op[1], bias=op[2])
+    args = {"weight": op[1], "bias": op[2], "use_input_stats": True}
+    return emit("aten.instance_norm.default", op.out, input=op[0], **args)
 
 
 @translates("GroupNormalization")

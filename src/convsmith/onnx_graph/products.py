@@ -7,7 +7,7 @@ from convsmith.onnx_graph.pools import padded, padding
 
 @translates("Conv")
 def convolution(op: Op, emit: Emit) -> Operand:
-    """Over one to three axes; uneven padding goes before it."""
+    """Over one to three axes; uneven padding is torch's `same`, or goes before it."""
     weight = op[1]
     kernel = weight.shape[2:]
     n = len(kernel)
@@ -15,11 +15,14 @@ def convolution(op: Op, emit: Emit) -> Operand:
         raise Declined
     stride, dilation = (list(op.attributes.get(name, [1] * n)) for name in ("strides", "dilations"))
     spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    x, pads = padded(padding(op, spans, stride), op, emit)
-    return emit(
-        f"aten.conv{n}d.default", op.out, input=x, weight=weight, bias=op.get(2),
-        stride=stride, padding=pads, dilation=dilation, groups=op.attributes.get("group", 1),
-    )  # fmt: skip
+    args = {"weight": weight, "bias": op.get(2), "stride": stride, "dilation": dilation}
+    args["groups"] = op.attributes.get("group", 1)
+    pads = padding(op, spans, stride)
+    same = [((span - 1) // 2, span // 2) for span in spans]
+    if pads == same and any(span % 2 == 0 for span in spans) and max(stride) == 1:
+        return emit(f"aten.conv{n}d.padding", op.out, input=op[0], padding="same", **args)
+    x, even = padded(pads, op, emit)
+    return emit(f"aten.conv{n}d.default", op.out, input=x, padding=even, **args)
 
 
 @translates("ConvTranspose")

@@ -85,11 +85,12 @@ def slice_(op: Op, emit: Emit) -> Operand:
     starts, ends = op.setting("starts", 1) or [], op.setting("ends", 2) or []
     dims = op.dims(op.setting("axes", 3) or range(len(starts)))
     steps = op.setting("steps", 4) or [1] * len(starts)
-    for dim, start, end, step in zip(dims, starts, ends, steps, strict=True):
-        places = range(x.shape[dim])[start:end:step]
+    for dim, start, stop, step in zip(dims, starts, ends, steps, strict=True):
+        places = range(x.shape[dim])[start:stop:step]
         if step < 0:
             x = emit("aten.flip.default", x.shape, self=x, dims=[dim])
-            places = range(x.shape[dim])[~places.start : ~places.stop : -step]
+            end = x.shape[dim] - 1
+            places = range(end - places.start, end - places.stop, -step)
         x = _cut(x, dim, places, emit)
     return x
 
@@ -104,17 +105,19 @@ def _cut(x: Operand, dim: int, places: range, emit: Emit) -> Operand:
 
 @translates("Gather")
 def gather(op: Op, emit: Emit) -> Operand:
-    """One index, or a constant list of them as runs of neighbours."""
+    """One index, or a constant table of them: runs of neighbours one behind the other, under the table's shape."""
     x, index = op[0], op.value(1)
-    if index is None or index.ndim > 1 or x.own:
+    if index is None or x.own:
         raise Declined
     (dim,) = op.dims([op.attributes.get("axis", 0)])
     if index.ndim == 0:
         return emit("aten.select.int", op.out, self=x, dim=dim, index=int(index) % x.shape[dim])
-    places = [int(place) for place in index % x.shape[dim]]
+    places = [int(place) for place in index.ravel() % x.shape[dim]]
     cuts = [0, *(np.flatnonzero(np.diff(places) != 1) + 1), len(places)]
     runs = [_cut(x, dim, range(places[a], places[b - 1] + 1), emit) for a, b in pairwise(cuts)]
-    return runs[0] if len(runs) == 1 else emit("aten.cat.default", op.out, tensors=runs, dim=dim)
+    line = (*x.shape[:dim], len(places), *x.shape[dim + 1 :])
+    row = runs[0] if len(runs) == 1 else emit("aten.cat.default", line, tensors=runs, dim=dim)
+    return row if index.ndim == 1 else emit("aten.reshape.default", op.out, self=row, shape=list(op.out))
 
 
 @translates("Pad")
