@@ -13,17 +13,14 @@ _WEIGHT = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)\.[A-Za-z_]\w*")  # features.0.we
 def module_of(node: NodeProto, weights: Sequence[str], layer: bool) -> str:
     """The path of the module that made a node, else the node's own name.
 
-    A layer is called after its weight: exporters that fold a normalization into it give it the normalization's scope.
-    Anything else is called after its scope: exporters keep one of two equal tensors, under the name of either.
+    A layer is called after one of its weights: exporters that fold a normalization into it give it the normalization's
+    scope. Anything else is called after its scope: exporters keep one of two equal tensors, under the name of either.
     """
-    scope, owner = _scope(node), _owner(weights)
-    path = (owner, scope) if layer else (scope, owner)
-    return next((name for name in path if name is not None), node.name or node.output[0])
-
-
-def _owner(weights: Sequence[str]) -> str | None:
-    matches = (_WEIGHT.fullmatch(name) for name in weights)
-    return next((match[1] for match in matches if match), None)
+    scope = _scope(node)
+    owners = [match[1] for match in map(_WEIGHT.fullmatch, weights) if match]
+    if scope is not None and (scope in owners or not owners or not layer):
+        return scope
+    return owners[0] if owners else node.name or node.output[0]
 
 
 def _scope(node: NodeProto) -> str | None:
