@@ -110,7 +110,7 @@ def files() -> Iterator[Any]:
             yield pytest.param(name, write, marks=[pytest.mark.long] * slow)
 
 
-@pytest.mark.parametrize(("name", "write"), files())
+@pytest.mark.parametrize(("name", "write"), list(files()))
 def test_a_file_is_the_net_that_it_was_made_from(tmp_path: Path, name: str, write) -> None:
     model, graph = net(name)
     path = tmp_path / ("net.pt2" if write is pt2 else "net.onnx")
