@@ -19,11 +19,12 @@ FORWARD_ERRORS: tuple[type[Exception], ...] = (
 )  # fmt: skip
 
 
-def capture(model: nn.Module, *inputs: Tensor, name: str = "") -> Graph:
-    """Capture `model` as it runs in evaluation mode on `inputs` (batch first; any batch size, 1 is used).
+def capture(model: nn.Module, *inputs: Tensor, name: str = "", batch: int = 1) -> Graph:
+    """Capture `model` as it runs in evaluation mode on `inputs` (batch first, of any size).
 
     What depends on the inputs has shapes only, on the meta device: memory and time do not grow with resolution. What
     does not (weights, tables made in passing) keeps its values. The model is left as it was.
+    batch: images at once. All counts of a net are for 1; more are for running the calls again on such batches.
     Raises ConvsmithError when it does not run on these inputs, or asks for a value that depends on them.
 
     >>> graph = capture(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.zeros(1, 3, 8, 8))
@@ -35,7 +36,7 @@ def capture(model: nn.Module, *inputs: Tensor, name: str = "") -> Graph:
             f"{type(model).__name__} is TorchScript, which hides its calls; give the model it was made from."
         )
     tape = Tape(model)
-    sources = [torch.empty(1, *x.shape[1:], dtype=x.dtype, device=META) for x in inputs]
+    sources = [torch.empty(batch, *x.shape[1:], dtype=x.dtype, device=META) for x in inputs]
     named = tuple(tape.source(x, label) for x, label in zip(sources, _labels(model, len(inputs)), strict=True))
     try:
         with ExitStack() as stack:
@@ -55,6 +56,7 @@ def capture(model: nn.Module, *inputs: Tensor, name: str = "") -> Graph:
         {path: tuple(m._modules) for path, m in model.named_modules() if isinstance(m, nn.Sequential)},
         Counter(node.module for node in tape.nodes if node.kind and node.leaf),
         frozenset(_sharing(model)),
+        tape.constants,
     )
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from convsmith.call import RULES, Call, Operand
 from convsmith.conv import ConvSpec
 from convsmith.ops import conv_padding
@@ -73,7 +75,8 @@ class Graph:
     """A captured model: the calls in order, its inputs and outputs, and what its modules hold.
 
     `params` counts all learnable scalars, shared ones once; `sequences` names the children of every nn.Sequential in
-    order; `calls` says how often each module ran; `shared` names modules whose parameters another module holds too.
+    order; `calls` says how often each module ran; `shared` names modules whose parameters another module holds too;
+    `constants` are the tensors that calls read and that are neither input, parameter nor buffer.
     """
 
     model: str
@@ -84,6 +87,7 @@ class Graph:
     sequences: Mapping[str, tuple[str, ...]] = field(repr=False)
     calls: Mapping[str, int] = field(repr=False)
     shared: frozenset[str] = field(repr=False)
+    constants: Mapping[str, Tensor] = field(repr=False, default_factory=dict)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:

@@ -44,7 +44,7 @@ class Statistics:
     def error(self, weight: Tensor) -> float:
         """Relative error of the responses that a weight (N, C, K) gives, the best bias assumed.
 
-            sqrt(mean |y - W' x|^2 / mean |y|^2),   x and y centred
+        sqrt(mean |y - W' x|^2 / mean |y|^2),   x and y centred
         """
         rows = weight.double().flatten(1).to(self.gram.device)
         # |y - W x|^2 = y^2 - 2 W cross + W gram W^T; rounding may leave it just below zero.

@@ -44,6 +44,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.nodes: list[Node] = []
+        self.constants: dict[str, Tensor] = {}
         self._leaves = {path for path, module in model.named_modules() if not any(module.children())}
         self._running = [""]
         self._names: Counter[str] = Counter()
@@ -57,6 +58,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
         for path, tensor in chain(model.named_parameters(), model.named_buffers()):
             self._keep(tensor, _Value(Operand(path, tuple(tensor.shape), own=True)))
+        self._held = {value.operand.name for value in self._values.values()}
 
     def source(self, x: Tensor, label: str) -> Operand:
         """Enter an input of the model."""
@@ -159,6 +161,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif value.index is not None:
             call = Call(GETITEM, {"self": value.operand, "index": value.index}, (tuple(tensor.shape),))
             value = self._renamed(tensor, self._append("getitem", call, value.module), value)
+        if value.operand.own and value.operand.name not in self._held:
+            self.constants[value.operand.name] = tensor
         return value.operand
 
     def _renamed(self, tensor: Tensor, name: str, value: _Value) -> _Value:

@@ -1,61 +1,81 @@
-"""The separable forms by alternating least squares: all pointwise weights at once, then all filters at once."""
+"""The separable form with every factor free at once: least squares for the pointwise, descent for the filters."""
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from convsmith.algebra.compensated import compensated_depthwise_first
+from convsmith.algebra.descent import Point, descend
 from convsmith.algebra.fit import Target, fits
-from convsmith.algebra.forms import DepthwiseFirst, Factors
-from convsmith.algebra.linear import conjugate, factorize, improve
+from convsmith.algebra.forms import DepthwiseFirst, Factors, PointwiseFirst
+from convsmith.algebra.gsvd import gsvd_pointwise_first
+from convsmith.algebra.linear import factorize, improve
 
-SWEEPS = 30
-# Steps of conjugate gradients on the filters per sweep. Their C r K equations need not be solved while the pointwise
-# still changes, and at 512 channels a factorization of 4,608 unknowns takes longer than all these steps.
-STEPS = 8
+EVALUATIONS = 60
 
 
 @fits("als", DepthwiseFirst)
 def als_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors:
-    """From `compensated` on, alternating refits of pointwise and filters; no step raises the error.
+    """From `compensated` on, the least-squares pointwise P of filters d, and descent on what is left over d.
 
-        P^T = (Z^T Z)^-1 Z^T Y,  (Z^T Z)_ij = d_i^T G_ij d_j;   then d solves  sum_j (P^T P)_ij G_ij d_j = (B P)_i
+        P^T = (Z^T Z)^-1 Z^T Y,   (Z^T Z)_ij = d_i^T G_ij d_j,   gradient_i = 2 ((sum_j G_ij d_j P_j^T) - B_i) P_i
 
-    Z: what the filters d answer; G, B: moments of the patches, and of patches with responses.
+    Z: what the filters answer; G, B: moments of the patches, and of patches with responses. Never worse than its start.
     """
     filters, pointwise = compensated_depthwise_first(form, target)
-    mask = None if form.mask is None else form.mask.repeat_interleave(form.rank, 1)
-    mix = pointwise.flatten(1)  # (n, c r)
-    for _ in range(SWEEPS):
-        mix = _refit_pointwise(filters, mix, target, mask)
-        filters = _refit_filters(filters, mix, target)
-    mix = _refit_pointwise(filters, mix, target, mask)
-    return filters, mix.view_as(pointwise)
-
-
-def _refit_pointwise(filters: Tensor, mix: Tensor, target: Target, mask: Tensor | None) -> Tensor:
-    seen = _through_gram(filters, target)  # (c r, c, k)
-    # Z^T Z and Z^T Y: (c, c' r', k) @ (c, k, r) -> (c, c' r', r) -> (c r, c' r'), and (c, r, n) -> (c r, n)
-    gram = (seen.transpose(0, 1) @ filters.transpose(1, 2)).transpose(1, 2).flatten(0, 1)
-    return improve(mix, (gram + gram.T) / 2, (filters @ target.cross).flatten(0, 1), mask)
-
-
-def _refit_filters(filters: Tensor, mix: Tensor, target: Target) -> Tensor:
-    """Conjugate gradients over all filters, preconditioned by the equations of each channel alone."""
+    energy = target.moments.energy.sum()
     channels, rank, _ = filters.shape
-    weight = mix.T @ mix  # P^T P (c r, c r)
-    rows = weight.view(channels, rank, -1)
-    own = factorize(rows.view(channels, rank, channels, rank).diagonal(dim1=0, dim2=2).permute(2, 0, 1))
-    taps = factorize(target.blocks)
+    mask = None if form.mask is None else form.mask.repeat_interleave(rank, 1)
 
-    def times(x: Tensor) -> Tensor:
-        # (c, r, c' r') @ (c, c' r', k) -> (c, r, k)
-        return (rows @ _through_gram(x[0], target).transpose(0, 1))[None]
+    def mix(filters: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """The pointwise (n, c r), and Z^T Y (c r, n)."""
+        # (c, c' r', k) @ (c, k, r) -> (c, c' r', r) -> (c r, c' r')
+        gram = (seen.transpose(0, 1) @ filters.transpose(1, 2)).transpose(1, 2).flatten(0, 1)
+        answers = (filters @ target.cross).flatten(0, 1)
+        return improve(torch.zeros_like(answers.T), (gram + gram.T) / 2, answers, mask), answers
 
-    def precondition(x: Tensor) -> Tensor:
-        return torch.cholesky_solve(torch.cholesky_solve(x[0], own).transpose(1, 2), taps).transpose(1, 2)[None]
+    def measure(at: Point) -> tuple[Tensor, Point]:
+        seen = _through_gram(at[0], target)
+        weight, answers = mix(at[0], seen)
+        # (c, r, c' r') @ (c, c' r', k) -> (c, r, k), and (c, k, n) @ (c, n, r) -> (c, k, r)
+        made = (weight.T @ weight).view(channels, rank, -1) @ seen.transpose(0, 1)
+        wanted = target.cross @ weight.T.view(channels, rank, -1).transpose(1, 2)
+        return 1 - (answers * weight.T).sum() / energy, (2 / energy * (made - wanted.transpose(1, 2)),)
 
-    wanted = (target.cross @ mix.T.view(channels, rank, -1).transpose(1, 2)).transpose(1, 2)  # (c, r, k)
-    return filters + conjugate(times, wanted[None] - times(filters[None]), precondition, STEPS)[0]
+    (found,) = descend((F.normalize(filters, dim=2),), measure, EVALUATIONS)
+    return found, mix(found, _through_gram(found, target))[0].view_as(pointwise)
+
+
+@fits("als", PointwiseFirst)
+def als_pointwise_first(form: PointwiseFirst, target: Target) -> Factors:
+    """From `gsvd` on, the least-squares filters D_n of maps P_n, and descent on what is left over P; output by output.
+
+    D_n = H_n^-1 P_n^T B_n,   (H_n)_kl = P_n^T G_kl P_n,   gradient_n = 2 (G V_n - B_n) D_n^T,   V_n = P_n D_n
+    """
+    depthwise, pointwise = gsvd_pointwise_first(form, target)
+    outputs, rank, taps = depthwise.shape
+    channels, energy = len(target.gram), target.moments.energy.sum()
+    cross = target.cross.permute(2, 0, 1)  # (n, c, k)
+
+    def filters(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """D (n, r k), the maps' moments with the patches (n, r k, c k) and with the responses (n, r k)."""
+        # (n r, c) @ (c, k c k) -> (n r, k c k): a map at every tap against every patch
+        seen = (maps.transpose(1, 2).reshape(-1, channels) @ target.gram.flatten(1)).view(outputs, rank * taps, -1)
+        # (n, r k, c, k') -> (n, r k, k', c) @ (n, 1, c, r') -> (n, r k, k', r') -> (n, r k, r' k')
+        gram = seen.view(outputs, rank * taps, channels, taps).transpose(2, 3) @ maps[:, None]
+        gram = gram.transpose(2, 3).flatten(2)
+        answers = (maps.transpose(1, 2) @ cross).flatten(1)
+        root = factorize((gram + gram.transpose(1, 2)) / 2)
+        return torch.cholesky_solve(answers[..., None], root)[..., 0], seen, answers
+
+    def measure(at: Point) -> tuple[Tensor, Point]:
+        found, seen, answers = filters(at[0])
+        missed = (found[:, None] @ seen).view_as(cross) - cross  # V G - B
+        gradient = missed @ found.view(outputs, rank, taps).transpose(1, 2)
+        return 1 - (answers * found).sum() / energy, (2 / energy * gradient,)
+
+    (found,) = descend((F.normalize(pointwise, dim=1),), measure, EVALUATIONS)
+    return filters(found)[0].view_as(depthwise), found
 
 
 def _through_gram(filters: Tensor, target: Target) -> Tensor:

@@ -1,11 +1,12 @@
 """The best low rank per channel of what the channel answers: the singular value decomposition in the input's metric."""
 
 import torch
+from torch import Tensor
 
 from convsmith.algebra.fit import Target, fits
-from convsmith.algebra.forms import DepthwiseFirst, Factors
+from convsmith.algebra.forms import DepthwiseFirst, Factors, Form, PointwiseFirst
 from convsmith.algebra.linear import factorize, low_rank
-from convsmith.algebra.svd import masked
+from convsmith.algebra.svd import masked, svd_pointwise_first
 
 
 @fits("gsvd", DepthwiseFirst)
@@ -22,3 +23,36 @@ def gsvd_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors:
     filters = torch.linalg.solve_triangular(root.transpose(1, 2), left, upper=True)
     # (c, k, r) -> (c, r, k) and (c, r, n) -> (n, c, r)
     return filters.transpose(1, 2), masked(right.permute(2, 0, 1), form.mask)
+
+
+@fits("gsvd", PointwiseFirst)
+def gsvd_pointwise_first(form: PointwiseFirst, target: Target) -> Factors:
+    """Per output channel n the best rank r of W_n (C, K) in separate metrics of channels and taps, or `svd`'s.
+
+        min |L_A^T (W_n - P D) L_B|:   G ~ A (x) B,   A = L_A L_A^T (C, C),   B = L_B L_B^T (K, K)
+
+    The Gram matrix of all patches is no Kronecker product, so each output takes that fit of the two which loses less.
+    """
+    over_channels, over_taps = (factorize(each) for each in _kronecker(target.gram))
+    left, right = low_rank(over_channels.T @ target.weight @ over_taps, form.rank)  # (n, c, r) and (n, r, k)
+    right = torch.linalg.solve_triangular(over_taps, right, upper=False, left=False)
+    fitted = right, torch.linalg.solve_triangular(over_channels.T, left, upper=True)
+    plain = svd_pointwise_first(form, target)
+    better = _missed(form, fitted, target) < _missed(form, plain, target)
+    depthwise, pointwise = (
+        torch.where(better[:, None, None], ours, theirs) for ours, theirs in zip(fitted, plain, strict=True)
+    )
+    return depthwise, pointwise
+
+
+def _kronecker(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Metrics of channels (C, C) and of taps (K, K) whose Kronecker product is near a Gram matrix (C, K, C, K)."""
+    over_channels = torch.einsum("ckdk->cd", gram) / gram.shape[1]
+    # the nearest for these channels in the Frobenius norm
+    return over_channels, torch.einsum("ckdl,cd->kl", gram, over_channels) / over_channels.square().sum()
+
+
+def _missed(form: Form, factors: Factors, target: Target) -> Tensor:
+    """Per output the mean square of what is missed, up to a constant, (n,)."""
+    made = form.compose(factors).flatten(1)
+    return (made @ target.moments.gram * made - 2 * made * target.moments.cross.T).sum(1)

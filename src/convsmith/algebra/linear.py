@@ -31,7 +31,8 @@ def factorize(gram: Tensor) -> Tensor:
     """Cholesky factors L L^T of positive semidefinite matrices (.., n, n), of the identity where one is zero."""
     scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
     jitter = torch.where(scale > 0, _JITTER * scale, 1.0)
-    return torch.linalg.cholesky(gram + torch.diag_embed(jitter[..., None].expand(gram.shape[:-1])))
+    root: Tensor = torch.linalg.cholesky(gram + torch.diag_embed(jitter[..., None].expand(gram.shape[:-1])))
+    return root
 
 
 def improve(solution: Tensor, gram: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -44,7 +45,7 @@ def improve(solution: Tensor, gram: Tensor, target: Tensor, mask: Tensor | None 
     if mask is None:
         return solution + torch.cholesky_solve(residual, factorize(gram)).T
     improved = solution.clone()
-    patterns, which = mask.unique(dim=0, return_inverse=True)
+    patterns, which = torch.unique(mask, dim=0, return_inverse=True)
     for i, pattern in enumerate(patterns):
         rows, free = (which == i).nonzero()[:, 0], pattern.nonzero()[:, 0]
         if len(free):

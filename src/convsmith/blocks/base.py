@@ -97,9 +97,9 @@ class Factored(Block):
     def form(self, conv: ConvSpec) -> Form:
         """The form that the algebra fits."""
 
-    @abstractmethod
     def weights(self, conv: ConvSpec, factors: Factors) -> tuple[Tensor, ...]:
-        """The weights of the kernels, in order of execution, of the form's factors."""
+        """The weights of the kernels, in order of execution and as `write` reshapes them; the factors themselves."""
+        return factors
 
     @final
     def carry(
@@ -228,12 +228,23 @@ def ranks_above(rank: int, conv: ConvSpec, channels: int) -> range:
     return range(rank + 1, min(prod(conv.kernel), channels) + 1)
 
 
-def depthwise(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
-    """A depthwise kernel with the convolution's geometry: C -> r C filters each channel r times, r N -> N sums r."""
+def steps_above(rank: int, conv: ConvSpec, most: int) -> range:
+    """The next ranks up to `most`, an eighth of the smaller channel count apart: enough to choose from."""
+    step = max(1, min(conv.in_channels, conv.out_channels) // 8)
+    return range(rank + step, most + 1, step)
+
+
+def convolution(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False, groups: int = 1) -> nn.Conv2d:
+    """A kernel with the convolution's geometry between other channels."""
     return nn.Conv2d(
-        inputs, outputs, conv.kernel, conv.stride, conv.padding, conv.dilation, min(inputs, outputs), bias,
+        inputs, outputs, conv.kernel, conv.stride, conv.padding, conv.dilation, groups, bias,
         cast(Literal["zeros", "reflect", "replicate", "circular"], conv.padding_mode),
     )  # fmt: skip
+
+
+def depthwise(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
+    """A depthwise kernel with that geometry: C -> r C filters each channel r times, r N -> N sums r."""
+    return convolution(conv, inputs, outputs, bias, min(inputs, outputs))
 
 
 def depthwise_first(conv: ConvSpec, multiplier: int, pointwise: nn.Module) -> dict[str, nn.Module]:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from torch import Tensor, nn
+from torch import nn
 
-from convsmith.algebra import DepthwiseFirst, Factors, Form
+from convsmith.algebra import DepthwiseFirst, Form
 from convsmith.blocks.base import (
     Block,
     Factored,
@@ -49,7 +49,3 @@ class DwPw(Factored):
     def form(self, conv: ConvSpec) -> Form:
         """Rank r per input channel."""
         return DepthwiseFirst(self.r)
-
-    def weights(self, conv: ConvSpec, factors: Factors) -> tuple[Tensor, ...]:
-        """As they are."""
-        return factors
