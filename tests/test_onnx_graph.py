@@ -321,6 +321,13 @@ def test_open_sizes_are_filled(tmp_path: Path) -> None:
     assert cs.capture_file(path, (2, 9, 8)).macs == W.size * 6 * 6
 
 
+def test_channels_last_are_turned_round(tmp_path: Path) -> None:
+    nodes = ("Transpose", "x", {"perm": [0, 3, 1, 2]}), ("Conv", "t0 w", {})
+    graph = cs.capture_file(written(tmp_path / "net.onnx", *nodes, image=("n", "h", "w", 2), w=W), (2, 9, 8))
+    assert [node.call.op for node in graph.nodes] == ["aten.conv2d.default"]
+    assert graph.inputs[0].shape == (1, 2, 9, 8)
+
+
 def test_a_branch_on_a_constant_is_taken(tmp_path: Path) -> None:
     value = helper.make_empty_tensor_value_info
     arms = {

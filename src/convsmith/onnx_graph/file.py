@@ -1,6 +1,7 @@
 """An ONNX file: read, with its inputs' shapes settled."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 
 import onnx
@@ -9,6 +10,8 @@ from onnx import ModelProto, TypeProto, ValueInfoProto, helper, inliner
 
 from convsmith.errors import ConvsmithError
 from convsmith.onnx_graph.op import Shape
+
+TO_FIRST = [0, 3, 1, 2]  # (batch, height, width, channels) to (batch, channels, height, width)
 
 
 def read(path: Path) -> ModelProto:
@@ -21,7 +24,24 @@ def read(path: Path) -> ModelProto:
         raise ConvsmithError(f"{path}: is not an ONNX file; write one with torch.onnx.export.") from error
     if not model.graph.node or not model.opset_import:
         raise ConvsmithError(f"{path}: holds no ONNX graph; write one with torch.onnx.export.")
-    return inliner.inline_local_functions(model) if model.functions else model
+    model = inliner.inline_local_functions(model) if model.functions else model
+    for value in model.graph.input:
+        _channels_first(model, value)
+    return model
+
+
+def _channels_first(model: ModelProto, value: ValueInfoProto) -> None:
+    """Lay out an input as (channels, height, width) where channels are last, as TensorFlow has them, and turned round.
+
+    That is where all that read it transpose it so; these then have nothing to do.
+    """
+    readers = [node for node in model.graph.node if value.name in node.input]
+    if readers and all(n.op_type == "Transpose" and list(n.attribute[0].ints) == TO_FIRST for n in readers):
+        dims = [copy(value.type.tensor_type.shape.dim[place]) for place in TO_FIRST]
+        del value.type.tensor_type.shape.dim[:]
+        value.type.tensor_type.shape.dim.extend(dims)
+        for node in readers:
+            node.CopyFrom(helper.make_node("Identity", node.input, node.output, name=node.name))
 
 
 def inputs_of(model: ModelProto, given: Shape | None, path: Path) -> dict[str, TypeProto]:

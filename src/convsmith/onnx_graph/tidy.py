@@ -28,7 +28,7 @@ def with_bias(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
 def _layer_and_bias(node: Node, before: Mapping[str, Node]) -> tuple[Node | None, Operand | None]:
     if node.call.op != SUM:
         return None, None
-    pair = [node.call["self"], node.call["other"]]
+    pair = node.call.operands
     bare = (before.get(x.name) for x in pair)
     layer = next((n for n in bare if n is not None and n.call.op == LINEAR and n.call["bias"] is None), None)
     bias = next((x for x in pair if x.own and x.shape == node.call.out[-1:]), None)
