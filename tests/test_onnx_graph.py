@@ -139,7 +139,8 @@ def test_folding_normalization_into_convolutions_changes_their_parameters_alone(
 @pytest.mark.parametrize("write", [opset_13, newest, pt2])
 @pytest.mark.parametrize("name", LARGE)
 def test_nets_of_torchvision_as_files(tmp_path: Path, name: str, write) -> None:
-    model, x = trained(models.get_model(name)), torch.zeros(1, 3, 96, 96)
+    options = {"init_weights": False} if name == "inception_v3" else {}  # it takes a while, and warns when not told
+    model, x = trained(models.get_model(name, **options)), torch.zeros(1, 3, 96, 96)
     path = tmp_path / ("net.pt2" if write is pt2 else "net.onnx")
     write(model, x, path)
     read, graph = cs.capture_file(path), cs.capture(model, x)
@@ -241,6 +242,7 @@ FORMS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "scaled": ((("Clip", "x low", {}), ("Pow", "t0 two", {}), ("PRelu", "t1 slope", {}), ("Conv", "t2 w", {})),
                {"low": floats(0.0)[0], "two": floats(2.0)[0], "slope": np.full((2, 1, 1), 0.5, np.float32), "w": W}),
     "globally pooled": ((("GlobalAveragePool", "x", {}), ("Sigmoid", "t0", {}), ("Add", "t1 x", {})), {}),
+    "normalized": ((("Conv", "x w", CONV), ("LRN", "t0", {"size": 3})), {"w": W}),
     "reduced": ((("ReduceMax", "x", {"axes": [2], "keepdims": 1}), ("Sub", "x t0", {})), {}),
 }  # fmt: skip
 
@@ -276,6 +278,14 @@ def test_forms_of_onnx_see_what_onnx_runtime_sees(tmp_path: Path, name: str) -> 
     assert not graph.unknown_ops
     extent = graph.reaches()[graph.outputs[0]].extent()
     assert (extent.window, extent.channels) == seen(path, IMAGE)
+
+
+def test_a_net_of_another_framework_and_an_old_opset() -> None:
+    data = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    graph = cs.capture_file(data / "light_resnet50.onnx")
+    assert graph.macs == 4_089_184_256
+    last = [layer for layer in graph.layers if layer.kind == "conv"][-1]
+    assert graph.reaches()[last.name].extent().window_free == (427, 427)
 
 
 @pytest.mark.parametrize(

@@ -59,3 +59,20 @@ def global_max_pool(op: Op, emit: Emit) -> Operand:
     """The largest value of the map."""
     dims = list(range(2, len(op.out)))
     return emit("aten.amax.default", op.out, self=op[0], dim=dims, keepdim=True)
+
+
+@translates("LRN")
+def local_response_norm(op: Op, emit: Emit) -> Operand:
+    """Each value by the mean square of its neighbours among the channels: a pool over a volume, as torch has it."""
+    x, size = op[0], op.attributes["size"]
+    batch, channels, *sizes = x.shape
+    if len(sizes) != 2:
+        raise Declined
+    square = emit("aten.pow.Tensor_Scalar", x.shape, self=x, exponent=2)
+    volume = emit("aten.reshape.default", (batch, 1, channels, *sizes), self=square, shape=[batch, 1, channels, *sizes])
+    pad, kernel = [0, 0, 0, 0, (size - 1) // 2, size // 2], [size, 1, 1]
+    wider = emit("aten.constant_pad_nd.default", (batch, 1, channels + size - 1, *sizes), self=volume, pad=pad)
+    args = {"kernel_size": kernel, "stride": [1], "padding": [0], "ceil_mode": False}
+    mean = emit("aten.avg_pool3d.default", volume.shape, self=wider, **args)
+    flat = emit("aten.reshape.default", x.shape, self=mean, shape=list(x.shape))
+    return emit("aten.div.Tensor", op.out, self=x, other=flat)
