@@ -395,6 +395,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], tuple[int, ...] | None, str
     "two inputs": ("a.onnx", two_inputs, (2, 7, 6), "has 2 inputs (x, z), but --input is the shape of one"),
     "no fit": ("a.onnx", head, (2, 8, 6), "Gemm 'y' does not fit what it is given"),
     "computed shape": ("a.onnx", lambda p: written(p, ("NonZero", "x", {})), None, "shape cannot be told before"),
+    "damaged": ("a.onnx", lambda p: written(p, ("Add", "x z", {})), None, "Add 'y' reads 'z', which nothing makes"),
     "numbers": ("a.onnx", without_its_numbers, None, "the numbers of s cannot be read"),
     "no pt2": ("a.pt2", broken, None, "cannot be read"),
     "open pt2": ("a.pt2", open_pt2, None, "the size 2x?x? of its input 'input' is open; give --input C,H,W"),

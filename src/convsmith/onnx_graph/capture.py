@@ -21,6 +21,7 @@ from convsmith.onnx_graph.op import TRANSLATIONS, Declined, Op, Shape
 from convsmith.onnx_graph.tidy import with_bias, with_leaves
 
 STATISTICS = ("running_mean", "running_var")  # arguments that no training changes by gradients
+WHOLE = (TensorProto.INT64, TensorProto.BOOL)  # types of sizes, indices and masks
 KIND = "pkg.torch.export.graph_signature.InputSpec.kind"  # PARAMETER or BUFFER, written by torch's exporter
 
 
@@ -46,7 +47,7 @@ class _Reader:
 
     def __init__(self, path: Path, model: Any, inputs: dict[str, TypeProto]) -> None:
         self._path = path
-        self._opsets = {entry.domain.removeprefix("ai.onnx"): entry.version for entry in model.opset_import}
+        self._opsets = {"" if e.domain == "ai.onnx" else e.domain: e.version for e in model.opset_import}
         self._declared = declared(model, bindings(model, inputs))
         self._kinds = {v.name: e.value for v in model.graph.value_info for e in v.metadata_props if e.key == KIND}
         self._used = {name for node in model.graph.node for name in _reads(node)}
@@ -56,7 +57,7 @@ class _Reader:
         self._sizes: dict[str, int] = {}  # of parameters that no call has used yet
         self._nodes: list[Node] = []
         self._unknown: set[str] = set()
-        self._has_weights = any(tensor.data_type == TensorProto.FLOAT for tensor in model.graph.initializer)
+        self._has_weights = any(tensor.data_type not in WHOLE and tensor.dims for tensor in model.graph.initializer)
         for tensor in model.graph.initializer:
             self._facts[tensor.name] = self._stored(tensor)
             self._offer(tensor.name)
@@ -72,12 +73,17 @@ class _Reader:
     def _offer(self, name: str) -> None:
         """Count a stored tensor as parameters once a call uses it."""
         fact, kind = self._facts[name], self._kinds.get(name)
-        whole = fact.type.tensor_type.elem_type in (TensorProto.INT64, TensorProto.BOOL)
-        if kind == "PARAMETER" or (kind is None and not whole and fact.operand.shape):
+        learned = fact.type.tensor_type.elem_type not in WHOLE and fact.operand.shape
+        if kind == "PARAMETER" or (kind is None and learned):
             self._sizes[name] = prod(fact.operand.shape)
 
     def take(self, node: NodeProto) -> None:
         """Compute a node, if it is constant, else translate it."""
+        missing = [name for name in _reads(node) if name not in self._facts]
+        if missing:
+            raise ConvsmithError(
+                f"{self._path}: {_told(node)} reads {missing[0]!r}, which nothing makes; write it anew."
+            )
         facts = {name: self._facts[name] for name in _reads(node)}
         if node.op_type == "If" and facts[node.input[0]].value is not None:
             self._branch(node, bool(facts[node.input[0]].value))
@@ -161,8 +167,9 @@ class _Reader:
         calls, answers = _calls(op, node)
         self._write(node, calls)
         for name, answer in zip(outputs, answers, strict=False):
-            known = self._facts[answer.name] if answer.own else Fact(answer, types[name])
-            self._facts[name] = replace(known, type=types[name])
+            if name:
+                known = self._facts[answer.name] if answer.own else Fact(answer, types[name])
+                self._facts[name] = replace(known, type=types[name])
 
     def _write(self, node: NodeProto, calls: list[tuple[str, Call]]) -> None:
         own = [operand for _, call in calls for operand in call.operands if operand.own]

@@ -55,14 +55,6 @@ class Op:
         """The shape of the first output."""
         return self.outs[0]
 
-    @property
-    def only(self) -> Operand:
-        """The one input that depends on the model's input."""
-        first, *more = [x for x in self.inputs if x is not None and not x.own]
-        if more:
-            raise Declined
-        return first
-
     def value(self, place: int) -> Array | None:
         """The numbers of a constant input, None where it is left out; declined where the net computes them."""
         operand = self.get(place)

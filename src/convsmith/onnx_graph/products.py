@@ -1,7 +1,7 @@
 """Translations of ops that multiply: convolutions, linear layers, matrix products, attention."""
 
 from convsmith.call import Operand
-from convsmith.onnx_graph.op import Declined, Emit, Op, Shape, translates
+from convsmith.onnx_graph.op import Declined, Emit, Op, translates
 from convsmith.onnx_graph.pools import padded, padding
 
 
@@ -80,6 +80,5 @@ def attention(op: Op, emit: Emit) -> Operand:
     """Scaled dot products of (batch, heads, places, width) tensors, without a cache."""
     if len(op.outs) > 1 or any(len(op[place].shape) != 4 for place in range(3)) or op.get(4) or op.get(5):
         raise Declined
-    shape: Shape = op.out
     query, key, value = op[0], op[1], op[2]
-    return emit("aten.scaled_dot_product_attention.default", shape, query=query, key=key, value=value)
+    return emit("aten.scaled_dot_product_attention.default", op.out, query=query, key=key, value=value)
