@@ -10,10 +10,10 @@ PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
     "errors registry files environment aliases conv windows reach statistics algebra plan",
     "call blocks ops",
-    "graph tape capture onnx_graph zoo",
+    "graph tape capture replay onnx_graph zoo",
     "stages metric units",
     "organize decompose",
-    "rewrite",
+    "calibrate transfer rewrite",
     "data train export bench load optimize",
     "report",
     "cli",

@@ -1,5 +1,6 @@
 """Second moments of convolutions on a user's images: of all layers in one pass, or layer by layer as a net changes."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from math import prod
@@ -45,10 +46,11 @@ def take_images(data: Images, count: int = IMAGES, seed: int = 0) -> Tensor:
     """
     if isinstance(data, Tensor):
         return data[:count]
-    if isinstance(data, Labelled):
-        data = data.train.shuffled(min(count, len(data.train)), seed=seed, epoch=0)
+    batches: Iterable[Any] = (
+        data.train.shuffled(min(count, len(data.train)), seed=seed, epoch=0) if isinstance(data, Labelled) else data
+    )
     taken: list[Tensor] = []
-    for batch in data:
+    for batch in batches:
         taken.append(batch if isinstance(batch, Tensor) else batch[0])
         if sum(map(len, taken)) >= count:
             break
@@ -77,7 +79,7 @@ class Calibration:
         self.graph = graph
         self._places = {node.module: place for place, node in enumerate(graph.nodes) if node.conv_spec() is not None}
         self._runs = [Replay(model, graph) for model in (original, changed)]
-        batches = [part.to(like) for part in images.split(size) if len(part) == size]
+        batches = [part.to(like) for part in torch.split(images, size) if len(part) == size]
         # Two copies of the images: a forward may write into its input.
         self._alive: list[list[Tensors]] = [[run.start(part.clone()) for part in batches] for run in self._runs]
         self._at, self._images = [0, 0], size * len(batches)
@@ -140,7 +142,7 @@ def calibrate(
     try:
         model.eval()
         with torch.no_grad():
-            for part in images.split(batch):
+            for part in torch.split(images, batch):
                 model(part.to(like))
     finally:
         for handle in handles:
@@ -211,9 +213,9 @@ def save_statistics(path: Path, statistics: Mapping[str, Statistics], fingerprin
         for name, value in vars(each).items()
         if isinstance(value, Tensor)
     }
-    samples = {layer: str(each.samples) for layer, each in statistics.items()}
+    samples = {layer: each.samples for layer, each in statistics.items()}
     with whole(path) as draft:
-        save_file(tensors, draft, metadata={"fingerprint": fingerprint} | samples)
+        save_file(tensors, draft, metadata={"fingerprint": fingerprint, "samples": json.dumps(samples)})
 
 
 def load_statistics(path: Path, fingerprint: str) -> dict[str, Statistics]:
@@ -224,10 +226,10 @@ def load_statistics(path: Path, fingerprint: str) -> dict[str, Statistics]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dictionary
     except (OSError, SafetensorError) as error:
         raise ConvsmithError(f"{path}: cannot be read as statistics ({error}); make it anew with --data.") from error
-    if told.pop("fingerprint", "") != fingerprint:
+    if told.get("fingerprint") != fingerprint:
         raise ConvsmithError(f"{path}: was made for another net or input; make it anew with --data.")
     names = [field.name for field in fields(Statistics) if field.name != "samples"]
     return {
-        layer: Statistics(**{name: tensors[f"{layer}/{name}"] for name in names}, samples=int(samples))
-        for layer, samples in told.items()
+        layer: Statistics(**{name: tensors[f"{layer}/{name}"] for name in names}, samples=samples)
+        for layer, samples in json.loads(told["samples"]).items()
     }

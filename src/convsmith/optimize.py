@@ -26,7 +26,7 @@ from convsmith.load import Loaded, Wish, holds_model, load_folder, load_with_dat
 from convsmith.metric import score
 from convsmith.organize import organize
 from convsmith.plan import Plan
-from convsmith.rewrite import rewrite
+from convsmith.rewrite import means_of, rewrite
 from convsmith.train import Epoch, Recipe, evaluate, recipe_for, recovery_for, train
 
 BASELINE, OPTIMIZED = "baseline", "optimized"  # folders, and what the two are called in tables
@@ -137,7 +137,7 @@ def _plan(base: Loaded, settings: Settings, out: Path) -> Loaded:
 
 
 def _apply(net: Loaded, plan: Plan, path: Path, trained: bool) -> tuple[Loaded, Graph]:
-    applied = rewrite(net.model, plan, method="svd" if trained else None)
+    applied = rewrite(net.model, plan, means_of("svd" if trained else "none"))
     write_text(path, applied.plan.to_json() + "\n")
     after = net.after(applied.model, applied.plan)
     return after, _capture(after)

@@ -8,13 +8,17 @@ import torch
 import typer
 from torch import nn
 
+from convsmith.algebra import METHODS
+from convsmith.calibrate import IMAGES
 from convsmith.cli import options as opt
+from convsmith.cli.calibration import statistics_of, with_images
 from convsmith.cli.plans import told
 from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.errors import ConvsmithError
 from convsmith.load import Loaded, Wish, load, load_with_data, read_plan, save
+from convsmith.plan import Replace
 from convsmith.report import bench_table, plan_table
-from convsmith.rewrite import rewrite
+from convsmith.rewrite import means_of, rewrite
 
 
 @told_in_one_line
@@ -23,20 +27,32 @@ def apply(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="What organize or decompose wrote.")],
     out: opt.Out,
     weights: opt.Weights = None,
-    method: Annotated[str, typer.Option(help="How weights are carried into blocks.")] = "svd",
+    data: opt.Calibration = None,
+    images: opt.Images = IMAGES,
+    stats: opt.Stats = None,
+    method: Annotated[
+        str | None, typer.Option(help=f"{', '.join(METHODS)} or none (default: als with data, else svd).")
+    ] = None,
     input: opt.Input = None,
     classes: opt.Classes = None,
     blocks_per_stage: opt.Depths = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
     seed: opt.Seed = 0,
     json: opt.Json = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Make the new model, its weights carried over."""
+    """Make the new model, its weights carried over and fitted to your images."""
     terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
     torch.manual_seed(seed)
-    loaded = load(model, Wish(input, classes, blocks_per_stage), weights=weights)
-    applied = rewrite(loaded.model, read_plan(plan), method=method)
+    found = read_plan(plan)
+    loaded, taken = with_images(model, Wish(input, classes, blocks_per_stage, mean, std), weights, data, images, seed)
+    statistics = None
+    if stats is not None:
+        layers = [edit.layer for edit in found.edits if isinstance(edit, Replace)]
+        statistics, taken = statistics_of(loaded, taken, stats, layers, seed), None
+    applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed))
     save(loaded.after(applied.model, applied.plan), out)
     terminal.show(plan_table(applied.plan), f"model: {out}")
     terminal.record(told(applied.plan))
