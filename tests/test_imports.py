@@ -13,7 +13,7 @@ LEVELS = (
     "graph tape capture replay onnx_graph zoo",
     "stages metric units",
     "organize decompose",
-    "calibrate transfer rewrite",
+    "calibrate transfer ranks rewrite",
     "data train export bench load optimize",
     "report",
     "cli",

@@ -13,6 +13,7 @@ from convsmith.capture import capture
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.plan import Plan, Remove, Repeat, Replace
+from convsmith.ranks import reallocate
 from convsmith.statistics import Statistics
 from convsmith.transfer import Means, find, put_blocks
 
@@ -42,7 +43,8 @@ def apply(
     method: how weights are carried into blocks, a name in METHODS; `none` leaves blocks as initialized. By default
     `als` with data or statistics, else `svd`, which looks at weights alone.
     data: unlabelled images to fit responses on (a tensor, a data set, or batches), of which `images` are taken; layers
-    are then fitted in order, each to the original's responses behind those replaced before.
+    are then fitted in order, each to the original's responses behind those replaced before. Ranks that a plan chose
+    under a budget of MACs are chosen anew by the error they cause.
     statistics: of `calibrate`, for fits layer by layer without data. seed: draws images and positions.
     Raises ConvsmithError when the plan was made for another model or input, and on data or a method that do not fit.
 
@@ -73,6 +75,8 @@ def rewrite(model: nn.Module, plan: Plan, means: Means | None = WEIGHTS) -> Appl
             f"The plan was made for {plan.model} on input {_times(plan.input)} and does not fit this model's layers; "
             "make a plan for this model with `convsmith organize` or `decompose`."
         )
+    if plan.budget is not None and means is not None and means.images is not None:
+        plan = reallocate(model, base, plan.budget, means.images, means.method, means.statistics, means.seed)
     new = deepcopy(model)
     replaced = put_blocks(model, new, base, [edit for edit in plan.edits if isinstance(edit, Replace)], means)
     _move_units(new, [edit for edit in plan.edits if not isinstance(edit, Replace)])

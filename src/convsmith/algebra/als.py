@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from convsmith.algebra.compensated import compensated_depthwise_first
 from convsmith.algebra.descent import Point, descend
-from convsmith.algebra.fit import Target, fits
+from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import DepthwiseFirst, Factors, PointwiseFirst
 from convsmith.algebra.gsvd import gsvd_pointwise_first
 from convsmith.algebra.linear import factorize, improve
@@ -22,8 +22,7 @@ def als_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors:
 
     Z: what the filters answer; G, B: moments of the patches, and of patches with responses. Never worse than its start.
     """
-    filters, pointwise = compensated_depthwise_first(form, target)
-    energy = target.moments.energy.sum()
+    start = filters, pointwise = compensated_depthwise_first(form, target)
     channels, rank, _ = filters.shape
     mask = None if form.mask is None else form.mask.repeat_interleave(rank, 1)
 
@@ -40,10 +39,10 @@ def als_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors:
         # (c, r, c' r') @ (c, c' r', k) -> (c, r, k), and (c, k, n) @ (c, n, r) -> (c, k, r)
         made = (weight.T @ weight).view(channels, rank, -1) @ seen.transpose(0, 1)
         wanted = target.cross @ weight.T.view(channels, rank, -1).transpose(1, 2)
-        return 1 - (answers * weight.T).sum() / energy, (2 / energy * (made - wanted.transpose(1, 2)),)
+        return 1 - (answers * weight.T).sum() / target.energy, (2 / target.energy * (made - wanted.transpose(1, 2)),)
 
     (found,) = descend((F.normalize(filters, dim=2),), measure, EVALUATIONS)
-    return found, mix(found, _through_gram(found, target))[0].view_as(pointwise)
+    return target.best(form, (found, mix(found, _through_gram(found, target))[0].view_as(pointwise)), start)
 
 
 @fits("als", PointwiseFirst)
@@ -52,30 +51,29 @@ def als_pointwise_first(form: PointwiseFirst, target: Target) -> Factors:
 
     D_n = H_n^-1 P_n^T B_n,   (H_n)_kl = P_n^T G_kl P_n,   gradient_n = 2 (G V_n - B_n) D_n^T,   V_n = P_n D_n
     """
-    depthwise, pointwise = gsvd_pointwise_first(form, target)
+    start = pointwise, depthwise = gsvd_pointwise_first(form, target)
     outputs, rank, taps = depthwise.shape
-    channels, energy = len(target.gram), target.moments.energy.sum()
+    units, channels = target.deviations, len(target.gram)
     cross = target.cross.permute(2, 0, 1)  # (n, c, k)
 
     def filters(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """D (n, r k), the maps' moments with the patches (n, r k, c k) and with the responses (n, r k)."""
         # (n r, c) @ (c, k c k) -> (n r, k c k): a map at every tap against every patch
-        seen = (maps.transpose(1, 2).reshape(-1, channels) @ target.gram.flatten(1)).view(outputs, rank * taps, -1)
-        # (n, r k, c, k') -> (n, r k, k', c) @ (n, 1, c, r') -> (n, r k, k', r') -> (n, r k, r' k')
-        gram = seen.view(outputs, rank * taps, channels, taps).transpose(2, 3) @ maps[:, None]
-        gram = gram.transpose(2, 3).flatten(2)
-        answers = (maps.transpose(1, 2) @ cross).flatten(1)
+        seen = (maps.flatten(0, 1) @ target.gram.flatten(1)).view(outputs, rank * taps, -1)
+        # (n, 1, r', c) @ (n, r k, c, k') -> (n, r k, r', k') -> (n, r k, r' k')
+        gram = (maps[:, None] @ seen.view(outputs, rank * taps, channels, taps)).flatten(2)
+        answers = (maps @ cross).flatten(1)
         root = factorize((gram + gram.transpose(1, 2)) / 2)
         return torch.cholesky_solve(answers[..., None], root)[..., 0], seen, answers
 
     def measure(at: Point) -> tuple[Tensor, Point]:
-        found, seen, answers = filters(at[0])
+        found, seen, answers = filters(at[0] / units)
         missed = (found[:, None] @ seen).view_as(cross) - cross  # V G - B
-        gradient = missed @ found.view(outputs, rank, taps).transpose(1, 2)
-        return 1 - (answers * found).sum() / energy, (2 / energy * gradient,)
+        gradient = found.view(outputs, rank, taps) @ missed.transpose(1, 2)  # (n, r, c)
+        return 1 - (answers * found).sum() / target.energy, (2 / target.energy * gradient / units,)
 
-    (found,) = descend((F.normalize(pointwise, dim=1),), measure, EVALUATIONS)
-    return filters(found)[0].view_as(depthwise), found
+    (found,) = descend((F.normalize(pointwise * units, dim=2),), measure, EVALUATIONS)
+    return target.best(form, (found / units, filters(found / units)[0].view_as(depthwise)), start)
 
 
 def _through_gram(filters: Tensor, target: Target) -> Tensor:

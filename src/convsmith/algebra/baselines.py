@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from convsmith.algebra.fit import Target, fits
+from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import Channel, Factors, Spatial, Tucker
 from convsmith.algebra.linear import factorize, low_rank
 

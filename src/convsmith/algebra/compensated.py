@@ -2,7 +2,7 @@
 
 import torch
 
-from convsmith.algebra.fit import Target, fits
+from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import DepthwiseFirst, Factors
 from convsmith.algebra.gsvd import gsvd_depthwise_first
 from convsmith.algebra.linear import factorize, low_rank
@@ -19,7 +19,7 @@ def compensated_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors
 
     B: patches against responses; V_j = D_j P_j^T. From He et al. (2019), as `svd`.
     """
-    filters, pointwise = gsvd_depthwise_first(form, target)
+    start = filters, pointwise = gsvd_depthwise_first(form, target)
     filters, columns = filters.clone(), pointwise.permute(1, 2, 0).contiguous()  # (c, r, k) and (c, r, n)
     made = filters.transpose(1, 2) @ columns  # V (c, k, n)
     gram, cross, inverse = target.gram, target.cross, torch.linalg.inv(factorize(target.blocks))
@@ -33,4 +33,4 @@ def compensated_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors
             filters[i] = left.T @ inverse[i]
             made[i] = filters[i].T @ columns[i]
     # (c, r, n) -> (n, c, r)
-    return filters, masked(columns.permute(2, 0, 1), form.mask)
+    return target.best(form, (filters, masked(columns.permute(2, 0, 1), form.mask)), start)

@@ -24,7 +24,7 @@ def descend(start: Point, measure: Callable[[Point], tuple[Tensor, Point]], eval
     >>> found.item()
     1.0
     """
-    at = [factor.clone().requires_grad_() for factor in start]
+    at = [factor.clone(memory_format=torch.contiguous_format).requires_grad_() for factor in start]
     best, lowest = start, torch.inf
     search = torch.optim.LBFGS(
         at, max_iter=evaluations, max_eval=evaluations, history_size=HISTORY, line_search_fn="strong_wolfe",
@@ -36,7 +36,7 @@ def descend(start: Point, measure: Callable[[Point], tuple[Tensor, Point]], eval
         here = tuple(factor.detach() for factor in at)
         objective, gradients = measure(here)
         for factor, gradient in zip(at, gradients, strict=True):
-            factor.grad = gradient
+            factor.grad = gradient.contiguous()
         if objective.item() < lowest:
             best, lowest = tuple(factor.clone() for factor in here), objective.item()
         return objective.item()

@@ -1,13 +1,17 @@
-"""The forms that a weight can be factored into: what their factors are, and the weight these make."""
+"""The forms that a weight can be factored into: their factors, in order of execution, and the weight these make."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
+from convsmith.algebra.linear import alike
+
 Factors = tuple[Tensor, ...]
+Part = tuple[Tensor, Tensor, Tensor]  # outputs (n'), entries of their rows of the last factor (m'), features (m', C K)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +27,17 @@ class Form(ABC):
     def balance(self, factors: Factors) -> Factors:
         """The same weight with its scale spread over the factors; as they are where a form's are orthonormal."""
         return factors
+
+    def parts(self, factors: Factors) -> Iterator[Part]:
+        """Outputs that share what they read of the factors before the last, which is of one row per output."""
+        features = self._features(factors)
+        yield _indices(factors[-1]), _indices(features), features
+
+    def _features(self, factors: Factors) -> Tensor:
+        """What an output reads if its row of the last factor is a unit vector, (m, C K)."""
+        *before, last = factors
+        units = torch.eye(last[0].numel()).to(last).view(-1, *last.shape[1:])
+        return self.compose((*before, units)).flatten(1)
 
 
 @final
@@ -48,25 +63,42 @@ class DepthwiseFirst(Form):
         sizes, scale = _spread(depthwise.norm(dim=2), pointwise.norm(dim=0))
         return depthwise * (scale / sizes[0])[..., None], pointwise * (scale / sizes[1])
 
+    def parts(self, factors: Factors) -> Iterator[Part]:
+        """Outputs that are connected to the same inputs, or all."""
+        if self.mask is None:
+            yield from super().parts(factors)
+            return
+        features = self._features(factors)
+        for outputs, free in alike(self.mask.repeat_interleave(self.rank, 1)):
+            yield outputs, free, features[free]
+
 
 @final
 @dataclass(frozen=True, eq=False)
 class PointwiseFirst(Form):
-    """W'[n, c, k] = sum_r pointwise[n, c, r] depthwise[n, r, k]; factors: depthwise (N, r, K), pointwise (N, C, r)."""
+    """W'[n, c, k] = sum_r pointwise[n, r, c] depthwise[n, r, k]; factors: pointwise (N, r, C), depthwise (N, r, K)."""
 
     name: ClassVar[str] = "pw-dw"
     rank: int
 
     def compose(self, factors: Factors) -> Tensor:
         """Multiply out."""
-        depthwise, pointwise = factors
-        return pointwise @ depthwise
+        pointwise, depthwise = factors
+        return pointwise.transpose(1, 2) @ depthwise
 
     def balance(self, factors: Factors) -> Factors:
         """Equal norms of each filter and of the map that it reads."""
-        depthwise, pointwise = factors
-        sizes, scale = _spread(depthwise.norm(dim=2), pointwise.norm(dim=1))
-        return depthwise * (scale / sizes[0])[..., None], pointwise * (scale / sizes[1])[:, None]
+        sizes, scale = _spread(*(factor.norm(dim=2) for factor in factors))
+        pointwise, depthwise = (factor * (scale / size)[..., None] for factor, size in zip(factors, sizes, strict=True))
+        return pointwise, depthwise
+
+    def parts(self, factors: Factors) -> Iterator[Part]:
+        """Every output alone: it reads maps of its own, each at every tap."""
+        pointwise, depthwise = factors
+        taps = torch.eye(depthwise.shape[2]).to(depthwise)
+        for n, maps in enumerate(pointwise):
+            features = torch.einsum("rc,kl->rkcl", maps, taps).flatten(2).flatten(0, 1)
+            yield torch.tensor([n]).to(maps.device), _indices(features), features
 
 
 @final
@@ -143,6 +175,11 @@ class Tucker(Form):
         """Multiply out."""
         b, core, a = factors
         return torch.einsum("ns,srk,rc->nck", a, core, b)
+
+
+def _indices(rows: Tensor) -> Tensor:
+    """Those of all rows."""
+    return torch.arange(len(rows), device=rows.device)
 
 
 def _spread(*sizes: Tensor) -> tuple[list[Tensor], Tensor]:

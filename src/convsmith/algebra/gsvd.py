@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from convsmith.algebra.fit import Target, fits
+from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import DepthwiseFirst, Factors, Form, PointwiseFirst
 from convsmith.algebra.linear import factorize, low_rank
 from convsmith.algebra.svd import masked, svd_pointwise_first
@@ -35,24 +35,24 @@ def gsvd_pointwise_first(form: PointwiseFirst, target: Target) -> Factors:
     """
     over_channels, over_taps = (factorize(each) for each in _kronecker(target.gram))
     left, right = low_rank(over_channels.T @ target.weight @ over_taps, form.rank)  # (n, c, r) and (n, r, k)
-    right = torch.linalg.solve_triangular(over_taps, right, upper=False, left=False)
-    fitted = right, torch.linalg.solve_triangular(over_channels.T, left, upper=True)
+    maps = torch.linalg.solve_triangular(over_channels.T, left, upper=True).transpose(1, 2)
+    fitted = maps, torch.linalg.solve_triangular(over_taps, right, upper=False, left=False)
     plain = svd_pointwise_first(form, target)
     better = _missed(form, fitted, target) < _missed(form, plain, target)
-    depthwise, pointwise = (
+    pointwise, depthwise = (
         torch.where(better[:, None, None], ours, theirs) for ours, theirs in zip(fitted, plain, strict=True)
     )
-    return depthwise, pointwise
+    return pointwise, depthwise
 
 
 def _kronecker(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Metrics of channels (C, C) and of taps (K, K) whose Kronecker product is near a Gram matrix (C, K, C, K)."""
     over_channels = torch.einsum("ckdk->cd", gram) / gram.shape[1]
-    # the nearest for these channels in the Frobenius norm
-    return over_channels, torch.einsum("ckdl,cd->kl", gram, over_channels) / over_channels.square().sum()
+    # every channel counts the same whatever its scale
+    return over_channels, torch.einsum("ckcl,c->kl", gram, 1 / over_channels.diagonal()) / len(gram)
 
 
 def _missed(form: Form, factors: Factors, target: Target) -> Tensor:
     """Per output the mean square of what is missed, up to a constant, (n,)."""
     made = form.compose(factors).flatten(1)
-    return (made @ target.moments.gram * made - 2 * made * target.moments.cross.T).sum(1)
+    return (made @ target.measured.gram * made - 2 * made * target.measured.cross.T).sum(1)

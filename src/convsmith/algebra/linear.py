@@ -1,6 +1,6 @@
-"""Linear algebra that the methods share: low rank, positive definite solves, conjugate gradients, all batched."""
+"""Linear algebra that the methods share: low rank, positive definite solves, least squares."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -14,11 +14,14 @@ def low_rank(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     The eigenvectors of the smaller Gram matrix are ten times faster than a singular value decomposition of many flat
     matrices, and M is projected on them, so that at full rank the product is M whatever their rounding.
+    Raises ValueError on a rank outside 1 to min(m, n).
 
     >>> left, right = low_rank(torch.ones(1, 2, 3, dtype=torch.float64), 1)
     >>> (left @ right).round(decimals=9).tolist()
     [[[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]]
     """
+    if not 1 <= rank <= min(matrices.shape[1:]):
+        raise ValueError(f"rank {rank} is outside 1 to {min(matrices.shape[1:])}")
     if matrices.shape[1] < matrices.shape[2]:
         right, left = low_rank(matrices.transpose(1, 2), rank)
         return left.transpose(1, 2), right.transpose(1, 2)
@@ -45,39 +48,19 @@ def improve(solution: Tensor, gram: Tensor, target: Tensor, mask: Tensor | None 
     if mask is None:
         return solution + torch.cholesky_solve(residual, factorize(gram)).T
     improved = solution.clone()
-    patterns, which = torch.unique(mask, dim=0, return_inverse=True)
-    for i, pattern in enumerate(patterns):
-        rows, free = (which == i).nonzero()[:, 0], pattern.nonzero()[:, 0]
+    for rows, free in alike(mask):
         if len(free):
             change = torch.cholesky_solve(residual[free][:, rows], factorize(gram[free][:, free]))
             improved[rows[:, None], free] += change.T
     return improved
 
 
-def conjugate(
-    times: Callable[[Tensor], Tensor], residual: Tensor, precondition: Callable[[Tensor], Tensor], steps: int
-) -> Tensor:
-    """Approximate solutions of A x = residual for a batch (b, ..), by preconditioned conjugate gradients from zero.
+def alike(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows of a mask (N, m) that are the same, and where they are true.
 
-    times, precondition: multiply by A and by about its inverse, both positive (semi)definite, system by system.
-    However few the steps, x^T A x - 2 x^T residual never rises.
+    >>> [(rows.tolist(), free.tolist()) for rows, free in alike(torch.tensor([[True, False], [True, False]]))]
+    [([0, 1], [0])]
     """
-    x, direction = torch.zeros_like(residual), torch.zeros_like(residual)
-    before = None
-    for _ in range(steps):
-        steepest = precondition(residual)
-        slope = _dot(steepest, residual)
-        direction = steepest + (direction * (slope / before).nan_to_num(0, 0, 0) if before is not None else 0)
-        image = times(direction)
-        curvature = _dot(direction, image)
-        # A system that is solved, or has no curvature left, stays where it is.
-        length = torch.where((curvature > 0) & (slope > 0), slope / curvature, 0.0)
-        x = x + length * direction
-        residual = residual - length * image
-        before = slope
-    return x
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Products of the systems of a batch, shaped to multiply them, (b, ..) -> (b, 1, ..)."""
-    return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.dim() - 1))
+    patterns, which = torch.unique(mask, dim=0, return_inverse=True)
+    for i, pattern in enumerate(patterns):
+        yield (which == i).nonzero()[:, 0], pattern.nonzero()[:, 0]

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from convsmith.algebra.fit import Target, fits
+from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import DepthwiseFirst, Factors, PointwiseFirst
 from convsmith.algebra.linear import low_rank
 
@@ -25,7 +25,7 @@ def svd_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors:
 def svd_pointwise_first(form: PointwiseFirst, target: Target) -> Factors:
     """Per output channel n the best rank r of W_n (C, K)."""
     left, right = low_rank(target.weight, form.rank)
-    return right, left
+    return left.transpose(1, 2), right  # (n, c, r) -> (n, r, c)
 
 
 def masked(weight: Tensor, mask: Tensor | None) -> Tensor:

@@ -112,7 +112,7 @@ class Factored(Block):
     ) -> Carried:
         """Fit the form and write its factors, and the bias refitted with them where the convolution has one."""
         spec = ConvSpec.of(conv)
-        found = fit(self.form(spec), taps(conv), method, statistics)
+        found = fit(self.form(spec), taps(conv), method, statistics, rows)
         *first, last = zip(block.children(), self.weights(spec, found.factors), strict=True)
         for kernel, weight in first:
             write(kernel, weight)

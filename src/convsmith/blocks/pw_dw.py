@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from torch import Tensor, nn
+from torch import nn
 
-from convsmith.algebra import Factors, Form, PointwiseFirst
+from convsmith.algebra import Form, PointwiseFirst
 from convsmith.blocks.base import (
     Block,
     Factored,
@@ -55,8 +55,3 @@ class PwDw(Factored):
     def form(self, conv: ConvSpec) -> Form:
         """Rank r per output channel."""
         return PointwiseFirst(self.r)
-
-    def weights(self, conv: ConvSpec, factors: Factors) -> tuple[Tensor, ...]:
-        """The maps of each output channel side by side."""
-        depthwise, pointwise = factors
-        return pointwise.transpose(1, 2), depthwise  # (n, c, r) -> (n, r, c)

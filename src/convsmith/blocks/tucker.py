@@ -30,7 +30,8 @@ class TuckerTwo(Factored):
     def misfit(self, conv: ConvSpec) -> str | None:
         """More channels inside than outside."""
         if self.r > conv.in_channels or self.s > conv.out_channels:
-            return f"r={self.r}, s={self.s} are more than its {conv.in_channels} input and {conv.out_channels} outputs"
+            channels = f"its {conv.in_channels} input and {conv.out_channels} output channels"
+            return f"r={self.r}, s={self.s} are more than {channels}"
         return None
 
     def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:

@@ -3,13 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from convsmith.calibrate import calibrate, load_statistics, save_statistics, take_images
-from convsmith.cli.plans import captured
+from convsmith.capture import capture
 from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph
 from convsmith.load import Loaded, Wish, load, load_with_data
 from convsmith.statistics import Statistics
+
+
+def captured(loaded: Loaded) -> Graph:
+    """A loaded model's graph on its own input shape."""
+    return capture(loaded.model, torch.zeros(1, *loaded.origin.input), name=loaded.name)
 
 
 def with_images(
