@@ -150,6 +150,9 @@ def test_the_verbs_work_on_each_others_folders(tmp_path: Path) -> None:
         1,
     )
     assert [cell["model"] for cell in told["cells"]] == [str(tmp_path / "a"), str(tmp_path / "t" / "model.onnx")]
+    read, own = answer("analyze", tmp_path / "t" / "model.onnx"), answer("analyze", tmp_path / "t")
+    assert read["totals"]["macs"] == own["totals"]["macs"]
+    assert [layer["name"] for layer in read["layers"]] == [layer["name"] for layer in own["layers"]]
 
 
 def test_report_is_rebuilt_from_the_records(run_folder: Path) -> None:
@@ -198,7 +201,12 @@ MISTAKES = {
     "unknown runtime": (lambda t: ("bench", "resnet20", "--runtimes", "eagre"), "did you mean eager"),
     "no run": (lambda t: ("report", empty(t / "r")), "holds no run"),
     "unknown device": (lambda t: (*EVALUATE, "digits", "--device", "tpu"), "use cpu or cuda"),
-    "onnx to edit": (lambda t: ("organize", file(t / "m.onnx")), "can only be measured"),
+    "classes of a file": (
+        lambda t: ("analyze", file(t / "m.onnx"), "--classes", 7),
+        "m.onnx: is a file, whose classes",
+    ),
+    "no onnx": (lambda t: ("analyze", file(t / "m.onnx")), "m.onnx: is not an ONNX file"),
+    "onnx to edit": (lambda t: ("organize", file(t / "m.onnx")), "can only be analyzed and measured"),
     "page in no folder": (lambda t: ("analyze", "resnet20", "--html", file(t / "f") / "a.html"), "cannot be written"),
     "plan in no folder": (lambda t: ("organize", "resnet20", "-o", file(t / "f") / "a.json"), "cannot be written"),
 }

@@ -15,6 +15,7 @@ BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 # What the entries of docs/extend.md must then do, run behind them in a process of its own.
 EXTENDED = """
+import tempfile
 import torch
 import convsmith as cs
 from torch import nn
@@ -25,6 +26,14 @@ shuffled = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ChannelShuffle(2), nn.
 graph = cs.capture(shuffled, torch.zeros(1, 4, 6, 6))
 assert not graph.unknown_ops
 assert graph.reaches()[graph.outputs[0]].extent().channels == 4, "the shuffle mixes the groups"
+
+import onnx
+text = '<ir_version: 8, opset_import: ["": 17]> net (float[1,3,8,8] x) => (float[1,3,8,8] y) { y = Softsign(x) }'
+with tempfile.TemporaryDirectory() as folder:
+    onnx.save(onnx.parser.parse_model(text), f"{folder}/net.onnx")
+    graph = cs.capture_file(f"{folder}/net.onnx")
+assert not graph.unknown_ops
+assert graph.reaches()[graph.outputs[0]].extent().window == (1, 1)
 
 net = cs.build("vgg-small")
 graph = cs.capture(net, torch.zeros(1, 3, 32, 32))
@@ -40,7 +49,7 @@ for block in ("dw-pw", "pw-dw"):
 
 def test_every_extension_in_the_documentation_works() -> None:
     blocks = BLOCK.findall((ROOT / "docs" / "extend.md").read_text())
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         code = [line for line in block.splitlines() if line.strip() and not line.startswith(("import ", "from "))]
         assert len(code) <= 12, "about ten lines each"

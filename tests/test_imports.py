@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
     "errors registry files environment aliases conv windows reach statistics algebra plan",
     "call blocks ops",
-    "graph tape capture replay zoo",
+    "graph tape capture replay onnx_graph zoo",
     "stages metric units",
     "organize decompose",
     "calibrate transfer ranks rewrite",

@@ -7,7 +7,7 @@ from convsmith.decompose import decompose
 from convsmith.errors import ConvsmithError
 from convsmith.export import export
 from convsmith.graph import Graph
-from convsmith.load import load
+from convsmith.load import capture_file, load
 from convsmith.metric import Scores, score
 from convsmith.organize import organize, pareto
 from convsmith.plan import Plan
@@ -17,6 +17,6 @@ from convsmith.train import evaluate, train
 from convsmith.zoo import build
 
 __all__ = [
-    "ConvsmithError", "Graph", "Plan", "Scores", "apply", "bench", "build", "capture", "decompose", "evaluate",
-    "export", "load", "load_data", "organize", "pareto", "report", "score", "train",
+    "ConvsmithError", "Graph", "Plan", "Scores", "apply", "bench", "build", "capture", "capture_file", "decompose",
+    "evaluate", "export", "load", "load_data", "organize", "pareto", "report", "score", "train",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import onnx
 import onnxruntime
@@ -34,6 +35,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf,
     ort_errors.NoSuchFile, ort_errors.NotImplemented, ort_errors.RuntimeException,
 )  # fmt: skip
+PT2_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, OSError, BadZipFile)
 EXPORT_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, onnx.checker.ValidationError)
 
 
@@ -169,9 +171,17 @@ def _write_pt2(program: ExportedProgram, path: Path) -> None:
 
 
 def _load_pt2(path: Path) -> Run:
-    with path.open("rb") as file:
-        model = torch.export.load(file).module()
+    model = read_pt2(path).module()
     return lambda x: tree_leaves(model(x))
+
+
+def read_pt2(path: Path) -> ExportedProgram:
+    """The program in a .pt2 file; raises ConvsmithError where there is none."""
+    try:
+        with path.open("rb") as file, quiet():
+            return torch.export.load(file)
+    except PT2_ERRORS as error:
+        raise ConvsmithError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
 
 
 FORMATS.add(".onnx", Format(_write_onnx, _load_onnx))

@@ -82,7 +82,7 @@ def is_depthwise(node: Node) -> bool:
 
 def has_stem(graph: Graph) -> bool:
     """Whether the net has depthwise convolutions or residual joins, so that its first convolution is a stem."""
-    joins = (n for n in graph.nodes if len(graph.sources(n)) > 1)
+    joins = (n for n in graph.nodes if n.call.op.startswith("aten.add") and len(graph.sources(n)) > 1)
     residual = any(all(graph.shapes[s] == n.call.out for s in graph.sources(n)) for n in joins)
     return residual or any(is_depthwise(node) for node in graph.nodes)
 

@@ -4,18 +4,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor, nn
 
 from convsmith.capture import FORWARD_ERRORS
 from convsmith.errors import ConvsmithError
-from convsmith.export import ORT_ERRORS, evaluation_copy, export, quiet, reason, session
+from convsmith.export import ORT_ERRORS, evaluation_copy, export, read_pt2, reason, session
 from convsmith.registry import Registry
 
-# OSError is torch.compile's where its cache folder cannot be written, BadZipFile that of a .pt2 file which is none.
-RUN_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, ConvsmithError, OSError, BadZipFile)
+# OSError is torch.compile's where its cache folder cannot be written.
+RUN_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, ConvsmithError, OSError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +87,5 @@ def _file(name: str, path: Path) -> Subject:
         raise ConvsmithError(f"{path}: cannot be measured; give a .onnx or .pt2 file that is there.")
     if path.suffix == ".onnx":
         return Subject(name, None, path, dict.fromkeys(("eager", "compile"), "a .onnx file runs in onnxruntime only"))
-    try:
-        with quiet():
-            module = torch.export.load(path).module()
-    except RUN_ERRORS as error:
-        raise ConvsmithError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
+    module = read_pt2(path).module()
     return Subject(name, module, None, dict.fromkeys(("compile", "onnxruntime"), "a .pt2 file runs in eager only"))

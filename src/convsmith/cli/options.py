@@ -80,7 +80,8 @@ Reference = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A zoo name, timm:NAME, torchvision:NAME, package.module:factory, or a folder that convsmith wrote.",
+        help="A zoo name, timm:NAME, torchvision:NAME, package.module:factory, or a folder that convsmith wrote; "
+        "analyze and bench also take .onnx and .pt2 files.",
     ),
 ]
 Input = Annotated[

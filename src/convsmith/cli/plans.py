@@ -14,7 +14,7 @@ from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.decompose import decompose as plan_blocks
 from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
-from convsmith.load import Wish, load
+from convsmith.load import Wish, load, load_graph
 from convsmith.metric import Convention, Counting, score
 from convsmith.organize import organize as plan_stages
 from convsmith.organize import pareto as front_of
@@ -42,7 +42,7 @@ def analyze(
 ) -> None:
     """Show what each layer sees (3D receptive field), gains and costs."""
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
-    graph = captured(load(model, Wish(input, classes, blocks_per_stage)))
+    graph = load_graph(model, Wish(input, classes, blocks_per_stage))
     scores = score(graph, convention=convention, alpha=alpha, clamp=clamp, count=count)
     if html is not None:
         write_text(html, scores_page(scores))

@@ -3,15 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from convsmith.capture import capture
 from convsmith.data import Data, load_data
 from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph
+from convsmith.load.files import FILES, capture_file
 from convsmith.load.folder import load_folder, read_origin
 from convsmith.load.records import Loaded, Origin, Wish
 from convsmith.load.sources import source_of
 from convsmith.load.weights import load_weights
 from convsmith.zoo import NETS
-
-FILES = (".onnx", ".pt2")
 
 
 def load(reference: str, wish: Wish | None = None, *, weights: Path | None = None) -> Loaded:
@@ -31,6 +34,18 @@ def load(reference: str, wish: Wish | None = None, *, weights: Path | None = Non
         return loaded
     load_weights(loaded.model, weights)
     return replace(loaded, origin=replace(loaded.origin, trained=True))
+
+
+def load_graph(reference: str, wish: Wish | None = None) -> Graph:
+    """The graph of what a reference names, an .onnx or .pt2 file among them, on its own input or the wish's."""
+    wish = wish or Wish()
+    path = Path(reference)
+    if path.suffix.lower() in FILES and not path.is_dir():
+        if wish.classes is not None or wish.blocks_per_stage is not None:
+            raise ConvsmithError(f"{path}: is a file, whose classes and depths are what they are; leave them out.")
+        return capture_file(path.expanduser(), wish.input)
+    loaded = load(reference, wish)
+    return capture(loaded.model, torch.zeros(1, *loaded.origin.input), name=loaded.name)
 
 
 def load_with_data(
@@ -85,15 +100,16 @@ def _is_path(reference: str) -> bool:
     """A folder or file; a name of the zoo is not, even where a folder is called the same."""
     path = Path(reference)
     return reference not in NETS and (
-        path.is_dir() or path.suffix in FILES or ("/" in reference and ":" not in reference)
+        path.is_dir() or path.suffix.lower() in FILES or ("/" in reference and ":" not in reference)
     )
 
 
 def _folder(path: Path) -> Path:
     path = path.expanduser()
-    if path.suffix in FILES and not path.is_dir():
+    if path.suffix.lower() in FILES and not path.is_dir():
         raise ConvsmithError(
-            f"{path}: a {path.suffix} file can only be measured (`convsmith bench`); give the model it was made from."
+            f"{path}: a {path.suffix} file can only be analyzed and measured (`convsmith analyze`, `convsmith bench`); "
+            "give the model it was made from."
         )
     if not path.is_dir():
         raise ConvsmithError(f"{path}: no such folder; give one that convsmith wrote, or a model's name.")
