@@ -8,10 +8,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "errors registry files environment conv windows reach algebra plan",
+    "errors registry files environment markup conv windows reach algebra plan",
     "call blocks ops",
     "graph zoo",
-    "stages metric units",
+    "stages metric units advice",
     "organize decompose",
     "rewrite",
     "data train export bench load optimize",
