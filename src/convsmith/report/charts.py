@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from convsmith.advice import Advice
 from convsmith.bench import Bench, Latency
 from convsmith.metric import Layer, Scores
 from convsmith.report.numbers import count, milliseconds, times
@@ -17,7 +18,12 @@ from convsmith.report.records import NetRecords
 Figure = dict[str, Any]
 
 BASE_COLOR, NEW_COLOR = "#8a94a6", "#2f7de1"  # seen on light and on dark
+IDLE_COLOR = "#e0452f"
 STAGE_COLORS = ("#2f7de1", "#e08a1e", "#2aa876", "#c2528b", "#7a63d2", "#c9a300", "#3fa7c4", "#d2604b")
+_IDLE = {
+    "mode": "markers", "marker": {"color": IDLE_COLOR, "size": 10, "symbol": "circle-open", "line": {"width": 2}},
+    "hoverinfo": "skip",
+}  # fmt: skip
 MARGIN = {"l": 56, "r": 12, "t": 28, "b": 44}
 
 
@@ -51,43 +57,109 @@ def same_scale(figures: Sequence[Figure]) -> None:
             figure["layout"]["yaxis"]["range"] = [low, high]
 
 
-def windows(scores: Scores) -> Figure:
-    """Input pixels and channels that every layer sees, stages shaded, the input's side as the ceiling."""
-    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.65, 0.35])
-    seen = [(place, layer) for place, layer in enumerate(scores.layers, 1) if layer.reach]
-    hover = [_hover(layer) for _, layer in seen]
-    places = [place for place, _ in seen]
-    for row, title, values, color in (
-        (1, "window (pixels)", [max(layer.reach.window, default=0) for _, layer in seen if layer.reach], NEW_COLOR),
-        (2, "input channels", [layer.reach.channels for _, layer in seen if layer.reach], STAGE_COLORS[2]),
-    ):
+def same_axes(figures: Sequence[Figure]) -> None:
+    """Give charts of nets that stand side by side one range of values on each of their vertical axes."""
+    for axis in [name for name in figures[0]["layout"] if name.startswith("yaxis")]:
+        top = max(figure["layout"][axis].get("range", (0, _top(figure, axis)))[1] for figure in figures)
+        for figure in figures:
+            figure["layout"][axis]["range"] = [0, top]
+
+
+def _top(figure: Figure, axis: str) -> float:
+    own = [trace for trace in figure["data"] if trace.get("yaxis", "y") == axis.replace("axis", "")]
+    return 1.06 * max((value for trace in own for value in trace["y"] if value is not None), default=1.0)
+
+
+def windows(scores: Scores, advice: Advice) -> Figure:
+    """What every layer sees: of the input and of its stage's map, each with its ceiling, and how many channels."""
+    figure = make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.48, 0.34, 0.18])
+    _input_windows(figure, scores, advice)
+    _stage_windows(figure, scores)
+    seen = [(place, layer, layer.reach.channels) for place, layer in enumerate(scores.layers, 1) if layer.reach]
+    figure.add_scatter(
+        x=[place for place, _, _ in seen], y=[channels for _, _, channels in seen], mode="lines+markers",
+        text=[_hover(layer) for _, layer, _ in seen], line={"color": STAGE_COLORS[4]}, marker={"size": 4},
+        name="input channels", hovertemplate="%{text}<br>%{y:.4g} input channels<extra></extra>", row=3, col=1,
+    )  # fmt: skip
+    _shade(figure, scores)
+    figure.update_yaxes(title="channels", rangemode="tozero", row=3, col=1)
+    figure.update_xaxes(title="layer (shaded: stages)", row=3, col=1)
+    figure.update_xaxes(range=_all(scores))
+    plain = _plain(figure)
+    plain["layout"]["height"] = 560
+    return plain
+
+
+def _input_windows(figure: Any, scores: Scores, advice: Advice) -> None:
+    """The window of the input behind each layer, as it is and as if there were no border; the input's side on top."""
+    seen = [(place, layer, layer.reach) for place, layer in enumerate(scores.layers, 1) if layer.reach]
+    places, limit = [place for place, _, _ in seen], max(scores.input[1:], default=1)
+    top = 1.22 * limit  # room for the stages' names above the ceiling
+    sides = [max(reach.window, default=0) for _, _, reach in seen]
+    free = [min(max(reach.window_free, default=0), 2 * top) for _, _, reach in seen]  # no farther than off the chart
+    marked = [(place, side) for place, side in zip(places, sides, strict=True) if place - 1 in advice.idle]
+    figure.add_scatter(
+        x=places, y=free, mode="lines", name="without border", line={"color": BASE_COLOR, "width": 1.2},
+        hoverinfo="skip", row=1, col=1,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=places, y=sides, text=[_hover(layer) for _, layer, _ in seen], mode="lines+markers", name="window of input",
+        line={"color": NEW_COLOR}, hovertemplate="%{text}<extra></extra>", row=1, col=1,
+    )  # fmt: skip
+    if marked:
         figure.add_scatter(
-            x=places, y=values, text=hover, mode="lines+markers", line={"color": color}, showlegend=False,
-            hovertemplate="%{text}<br>%{y}<extra></extra>", row=row, col=1,
-        )  # fmt: skip
-        figure.update_yaxes(title=title, rangemode="tozero", row=row, col=1)
-    limit = max(scores.input[1:], default=1)
+            x=[place for place, _ in marked], y=[side for _, side in marked], name="idle", **_IDLE, row=1, col=1
+        )
     figure.add_hline(
         y=limit, line={"dash": "dot", "width": 1.5, "color": BASE_COLOR}, row=1, col=1,
         annotation_text=f"input {limit}", annotation_position="bottom right", annotation_font_size=11,
     )  # fmt: skip
+    figure.update_yaxes(title="of input (px)", range=[0, top], row=1, col=1)
+
+
+def _stage_windows(figure: Any, scores: Scores) -> None:
+    """The window of the stage's map behind each layer; the map's own side on top."""
+    widths = {stage.name: stage.width for stage in scores.stages}
+    places: list[float | None] = []
+    sides: list[float | None] = []
+    hover: list[str] = []
+    tops: list[tuple[float | None, float | None]] = []
     for stage, first, last in _stretches(scores):
-        figure.add_vrect(
-            x0=first - 0.5, x1=last + 0.5, fillcolor=_color(scores, stage), opacity=0.14, line_width=0, layer="below",
-            annotation_text=stage.removeprefix("stage"), annotation_position="top left", annotation_font_size=12,
-            row=1, col=1,
-        )  # fmt: skip
-    figure.update_yaxes(range=[0, 1.22 * limit], row=1, col=1)  # room for the stages' names above the ceiling
-    figure.update_xaxes(title="layer (shaded: stages)", row=2, col=1)
-    figure.update_xaxes(range=_all(scores))
-    return _plain(figure)
+        inside = [(place, scores.layers[place - 1]) for place in range(first, last + 1)]
+        for place, layer in inside:
+            side = max(layer.side or (0,))
+            places.append(place)
+            sides.append(side or None)
+            hover.append(f"{_plain_text(layer.name)}: {side} of the {widths[stage]} px that enter {stage}")
+        places, sides, hover = [*places, None], [*sides, None], [*hover, ""]  # a gap
+        tops += [(first - 0.4, widths[stage]), (last + 0.4, widths[stage]), (None, None)]
+    figure.add_scatter(
+        x=places, y=sides, text=hover, mode="lines+markers", name="window of stage", marker={"size": 4},
+        line={"color": STAGE_COLORS[2], "shape": "hv"}, hovertemplate="%{text}<extra></extra>", row=2, col=1,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[x for x, _ in tops], y=[y for _, y in tops], mode="lines", name="map", hoverinfo="skip",
+        line={"color": BASE_COLOR, "dash": "dot", "width": 1.5}, row=2, col=1,
+    )  # fmt: skip
+    figure.update_yaxes(title="of stage (px)", rangemode="tozero", row=2, col=1)
 
 
-def gain_and_cost(scores: Scores) -> Figure:
-    """Gain of every layer above its share of the MACs and parameters."""
+def _shade(figure: Any, scores: Scores) -> None:
+    for stage, first, last in _stretches(scores):
+        for row in (1, 2):
+            name = {"annotation_text": stage.removeprefix("stage"), "annotation_position": "top left"}
+            figure.add_vrect(
+                x0=first - 0.5, x1=last + 0.5, fillcolor=_color(scores, stage), opacity=0.14, line_width=0,
+                layer="below", row=row, col=1, **(name if row == 1 else {}),
+            )  # fmt: skip
+
+
+def gain_and_cost(scores: Scores, advice: Advice | None = None) -> Figure:
+    """Gain of every layer above its share of the MACs and parameters, idle layers in a color of their own."""
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09)
     layers, places = scores.layers, list(range(1, len(scores.layers) + 1))
-    hover = [_hover(layer) for layer in layers]
+    idle = advice.idle if advice else frozenset()
+    hover = [_hover(layer) + (", idle" if place in idle else "") for place, layer in enumerate(layers)]
     for row, name, values, color in (
         (1, "gain", [layer.gain for layer in layers], NEW_COLOR),
         (2, "MACs", [100 * layer.macs / max(scores.macs, 1) for layer in layers], STAGE_COLORS[1]),
@@ -97,7 +169,12 @@ def gain_and_cost(scores: Scores) -> Figure:
             x=places, y=values, text=hover, textposition="none", name=name, marker={"color": color},
             hovertemplate="%{text}<br>" + name + " %{y:.3g}<extra></extra>", row=row, col=1,
         )  # fmt: skip
-    figure.update_yaxes(title="gain", row=1, col=1)
+    if idle:
+        figure.add_scatter(
+            x=[place + 1 for place in sorted(idle)], y=[layers[place].gain for place in sorted(idle)], name="idle",
+            **_IDLE, row=1, col=1,
+        )  # fmt: skip
+    figure.update_yaxes(title="gain", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="share (%)", row=2, col=1)
     figure.update_xaxes(title="layer", row=2, col=1)
     figure.update_xaxes(range=_all(scores))
