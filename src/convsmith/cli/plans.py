@@ -53,7 +53,7 @@ def analyze(
         record["compare"] = other[1].added_to(other[0])
         tables += [scores_table(*other), compare_table(((scores, advice), other))]
     if html is not None:
-        write_text(html, compare_page((scores, advice), other) if other else scores_page(scores, advice))
+        write_text(html, compare_page(((scores, advice), other)) if other else scores_page(scores, advice))
     out.record(record)
     out.show(*tables, *([f"page: {html}"] if html else []))
 

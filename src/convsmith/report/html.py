@@ -106,7 +106,7 @@ def layer_table(scores: Scores, advice: Advice | None = None) -> str:
     rows = [_layer_row(layer, layer.name or scores.model, place in idle) for place, layer in enumerate(scores.layers)]
     only = '<label><input type="checkbox"> idle only</label>' if idle else ""
     return (
-        '<div class="layers"><div class="filter"><input type="search" placeholder="filter, as: stage2 3x3" '
+        '<div class="layer-table"><div class="filter"><input type="search" placeholder="filter, as: stage2 3x3" '
         f'aria-label="filter layers">{only}<span class="shown">{len(rows)} layers</span></div>'
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></div>'
     )

@@ -1,12 +1,13 @@
 """The pages of one net, and of two side by side: what every layer sees, gains and costs."""
 
+from collections.abc import Sequence
 from html import escape
 
 from convsmith.advice import Advice
 from convsmith.metric import Scores
-from convsmith.report import charts
+from convsmith.report import net_charts as charts
 from convsmith.report.html import Tile, findings, layer_table, page, pair, plot, section, table, tiles
-from convsmith.report.net_tables import STAGE_COLUMNS, Analyzed, compare_rows, stage_rows
+from convsmith.report.net_tables import STAGE_COLUMNS, Analyzed, compare_rows, names_of, stage_rows
 from convsmith.report.numbers import change, count, share, times
 
 ADVICE_NOTE = "What the numbers mean: an idle layer sees little or nothing that is new for its share of the cost."
@@ -40,31 +41,30 @@ def scores_page(scores: Scores, advice: Advice | None = None) -> str:
     return page(f"convsmith: {scores.model}", body, figures)
 
 
-def compare_page(one: Analyzed, other: Analyzed) -> str:
+def compare_page(nets: Sequence[Analyzed]) -> str:
     """Two nets side by side, charts on one scale."""
-    nets = {"one": one, "other": other}
-    names = [scores.model for scores, _ in nets.values()]
-    figures = {f"windows-{key}": charts.windows(*net) for key, net in nets.items()}
-    charts.same_axes([figures[f"windows-{key}"] for key in nets])
-    costs = {f"cost-{key}": charts.gain_and_cost(*net) for key, net in nets.items()}
-    charts.same_axes(list(costs.values()))
-    totals, stages = compare_rows((one, other))
-    columns = ("", f">{names[0]}", f">{names[1]}", ">change")
+    names = names_of(nets)
+    windows, costs = [charts.windows(*net) for net in nets], [charts.gain_and_cost(*net) for net in nets]
+    charts.same_axes(windows)
+    charts.same_axes(costs)
+    figures = {f"windows-{i}": figure for i, figure in enumerate(windows)}
+    figures |= {f"cost-{i}": figure for i, figure in enumerate(costs)}
+    totals, stages = compare_rows(nets)
+    columns = ("", *(f">{name}" for name in names), ">change")
     body = [
         f"<h1>{escape(names[0])} and {escape(names[1])}</h1>",
         '<p class="lead">What each layer of the two nets sees, gains and costs.</p>',
-        tiles(_compared(one[0], other[0])),
+        tiles(_compared(nets[0][0], nets[1][0])),
         section("Totals", "", table(columns, totals)),
         section("Stages", "Counted convolutions on the map that enters, and their gain.", table(columns, stages)),
-        section("Growth", WINDOW_NOTE, pair(*(plot(f"windows-{key}", nets[key][0].model) for key in nets))),
-        section("Gain against cost", COST_NOTE, pair(*(plot(f"cost-{key}", nets[key][0].model) for key in nets))),
-        section("Advice", ADVICE_NOTE, pair(*(_advised(*net) for net in nets.values()))),
+        section("Growth", WINDOW_NOTE, pair(*(plot(f"windows-{i}", name) for i, name in enumerate(names)))),
+        section("Gain against cost", COST_NOTE, pair(*(plot(f"cost-{i}", name) for i, name in enumerate(names)))),
+        section("Advice", ADVICE_NOTE, pair(*map(_advised, names, [advice for _, advice in nets]))),
     ]
-    for scores, advice in nets.values():
-        body.append(
-            section(f"Layers of {scores.model}", f"{LAYERS_NOTE} {_unknown(scores)}", layer_table(scores, advice))
-        )
-    return page(f"convsmith: {names[0]} and {names[1]}", body, figures | costs)
+    for name, (scores, advice) in zip(names, nets, strict=True):
+        note = f"{LAYERS_NOTE} {_unknown(scores)}"
+        body.append(section(f"Layers of {name}", note, layer_table(scores, advice)))
+    return page(f"convsmith: {names[0]} and {names[1]}", body, figures)
 
 
 def _tiles(scores: Scores, advice: Advice) -> list[Tile]:
@@ -88,8 +88,8 @@ def _compared(one: Scores, other: Scores) -> list[Tile]:
     return [*values, gain]
 
 
-def _advised(scores: Scores, advice: Advice) -> str:
-    return f"<div><h3>{escape(scores.model)}</h3>{findings(advice) if advice.findings else '<p>Nothing.</p>'}</div>"
+def _advised(name: str, advice: Advice) -> str:
+    return f"<div><h3>{escape(name)}</h3>{findings(advice) if advice.findings else '<p>Nothing.</p>'}</div>"
 
 
 def _unknown(scores: Scores) -> str:

@@ -104,7 +104,7 @@ def stage_rows(scores: Scores) -> list[tuple[str, ...]]:
 
 def compare_table(nets: Sequence[Analyzed]) -> RenderableType:
     """Two nets in one table: totals and stages, and what the second is to the first."""
-    names = [scores.model for scores, _ in nets]
+    names = names_of(nets)
     table = grid(f"{names[0]} and {names[1]}", "", *(f">{short(name, NAME_WIDTH)}" for name in names), ">")
     totals, stages = compare_rows(nets)
     for row in totals:
@@ -114,6 +114,12 @@ def compare_table(nets: Sequence[Analyzed]) -> RenderableType:
         table.add_row(*row)
     note = "stages: counted convolutions on the map that enters, and their summed gain"
     return Group(table, Text(note, style="dim"))
+
+
+def names_of(nets: Sequence[Analyzed]) -> list[str]:
+    """What to call two nets, also where they have one name."""
+    one, other = (scores.model for scores, _ in nets)
+    return [one, other] if one != other else [f"{one} (first)", f"{other} (second)"]
 
 
 def compare_rows(nets: Sequence[Analyzed]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:

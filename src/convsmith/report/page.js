@@ -7,6 +7,7 @@ function themed(layout) {
   const ink = style.getPropertyValue("--ink").trim();
   const line = style.getPropertyValue("--line").trim();
   const copy = structuredClone(layout);
+  if (matchMedia("(pointer: coarse)").matches) copy.dragmode = false; // a finger scrolls the page
   copy.font = { color: ink, size: 12, family: getComputedStyle(document.body).fontFamily };
   for (const name of Object.keys(copy)) {
     if (/^[xy]axis/.test(name)) Object.assign(copy[name], { gridcolor: line, zerolinecolor: line, linecolor: line });
@@ -61,7 +62,7 @@ function filterRows(view) {
   view.querySelector(".shown").textContent = shown < rows.length ? `${shown} of ${rows.length} layers` : `${shown} layers`;
 }
 
-for (const view of document.querySelectorAll(".layers")) {
+for (const view of document.querySelectorAll(".layer-table")) {
   view.querySelector(".filter").addEventListener("input", () => filterRows(view));
 }
 dark.addEventListener("change", draw);

@@ -7,7 +7,7 @@ from pathlib import Path
 from convsmith.bench import FASTER, SLOWER, UNSURE, Bench, Latency
 from convsmith.files import write_text
 from convsmith.plan import Plan
-from convsmith.report import charts
+from convsmith.report import charts, net_charts
 from convsmith.report.charts import Figure
 from convsmith.report.html import Tile, facts, layer_table, page, pair, plot, section, table, tiles
 from convsmith.report.net_pages import COST_NOTE
@@ -116,9 +116,9 @@ def _tiles(records: RunRecords) -> list[Tile]:
 def _net_sections(records: RunRecords, figures: dict[str, Figure]) -> list[str]:
     nets = [(net.name, net.scores) for net in records.nets if net.scores]
     for name, scores in nets:
-        figures[f"growth-{name}"] = charts.growth(scores)
-        figures[f"cost-{name}"] = charts.gain_and_cost(scores)
-    charts.same_scale([figures[f"growth-{name}"] for name, _ in nets])
+        figures[f"growth-{name}"] = net_charts.growth(scores)
+        figures[f"cost-{name}"] = net_charts.gain_and_cost(scores)
+    net_charts.same_scale([figures[f"growth-{name}"] for name, _ in nets])
     if not nets:
         return []
     tables = (f"<details><summary>Layers of {name}</summary>{layer_table(scores)}</details>" for name, scores in nets)
