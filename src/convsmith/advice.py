@@ -137,12 +137,20 @@ def _saturated(stage: StageNodes, steps: Sequence[_Step], remedies: "_Remedies")
 
 
 def _unmixed(graph: Graph, stage: StageNodes, seen: Mapping[str, Reach]) -> Iterator[Finding]:
-    entering = graph.shapes[graph.before(stage.counted[0])][1]
-    convs = [node for node in stage.nodes if node.kind == "conv" and node.name in seen]
-    reached = max((seen[node.name].extent().channels for node in convs), default=entering)
+    reached, entering = _channels(graph, stage, stage.counted[0], seen)
+    if reached < entering:  # what stands before the first counted one may mix
+        first = next(node for node in stage.nodes if node.kind)
+        reached, entering = _channels(graph, stage, first, graph.reaches(graph.before(first)))
     if reached < entering:
         told = f"{stage.name} never mixes: its layers reach {reached:.4g} of {entering} channels that enter, at most"
         yield Finding("unmixed", f"{told}; add a pointwise convolution, as block dw-pw has.", stage=stage.name)
+
+
+def _channels(graph: Graph, stage: StageNodes, first: Node, seen: Mapping[str, Reach]) -> tuple[float, int]:
+    """The most channels that a convolution of the stage reaches, and how many there are where `first` begins."""
+    entering = graph.shapes[graph.before(first)][1]
+    convs = [node for node in stage.nodes if node.kind == "conv" and node.name in seen]
+    return max((seen[node.name].extent().channels for node in convs), default=entering), entering
 
 
 def _input(graph: Graph, reaches: Mapping[str, Reach]) -> Iterator[Finding]:
