@@ -158,7 +158,7 @@ def test_idle_layers_are_marked_and_told() -> None:
     assert marked == ["features.17", "features.27", "features.34"], "a row is marked for any of its layers"
     assert "stage4 sees all of its 4 px map" in told
     assert len(re.findall(r"^idle ", told, re.MULTILINE)) == 3
-    assert "2 more idle layers are marked in the table." in told
+    assert "2 more idle layers, marked in the table." in told
 
 
 def test_every_column_is_told_in_one_line_below() -> None:
@@ -370,6 +370,9 @@ def test_a_nets_page_tells_its_advice_and_marks_what_is_idle() -> None:
     words = " ".join(read(page).words.split())
     assert all(finding.advice.replace("`", "").split("; ")[0] in words for finding in advice.findings)
     assert page.count('<tr class="idle">') == len(advice.idle) == 5
+    for html in (page, scores_page(scores)):
+        table = html[html.index('<div class="layer-table">') :]
+        assert table.count("<td") == len(scores.layers) * table.count("<th "), "a cell below every header"
 
 
 def test_a_page_of_two_nets_has_the_layers_of_both() -> None:

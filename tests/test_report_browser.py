@@ -20,7 +20,10 @@ const rows = (view) => [...view.querySelectorAll("tbody tr")];
 function sorted() {
   const sort = document.querySelector("th[aria-sort]:nth-child(6)");
   const column = () => [...sort.closest("table").tBodies[0].rows].map((row) => Number(row.cells[5].dataset.value));
-  sort.click(); const up = column(); sort.click(); return { up, down: column() };
+  sort.click(); const up = column(); sort.click(); const down = column();
+  for (const header of document.querySelectorAll("th[aria-sort]")) header.click();  // whatever is sorted by
+  sort.click(); sort.click();
+  return { up, down };
 }
 function filtered() {
   const view = document.querySelector(".layer-table"), search = view.querySelector("input[type=search]");

@@ -14,7 +14,7 @@ from convsmith.advice import Advice, Finding
 from convsmith.bench import FASTER, SLOWER
 from convsmith.metric import Layer, Scores
 from convsmith.report.charts import Figure
-from convsmith.report.net_tables import SHOWN, by_cost, kernel
+from convsmith.report.net_tables import SHOWN, by_cost, kernel, more_idle
 from convsmith.report.numbers import count, times
 
 
@@ -95,15 +95,19 @@ def _shown(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+LAYER_COLUMNS = ("layer", "stage", "kernel", "in", "out", ">params", ">MACs", ">window", ">channels", ">gain")
+
+
 def layer_table(scores: Scores, advice: Advice | None = None) -> str:
     """Every layer with its costs, window and gain, idle ones marked; a click on a header sorts, words typed filter."""
-    columns = ("layer", "stage", "kernel", "in", "out", ">params", ">MACs", ">window", ">channels", ">gain", "")
+    idle = advice.idle if advice else frozenset()
+    marks = [("idle" if place in idle else "",) if idle else () for place in range(len(scores.layers))]
+    columns = LAYER_COLUMNS + (("idle",) if idle else ())
     head = "".join(
         f'<th aria-sort="none" tabindex="0" class="{"number" if c[:1] == ">" else ""}">{c.removeprefix(">")}</th>'
         for c in columns
     )
-    idle = advice.idle if advice else frozenset()
-    rows = [_layer_row(layer, layer.name or scores.model, place in idle) for place, layer in enumerate(scores.layers)]
+    rows = [_layer_row(layer, scores.model, mark) for layer, mark in zip(scores.layers, marks, strict=True)]
     only = '<label><input type="checkbox"> idle only</label>' if idle else ""
     return (
         '<div class="layer-table"><div class="filter"><input type="search" placeholder="filter, as: stage2 3x3" '
@@ -112,9 +116,9 @@ def layer_table(scores: Scores, advice: Advice | None = None) -> str:
     )
 
 
-def _layer_row(layer: Layer, name: str, idle: bool) -> str:
+def _layer_row(layer: Layer, model: str, mark: tuple[str, ...]) -> str:
     seen = layer.reach
-    words = (name, layer.stage, kernel(layer), times(layer.in_shape), times(layer.out_shape))
+    words = (layer.name or model, layer.stage, kernel(layer), times(layer.in_shape), times(layer.out_shape))
     numbers = (
         (layer.params, count(layer.params)),
         (layer.macs, count(layer.macs)),
@@ -124,15 +128,15 @@ def _layer_row(layer: Layer, name: str, idle: bool) -> str:
     )
     cells = [f"<td>{escape(word)}</td>" for word in words]
     cells += [f'<td class="number" data-value="{value}">{text}</td>' for value, text in numbers]
-    cells.append("<td>idle</td>" if idle else "<td></td>")
-    return f'<tr class="{"idle" if idle else ""}">{"".join(cells)}</tr>'
+    cells += [f"<td>{word}</td>" for word in mark]
+    return f'<tr class="{"".join(mark)}">{"".join(cells)}</tr>'
 
 
 def findings(advice: Advice) -> str:
     """Advice as a list, the dearest idle layers first of their kind; many stand behind a fold."""
     idle, others = by_cost(advice)
     folded = idle[SHOWN:]
-    more = f"<details><summary>{len(folded)} more idle layers</summary>{_list(folded)}</details>" if folded else ""
+    more = f"<details><summary>{more_idle(len(folded))}</summary>{_list(folded)}</details>" if folded else ""
     return _list([*idle[:SHOWN], *others]) + more
 
 

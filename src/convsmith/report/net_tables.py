@@ -55,12 +55,21 @@ def _advice(advice: Advice) -> list[RenderableType]:
     """The idle layers that cost most, how many more there are, and all other findings."""
     idle, others = by_cost(advice)
     told: list[tuple[str, str]] = [(finding.kind, finding.advice) for finding in idle[:SHOWN]]
-    told += [("", f"{len(idle) - SHOWN} more idle layers are marked in the table.")] if len(idle) > SHOWN else []
+    told += [("", f"{more_idle(len(idle) - SHOWN)}, marked in the table.")] if len(idle) > SHOWN else []
     told += [(finding.kind, finding.advice) for finding in others]
     lines = Table(title="Advice", title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
     for cells in told:
         lines.add_row(*cells)
     return [lines] if told else []
+
+
+def more_idle(number: int) -> str:
+    """How many are not told of.
+
+    >>> more_idle(1), more_idle(3)
+    ('1 more idle layer', '3 more idle layers')
+    """
+    return f"{number} more idle layer{'' if number == 1 else 's'}"
 
 
 def by_cost(advice: Advice) -> tuple[list[Finding], list[Finding]]:
