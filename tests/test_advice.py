@@ -250,6 +250,27 @@ class Cumulative(nn.Module):
         return x.cumsum(2)
 
 
+class Halves(nn.Module):
+    """A convolution on each half of the channels, and one on both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other, self.both = conv(4, 4), conv(4, 4), conv(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, other = x.chunk(2, dim=1)
+        return self.both(torch.cat([self.one(one), self.other(other)], dim=1))
+
+
+@pytest.mark.parametrize("convention", ["published", "exact"])
+def test_a_stage_that_begins_with_a_split_counts_from_what_is_split(convention: str) -> None:
+    graph = graph_of(Halves(), 8, 9, 9)
+    scores = cs.score(graph, convention=convention)
+    assert not advise(graph, scores, threshold=0.0).idle
+    if convention == "exact":
+        assert [layer.channels for layer in scores.layers] == [4, 4, 8]
+
+
 SILENT = {
     "no layers": (nn.ReLU(), (3, 8, 8)),
     "no convolution": (nn.Linear(10, 5), (10,)),

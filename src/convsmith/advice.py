@@ -8,7 +8,7 @@ from typing import Any, Literal
 from convsmith.graph import Graph, Node
 from convsmith.metric import Layer, Scores, Stage, gain, score
 from convsmith.reach import Reach
-from convsmith.stages import StageNodes, Stages, find_stages, is_depthwise, is_spatial
+from convsmith.stages import StageNodes, Stages, entry, find_stages, is_depthwise, is_spatial
 from convsmith.units import find_units
 
 Kind = Literal["idle", "saturated", "unmixed", "input"]
@@ -87,7 +87,7 @@ def advise(graph: Graph, scores: Scores, *, threshold: float = THRESHOLD) -> Adv
     findings: list[Finding] = []
     idle = set()
     for stage in stages.stages:
-        seen = graph.reaches(graph.before(stage.counted[0]))
+        seen = graph.reaches(entry(graph, stage.counted[0]))
         layers = {node: scores.layers[places[node.name]] for node in stage.nodes if node.kind}
         steps = list(_steps(graph, stage, layers, seen, scores))
         for step in steps:
@@ -106,7 +106,7 @@ def _steps(
     starts = [nodes.index(node) for node in stage.counted]
     stops = [*starts[1:], len(nodes)]
     starts[0] = 0  # what stands before the first counted one belongs to it
-    size = graph.shapes[graph.before(stage.counted[0])][2:]
+    size = graph.shapes[entry(graph, stage.counted[0])][2:]
     for node, start, stop in zip(stage.counted, starts, stops, strict=True):
         source = graph.sources(node)[0]
         if node.name in seen and source in seen:
@@ -140,7 +140,7 @@ def _unmixed(graph: Graph, stage: StageNodes, seen: Mapping[str, Reach]) -> Iter
     reached, entering = _channels(graph, stage, stage.counted[0], seen)
     if reached < entering:  # what stands before the first counted one may mix
         first = next(node for node in stage.nodes if node.kind)
-        reached, entering = _channels(graph, stage, first, graph.reaches(graph.before(first)))
+        reached, entering = _channels(graph, stage, first, graph.reaches(entry(graph, first)))
     if reached < entering:
         told = f"{stage.name} never mixes: its layers reach {reached:.4g} of {entering} channels that enter, at most"
         yield Finding("unmixed", f"{told}; add a pointwise convolution, as block dw-pw has.", stage=stage.name)
@@ -148,7 +148,7 @@ def _unmixed(graph: Graph, stage: StageNodes, seen: Mapping[str, Reach]) -> Iter
 
 def _channels(graph: Graph, stage: StageNodes, first: Node, seen: Mapping[str, Reach]) -> tuple[float, int]:
     """The most channels that a convolution of the stage reaches, and how many there are where `first` begins."""
-    entering = graph.shapes[graph.before(first)][1]
+    entering = graph.shapes[entry(graph, first)][1]
     convs = [node for node in stage.nodes if node.kind == "conv" and node.name in seen]
     return max((seen[node.name].extent().channels for node in convs), default=entering), entering
 

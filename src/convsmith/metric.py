@@ -16,7 +16,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph, Node
 from convsmith.markup import table
 from convsmith.reach import Extent, Reach
-from convsmith.stages import HEAD, StageNodes, Stages, find_stages
+from convsmith.stages import HEAD, StageNodes, Stages, entry, find_stages
 
 Convention = Literal["published", "exact"]
 Counting = Literal["plain", "ptflops"]
@@ -241,9 +241,9 @@ def _published(stage: StageNodes, alpha: float, clamp: bool) -> dict[str, Growth
 
 def _exact(graph: Graph, stage: StageNodes, alpha: float) -> dict[str, Growth]:
     """Gains from each layer's own input to its output, both counted from the stage's entry."""
-    entry = graph.before(stage.counted[0])
-    reaches = graph.reaches(entry)
-    volume = prod(graph.shapes[entry][1:])
+    start = entry(graph, stage.counted[0])
+    reaches = graph.reaches(start)
+    volume = prod(graph.shapes[start][1:])
     growth = {}
     for node in stage.nodes:
         source = graph.sources(node)[0]
