@@ -168,7 +168,8 @@ def measured(job: Job, data_name: str, weights: Path) -> dict[str, Any]:
     kept = reestimate_norms(new, data, teacher=model, seed=job.draw).kept
     return asdict(job) | {
         "macs": _macs(new) / macs, "params": sum(p.numel() for p in new.parameters()) / params, "top1": top1,
-        "top1_norms": cs.evaluate(new, data.test).top1 if kept else top1, "norms_kept": kept, "seconds": round(seconds, 2),
+        "top1_norms": cs.evaluate(new, data.test).top1 if kept else top1, "norms_kept": kept,
+        "seconds": round(seconds, 2),
     }  # fmt: skip
 
 

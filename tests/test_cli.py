@@ -48,6 +48,37 @@ def test_analyze_prints_the_contract() -> None:
     assert [stage["layers"] for stage in told["stages"]] == [2, 2, 3, 3, 3]
 
 
+def test_analyze_marks_idle_layers_and_advises() -> None:
+    told = answer("analyze", *VGG)
+    assert [layer["name"] for layer in told["layers"] if layer["idle"]] == [
+        "features.20", "features.27", "features.30", "features.37", "features.40",
+    ]  # fmt: skip
+    assert {one["kind"] for one in told["advice"]} == {"idle", "saturated", "input"}
+    assert all({"kind", "advice"} <= one.keys() and one.keys() & {"layer", "stage"} for one in told["advice"])
+    assert "Advice" in run("analyze", *VGG).stdout
+
+
+def test_analyze_puts_two_nets_side_by_side(tmp_path: Path) -> None:
+    pair = ("analyze", *VGG, "--blocks-per-stage", "5,4,2,1,1", "--compare", "vgg16")
+    told = answer(*pair)
+    assert told["totals"]["params"] == 5_101_194, "depths are the first net's"
+    assert told["compare"]["totals"]["params"] == 14_728_266
+    assert told["compare"]["input"] == [3, 32, 32], "the input is both nets'"
+    assert told["compare"].keys() == told.keys() - {"compare"}
+    result = run(*pair, "--html", tmp_path / "pair.html")
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines()[:-1])) <= 80
+    assert "vgg16 (second)" in result.stdout
+    assert "2.887x" in result.stdout
+    assert "<title>convsmith: vgg16 (first) and vgg16 (second)</title>" in (tmp_path / "pair.html").read_text()
+
+
+def test_a_second_net_that_is_not_known_is_told() -> None:
+    result = run("analyze", *VGG, "--compare", "vgg17")
+    assert result.exit_code == 1
+    assert "vgg17" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "key", "value"),
     [

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from convsmith.cli.app import app
 
@@ -64,6 +65,35 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
 
 
+def test_the_python_of_the_page_on_the_metric_runs() -> None:
+    (code,) = BLOCK.findall((ROOT / "docs" / "metric.md").read_text())
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "saturated stage4 sees all" in run.stdout
+
+
+def between(text: str, mark: str) -> list[str]:
+    return text[text.index(f"<!-- {mark} -->") : text.index(f"<!-- /{mark} -->")].splitlines()[1:]
+
+
+def test_the_lines_shown_on_the_page_on_the_metric_are_what_analyze_prints() -> None:
+    shown = [line.strip() for line in between((ROOT / "docs" / "metric.md").read_text(), "table")]
+    told = CliRunner().invoke(app, ["analyze", "vgg16", "--input", "3,32,32"]).stdout
+    printed = [line.strip() for line in told.splitlines()]
+    assert len(shown) == 6
+    assert [line for line in shown if line not in printed] == []
+
+
+def test_the_comparison_on_the_page_on_the_metric_is_that_of_the_result_file() -> None:
+    told = json.loads((ROOT / "bench" / "results" / "unproductive.json").read_text())
+    head, _, *rows = between((ROOT / "docs" / "metric.md").read_text(), "unproductive")
+    columns = [cell.strip() for cell in head.strip("|").split("|")]
+    shown = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    held = [[row[key] if key in columns[:3] else len(row[key]) for key in columns] for row in told["rows"]]
+    assert shown == [[str(cell) for cell in row] for row in held]
+    assert {"versions", "hardware", "rfa_toolbox"} <= told.keys()
+
+
 def test_the_table_in_the_readme_is_that_of_the_result_file() -> None:
     told = json.loads((ROOT / "bench" / "results" / "demo.json").read_text())
     text = (ROOT / "README.md").read_text()
@@ -81,7 +111,9 @@ def test_every_command_is_in_the_readme(command: str) -> None:
     assert f"convsmith {command}" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/extend.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/extend.md", "docs/metric.md"]
+)
 def test_paths_that_the_pages_name_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     for name in re.findall(r"\]\(([\w./-]+)\)", text):

@@ -8,10 +8,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "errors registry files environment aliases conv windows reach statistics algebra plan",
+    "errors registry files environment markup aliases conv windows reach statistics algebra plan",
     "call blocks ops",
     "graph tape capture replay onnx_graph zoo",
-    "stages metric units",
+    "stages metric units advice",
     "organize decompose",
     "calibrate transfer ranks rewrite",
     "data train export bench load optimize",

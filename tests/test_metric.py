@@ -286,3 +286,23 @@ REFUSED = [
 def test_refusals(options: dict, sentence: str) -> None:
     with pytest.raises(cs.ConvsmithError, match=sentence):
         cs.score(zoo_graph("vgg16"), **options)
+
+
+def test_scores_show_themselves_in_a_notebook() -> None:
+    graph = cs.capture(cs.build("vgg11", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32), name="<b>vgg")
+    scores = cs.score(graph)
+    shown = scores._repr_html_()
+    assert "&lt;b&gt;vgg" in shown
+    assert shown.count("<tr>") == len(scores.layers) + len(scores.stages) + 2, "a head each"
+    for told in (f"{scores.params:,}", f"{scores.macs:,}", f"{scores.gain:.3f}", "features.0", "64x32x32"):
+        assert told in shown
+    assert shown.count("<div") == shown.count("</div>")
+
+
+def test_a_notebook_says_what_is_unknown() -> None:
+    class Cumulative(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.cumsum(2)
+
+    net = torch.nn.Sequential(Cumulative(), torch.nn.Conv2d(3, 4, 3))
+    assert "unknown" in cs.score(cs.capture(net, torch.zeros(1, 3, 8, 8)))._repr_html_()

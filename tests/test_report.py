@@ -14,11 +14,14 @@ import torch
 from rich.console import Console, RenderableType
 
 import convsmith as cs
+from convsmith.advice import Advice, Finding, advise
 from convsmith.bench import Bench, Latency, Skipped
 from convsmith.errors import ConvsmithError
 from convsmith.report import (
     before_after,
     bench_table,
+    compare_page,
+    compare_table,
     pareto_table,
     plan_table,
     read_run,
@@ -27,12 +30,14 @@ from convsmith.report import (
     scores_table,
     stages_table,
 )  # fmt: skip
-from convsmith.report.charts import growth, latency
+from convsmith.report.charts import latency
 from convsmith.report.folding import fold
+from convsmith.report.net_charts import growth, windows
+from convsmith.report.net_tables import compare_rows, stage_rows, widest
 from convsmith.report.numbers import count
 from convsmith.report.page import headline
 from convsmith.report.records import read_scores
-from convsmith.report.tables import edit_rows, stage_rows
+from convsmith.report.tables import edit_rows, short
 
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -42,6 +47,12 @@ def graph_of(net: str) -> cs.Graph:
     with torch.device("meta"):
         model = cs.build(net, input=(3, 32, 32), classes=10)
     return cs.capture(model, torch.zeros(1, 3, 32, 32, device="meta"), name=net)
+
+
+@cache
+def analyzed(net: str) -> tuple[cs.Scores, Advice]:
+    scores = cs.score(graph_of(net))
+    return scores, advise(graph_of(net), scores)
 
 
 def text(table: RenderableType) -> str:
@@ -61,7 +72,10 @@ NETS = ("vgg11", "vgg16", "mobilenet", "resnet20", "resnet50", "resnet56")
 def test_every_layer_is_in_one_folded_row(net: str) -> None:
     scores = cs.score(graph_of(net))
     rows = [row for _, rows in fold(scores.layers) for row in rows]
-    assert sorted(layer.name for row in rows for layer in row.layers) == sorted(layer.name for layer in scores.layers)
+    assert sorted(place for row in rows for place in row.places) == list(range(len(scores.layers)))
+    assert all(
+        layer is scores.layers[place] for row in rows for place, layer in zip(row.places, row.layers, strict=True)
+    )
     assert sum(row.macs for row in rows) == scores.macs
     assert sum(row.gain for row in rows) == pytest.approx(scores.gain)
     for row in rows:
@@ -78,8 +92,8 @@ def test_the_printed_columns_add_up_to_the_total(net: str) -> None:
     """Parameters up to those of normalization, which is no layer of the table."""
     graph = graph_of(net)
     rows, total = [], None
-    for line in text(scores_table(cs.score(graph))).splitlines():
-        numbers = re.search(r" ([\d.]+) ?([kMG]?) +([\d.]+) ?([kMG]?) +\d+(?:x\d+)?(?: +[\d.]+)? *$", line)
+    for line in text(scores_table(*analyzed(net))).splitlines():
+        numbers = re.search(r" ([\d.]+) ?([kMG]?) +([\d.]+) ?([kMG]?) +\d+(?:x\d+)?(?: +[\d.]+)?[ *]*$", line)
         if numbers:
             rows.append([float(numbers[1]) * UNITS[numbers[2]], float(numbers[3]) * UNITS[numbers[4]]])
         elif line.startswith("total"):
@@ -94,7 +108,8 @@ def test_the_printed_columns_add_up_to_the_total(net: str) -> None:
 def test_tables_fit_80_columns(net: str) -> None:
     graph = graph_of(net)
     for table in (
-        scores_table(cs.score(graph)), stages_table(cs.score(graph)), plan_table(cs.organize(graph)),
+        scores_table(*analyzed(net)), stages_table(cs.score(graph)), plan_table(cs.organize(graph)),
+        compare_table((analyzed(net), analyzed("resnet56"))), compare_table((analyzed("resnet56"), analyzed(net))),
         plan_table(cs.decompose(graph)), pareto_table(cs.pareto(graph)), bench_table(BENCH),
     ):  # fmt: skip
         assert max(len(line.rstrip()) for line in text(table).splitlines()) <= 80
@@ -120,7 +135,56 @@ def test_long_names_are_cut_so_that_the_table_fits() -> None:
         net = torch.nn.Sequential(OrderedDict([(name, net)]))
     told = text(scores_table(cs.score(cs.capture(net, torch.zeros(1, 3, 224, 230)))))
     assert max(map(len, told.splitlines())) <= 80
-    assert re.search(r"^its_own\S*\.\.\S*long_name +3x3/2 +3->1024 +111x114 ", told, re.MULTILINE)
+    assert re.search(r"^its\S*\.whi\S*\.ins\S*\.of\S*\.a_l\S* +3x3/2 +3->1024 +111x114 ", told, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "cut"),
+    [
+        ("features.13.conv.1.0", 20, "features.13.conv.1.0"),
+        ("features.13.conv.1.0", 17, "featu.13.conv.1.0"),
+        ("features.denseblock3.denselayer24.conv2", 24, "feat.dens3.dense24.conv2"),
+        ("layer1.0.1.2.3.4.5.6.7.8.9", 12, "lay1...7.8.9"),
+    ],
+)
+def test_a_short_name_keeps_its_numbers_as_long_as_it_can(name: str, width: int, cut: str) -> None:
+    assert len(short(name, width)) <= width
+    assert short(name, width) == cut
+
+
+def test_idle_layers_are_marked_and_told() -> None:
+    told = text(scores_table(*analyzed("vgg16")))
+    marked = [line.split()[0] for line in told.splitlines() if line.rstrip().endswith("*")]
+    assert marked == ["features.17", "features.27", "features.34"], "a row is marked for any of its layers"
+    assert "stage4 sees all of its 4 px map" in told
+    assert len(re.findall(r"^idle ", told, re.MULTILINE)) == 3
+    assert "2 more idle layers, marked in the table." in told
+
+
+def test_every_column_is_told_in_one_line_below() -> None:
+    scores = cs.score(graph_of("vgg16"))
+    lines = text(scores_table(scores)).splitlines()
+    legend = lines[next(place for place, line in enumerate(lines) if line.startswith("total")) + 1]
+    for word in ("kernel", "channels", "map", "window", "3DRF"):
+        assert word in legend
+    assert not any("idle" in line for line in lines), "nothing is said of marks that are not there"
+
+
+def test_two_nets_stand_in_one_table() -> None:
+    one, other = analyzed("vgg16"), analyzed("resnet56")
+    told = text(compare_table((one, other)))
+    for part in ("vgg16", "resnet56", count(one[0].params), count(other[0].macs), "13", "54"):
+        assert part in told
+    totals, stages = compare_rows((one, other))
+    assert [row[0] for row in stages] == ["stage1", "stage2", "stage3", "stage4", "stage5"]
+    assert sum(float(row[3]) for row in stages) == pytest.approx(other[0].gain - one[0].gain, abs=5e-3)
+    assert {row[0]: row[3] for row in totals}["idle layers"] == f"{len(other[1].idle) - len(one[1].idle):+d}"
+    assert "vgg16 (first)" in text(compare_table((one, one)))
+
+
+def test_the_widest_window_is_not_clamped() -> None:
+    assert widest(cs.score(graph_of("vgg16"))) == (196, 196)
+    assert widest(cs.score(cs.capture(torch.nn.Linear(10, 5), torch.zeros(1, 10)))) == ()
 
 
 def test_stages_of_parallel_branches_have_one_sum_each() -> None:
@@ -285,7 +349,10 @@ def test_what_a_page_shows_is_escaped(run: Path) -> None:
     settings = json.loads((run / "run.json").read_text())
     settings["settings"]["model"] = settings["command"] = evil
     (run / "run.json").write_text(json.dumps(settings))
-    for page in (run_page(read_run(run)), scores_page(read_scores(json.dumps(record)))):
+    scores = read_scores(json.dumps(record))
+    advice = Advice((Finding("idle", f"{evil} sees nothing new; use `{evil}`.", layer=evil),), frozenset({0}))
+    pages = run_page(read_run(run)), scores_page(scores, advice), compare_page(((scores, advice), (scores, advice)))
+    for page in pages:
         assert "<script>alert" not in page
         assert evil in read(page).words
 
@@ -295,6 +362,24 @@ def test_a_nets_page_has_all_its_layers() -> None:
     page = read(scores_page(scores))
     assert page.loads == ["data:,"]
     assert all(layer.name in page.words for layer in scores.layers)
+
+
+def test_a_nets_page_tells_its_advice_and_marks_what_is_idle() -> None:
+    scores, advice = analyzed("vgg16")
+    page = scores_page(scores, advice)
+    words = " ".join(read(page).words.split())
+    assert all(finding.advice.replace("`", "").split("; ")[0] in words for finding in advice.findings)
+    assert page.count('<tr class="idle">') == len(advice.idle) == 5
+    for html in (page, scores_page(scores)):
+        table = html[html.index('<div class="layer-table">') :]
+        assert table.count("<td") == len(scores.layers) * table.count("<th "), "a cell below every header"
+
+
+def test_a_page_of_two_nets_has_the_layers_of_both() -> None:
+    nets = analyzed("vgg11"), analyzed("resnet20")
+    page = read(compare_page(nets))
+    assert page.loads == ["data:,"]
+    assert all(layer.name in page.words for scores, _ in nets for layer in scores.layers)
 
 
 ODD = {
@@ -320,6 +405,38 @@ def test_the_ceiling_of_a_stage_is_its_map_whatever_its_form() -> None:
     curve, ceiling = growth(cs.score(cs.capture(net, torch.zeros(1, 3, 20, 30))))["data"]
     assert curve["y"] == [8 * 9, 8 * 25]
     assert ceiling["y"] == [8 * 20 * 30] * 2
+
+
+def test_the_windows_chart_has_both_ceilings_and_circles_what_is_idle() -> None:
+    scores, advice = analyzed("vgg16")
+    figure = windows(scores, advice)
+    curves = {trace["name"]: trace for trace in figure["data"]}
+    assert curves["of input"]["y"] == [max(layer.reach.window) for layer in scores.layers if layer.reach]
+    assert set(curves["map"]["y"]) == {32, 16, 8, 4, 2, None}
+    assert curves["idle"]["x"] == [place + 1 for place in sorted(advice.idle)]
+    assert [shape["y0"] for shape in figure["layout"]["shapes"] if shape["type"] == "line"] == [32]
+    assert "idle" not in {trace["name"] for trace in windows(scores, Advice())["data"]}
+
+
+def test_gates_do_not_break_the_line_of_windows() -> None:
+    gate = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(4, 4, 1), torch.nn.Sigmoid())
+    net = Gated(gate)
+    scores = cs.score(cs.capture(net, torch.zeros(1, 4, 16, 16)))
+    assert [layer.reach.window for layer in scores.layers if layer.reach] == [(3, 3), (16, 16), (5, 5)]
+    (line,) = [trace for trace in windows(scores, Advice())["data"] if trace["name"] == "of input"]
+    assert line["y"] == [3, 5]
+
+
+class Gated(torch.nn.Module):
+    """A convolution, squeeze-and-excitation, and another convolution."""
+
+    def __init__(self, gate: torch.nn.Module) -> None:
+        super().__init__()
+        self.convs, self.gate = torch.nn.ModuleList(torch.nn.Conv2d(4, 4, 3, padding=1) for _ in range(2)), gate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.convs[0](x)
+        return self.convs[1](x * self.gate(x))
 
 
 def test_the_latency_chart_shows_medians_and_quartiles() -> None:

@@ -7,14 +7,16 @@ gain_k = (3DRF_k - 3DRF_{k-1}) / 3DRF_{k-1} * exp(-alpha * 3DRF_{k-1} / V_0)
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from math import exp, inf, prod
 from typing import Any, Literal
 
 from convsmith.call import numbers
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph, Node
+from convsmith.markup import table
 from convsmith.reach import Extent, Reach
-from convsmith.stages import HEAD, StageNodes, Stages, find_stages
+from convsmith.stages import HEAD, StageNodes, Stages, entry, find_stages
 
 Convention = Literal["published", "exact"]
 Counting = Literal["plain", "ptflops"]
@@ -99,6 +101,35 @@ class Scores:
     def to_json(self) -> str:
         """The same as text."""
         return json.dumps(self.to_dict(), indent=1)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: totals, stages, and layers in a box that scrolls."""
+        shape = _by(self.input)
+        totals = f"{self.params:,} parameters, {self.macs:,} MACs, gain {self.gain:.3f} ({self.convention})"
+        stages = [
+            (s.name, f"{s.width} px", f"{s.layers}", f"{s.params:,}", f"{s.macs:,}", f"{s.gain:.3f}")
+            for s in self.stages
+        ]
+        columns = ("stage", ">map", ">layers", ">params", ">MACs", ">gain")
+        return (
+            f"<div><p><b>{escape(self.model)}</b> on {shape}: {totals}</p>{table(columns, stages)}"
+            f'<div style="max-height:24em;overflow:auto">{table(LAYER_COLUMNS, map(_cells, self.layers))}</div></div>'
+        )
+
+
+LAYER_COLUMNS = ("layer", "stage", "kernel", ">in", ">out", ">params", ">MACs", ">window", ">channels", ">gain")
+
+
+def _cells(layer: Layer) -> tuple[str, ...]:
+    seen = (_by(layer.reach.window), f"{layer.reach.channels:.4g}") if layer.reach else ("unknown", "unknown")
+    kernel = _by(layer.kernel) if layer.kernel else layer.kind
+    shapes = _by(layer.in_shape), _by(layer.out_shape)
+    costs = f"{layer.params:,}", f"{layer.macs:,}"
+    return layer.name, layer.stage, kernel, *shapes, *costs, *seen, f"{layer.gain:.4f}"
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
 
 
 @dataclass(frozen=True)
@@ -210,9 +241,9 @@ def _published(stage: StageNodes, alpha: float, clamp: bool) -> dict[str, Growth
 
 def _exact(graph: Graph, stage: StageNodes, alpha: float) -> dict[str, Growth]:
     """Gains from each layer's own input to its output, both counted from the stage's entry."""
-    entry = graph.before(stage.counted[0])
-    reaches = graph.reaches(entry)
-    volume = prod(graph.shapes[entry][1:])
+    start = entry(graph, stage.counted[0])
+    reaches = graph.reaches(start)
+    volume = prod(graph.shapes[start][1:])
     growth = {}
     for node in stage.nodes:
         source = graph.sources(node)[0]

@@ -63,6 +63,18 @@ def find_stages(graph: Graph, reaches: Mapping[str, Reach]) -> Stages:
     return Stages(tuple(stages), outside | inside)
 
 
+def entry(graph: Graph, node: Node) -> str:
+    """The last tensor through which everything that a call reads has come: what its stage counts from.
+
+    A split is no tensor: what it splits stands for it.
+    """
+    name = graph.before(node)
+    lists = {graph.sources(n)[0] for n in graph.nodes if n.call.op == GETITEM}
+    while name in lists:
+        name = graph.sources(graph.by_name[name])[0]
+    return name
+
+
 def _maps(graph: Graph, reaches: Mapping[str, Reach]) -> dict[str, tuple[int, ...]]:
     """The map of every tensor whose reach is known; a list of tensors, as a split makes, has its source's."""
     maps = {name: tuple(w.positions for w in reach.windows) for name, reach in reaches.items()}

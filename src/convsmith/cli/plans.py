@@ -1,5 +1,6 @@
 """The commands that look and plan: analyze, organize, decompose."""
 
+import functools
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import RenderableType
 
+from convsmith.advice import Advice, advise
 from convsmith.calibrate import IMAGES
 from convsmith.cli import options as opt
 from convsmith.cli.calibration import captured, statistics_of, with_images
@@ -14,13 +16,14 @@ from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.decompose import decompose as plan_blocks
 from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
+from convsmith.graph import Graph
 from convsmith.load import Wish, load, load_graph
-from convsmith.metric import Convention, Counting, score
+from convsmith.metric import Convention, Counting, Scores, score
 from convsmith.organize import organize as plan_stages
 from convsmith.organize import pareto as front_of
 from convsmith.plan import Plan, Replace
 from convsmith.ranks import reallocate
-from convsmith.report import pareto_table, plan_table, scores_page, scores_table
+from convsmith.report import compare_page, compare_table, pareto_table, plan_table, scores_page, scores_table
 
 
 @told_in_one_line
@@ -37,17 +40,32 @@ def analyze(
     blocks_per_stage: opt.Depths = None,
     json: opt.Json = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="PATH", help="Write one self-contained page.")] = None,
+    compare: Annotated[
+        str | None, typer.Option("--compare", metavar="OTHER", help="A second model, to stand beside the first.")
+    ] = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
     """Show what each layer sees (3D receptive field), gains and costs."""
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
-    graph = load_graph(model, Wish(input, classes, blocks_per_stage))
-    scores = score(graph, convention=convention, alpha=alpha, clamp=clamp, count=count)
+    judge = functools.partial(_analyzed, convention=convention, alpha=alpha, clamp=clamp, count=count)
+    scores, advice = judge(load_graph(model, Wish(input, classes, blocks_per_stage)))
+    record, tables = advice.added_to(scores), [scores_table(scores, advice)]
+    other = judge(load_graph(compare, Wish(input, classes))) if compare else None
+    if other is not None:
+        record["compare"] = other[1].added_to(other[0])
+        tables += [scores_table(*other), compare_table(((scores, advice), other))]
     if html is not None:
-        write_text(html, scores_page(scores))
-    out.record(scores.to_dict())
-    out.show(scores_table(scores), *([f"page: {html}"] if html else []))
+        write_text(html, compare_page(((scores, advice), other)) if other else scores_page(scores, advice))
+    out.record(record)
+    out.show(*tables, *([f"page: {html}"] if html else []))
+
+
+def _analyzed(
+    graph: Graph, *, convention: Convention, alpha: float, clamp: bool, count: Counting
+) -> tuple[Scores, Advice]:
+    scores = score(graph, convention=convention, alpha=alpha, clamp=clamp, count=count)
+    return scores, advise(graph, scores)
 
 
 @told_in_one_line

@@ -1,13 +1,17 @@
 """Records in; tables, and pages that need no network, out."""
 
-from convsmith.report.page import report, run_page, scores_page
+from convsmith.report.net_pages import compare_page, scores_page
+from convsmith.report.net_tables import compare_table, scores_table, stages_table
+from convsmith.report.page import report, run_page
 from convsmith.report.records import RunRecords, read_run
-from convsmith.report.tables import before_after, bench_table, pareto_table, plan_table, scores_table, stages_table
+from convsmith.report.tables import before_after, bench_table, pareto_table, plan_table
 
 __all__ = [
     "RunRecords",
     "before_after",
     "bench_table",
+    "compare_page",
+    "compare_table",
     "pareto_table",
     "plan_table",
     "read_run",

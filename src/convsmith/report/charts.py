@@ -1,107 +1,20 @@
-"""Charts of a page as plotly figures, in plain JSON values; colors that depend on light or dark are the page's."""
+"""Charts of a run as plotly figures, in plain JSON values; colors that depend on light or dark are the page's."""
 
 import json
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from math import log10, prod
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from convsmith.bench import Bench, Latency
-from convsmith.metric import Layer, Scores
-from convsmith.report.numbers import count, milliseconds, times
+from convsmith.report.numbers import milliseconds
 from convsmith.report.records import NetRecords
 
 Figure = dict[str, Any]
 
 BASE_COLOR, NEW_COLOR = "#8a94a6", "#2f7de1"  # seen on light and on dark
-STAGE_COLORS = ("#2f7de1", "#e08a1e", "#2aa876", "#c2528b", "#7a63d2", "#c9a300", "#3fa7c4", "#d2604b")
+COLORS = ("#2f7de1", "#e08a1e", "#2aa876", "#c2528b", "#7a63d2", "#c9a300", "#3fa7c4", "#d2604b")
 MARGIN = {"l": 56, "r": 12, "t": 28, "b": 44}
-
-
-def growth(scores: Scores) -> Figure:
-    """3DRF behind every layer, stage by stage, and the stage's full map as a dotted ceiling."""
-    figure = go.Figure()
-    for stage, layers in _by_stage(scores).items():
-        color, places = _color(scores, stage), [place for place, _ in layers]
-        names = [_hover(layer) for _, layer in layers]
-        figure.add_scatter(
-            x=places, y=[layer.rf3d for _, layer in layers], text=names, name=stage, mode="lines+markers",
-            line={"color": color, "shape": "hv"}, hovertemplate="%{text}<br>3DRF %{y:,.0f}<extra></extra>",
-        )  # fmt: skip
-        ceiling = _ceiling(scores, [layer for _, layer in layers])
-        if ceiling:
-            figure.add_scatter(
-                x=[places[0] - 0.4, places[-1] + 0.4], y=[ceiling, ceiling], mode="lines", showlegend=False,
-                line={"color": color, "dash": "dot", "width": 1.5}, hoverinfo="skip",
-            )  # fmt: skip
-    figure.update_yaxes(type="log", title="3DRF (log)", exponentformat="power", dtick=1)
-    figure.update_xaxes(range=_all(scores))
-    return _plain(figure, "layer")
-
-
-def same_scale(figures: Sequence[Figure]) -> None:
-    """Give growth charts that stand side by side one range of values."""
-    values = [value for figure in figures for trace in figure["data"] for value in trace["y"]]
-    if values:
-        low, high = log10(min(values)) - 0.15, log10(max(values)) + 0.15
-        for figure in figures:
-            figure["layout"]["yaxis"]["range"] = [low, high]
-
-
-def windows(scores: Scores) -> Figure:
-    """Input pixels and channels that every layer sees, stages shaded, the input's side as the ceiling."""
-    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.65, 0.35])
-    seen = [(place, layer) for place, layer in enumerate(scores.layers, 1) if layer.reach]
-    hover = [_hover(layer) for _, layer in seen]
-    places = [place for place, _ in seen]
-    for row, title, values, color in (
-        (1, "window (pixels)", [max(layer.reach.window, default=0) for _, layer in seen if layer.reach], NEW_COLOR),
-        (2, "input channels", [layer.reach.channels for _, layer in seen if layer.reach], STAGE_COLORS[2]),
-    ):
-        figure.add_scatter(
-            x=places, y=values, text=hover, mode="lines+markers", line={"color": color}, showlegend=False,
-            hovertemplate="%{text}<br>%{y}<extra></extra>", row=row, col=1,
-        )  # fmt: skip
-        figure.update_yaxes(title=title, rangemode="tozero", row=row, col=1)
-    limit = max(scores.input[1:], default=1)
-    figure.add_hline(
-        y=limit, line={"dash": "dot", "width": 1.5, "color": BASE_COLOR}, row=1, col=1,
-        annotation_text=f"input {limit}", annotation_position="bottom right", annotation_font_size=11,
-    )  # fmt: skip
-    for stage, first, last in _stretches(scores):
-        figure.add_vrect(
-            x0=first - 0.5, x1=last + 0.5, fillcolor=_color(scores, stage), opacity=0.14, line_width=0, layer="below",
-            annotation_text=stage.removeprefix("stage"), annotation_position="top left", annotation_font_size=12,
-            row=1, col=1,
-        )  # fmt: skip
-    figure.update_yaxes(range=[0, 1.22 * limit], row=1, col=1)  # room for the stages' names above the ceiling
-    figure.update_xaxes(title="layer (shaded: stages)", row=2, col=1)
-    figure.update_xaxes(range=_all(scores))
-    return _plain(figure)
-
-
-def gain_and_cost(scores: Scores) -> Figure:
-    """Gain of every layer above its share of the MACs and parameters."""
-    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09)
-    layers, places = scores.layers, list(range(1, len(scores.layers) + 1))
-    hover = [_hover(layer) for layer in layers]
-    for row, name, values, color in (
-        (1, "gain", [layer.gain for layer in layers], NEW_COLOR),
-        (2, "MACs", [100 * layer.macs / max(scores.macs, 1) for layer in layers], STAGE_COLORS[1]),
-        (2, "parameters", [100 * layer.params / max(scores.params, 1) for layer in layers], BASE_COLOR),
-    ):
-        figure.add_bar(
-            x=places, y=values, text=hover, textposition="none", name=name, marker={"color": color},
-            hovertemplate="%{text}<br>" + name + " %{y:.3g}<extra></extra>", row=row, col=1,
-        )  # fmt: skip
-    figure.update_yaxes(title="gain", row=1, col=1)
-    figure.update_yaxes(title="share (%)", row=2, col=1)
-    figure.update_xaxes(title="layer", row=2, col=1)
-    figure.update_xaxes(range=_all(scores))
-    return _plain(figure)
 
 
 def accuracy(nets: Sequence[NetRecords]) -> Figure:
@@ -120,7 +33,7 @@ def accuracy(nets: Sequence[NetRecords]) -> Figure:
     figure.update_layout(showlegend=True)  # for one curve, too
     figure.update_yaxes(title="test top-1 (%)")
     figure.update_xaxes(dtick=1 if max((len(net.history) for net in nets), default=0) <= 20 else None)
-    return _plain(figure, "epoch")
+    return plain(figure, "epoch")
 
 
 def latency(bench: Bench) -> Figure:
@@ -137,10 +50,10 @@ def latency(bench: Bench) -> Figure:
         told = [milliseconds(cell.median_ms) for cell in cells]
         figure.add_bar(
             x=[cell.median_ms / base for cell, base in zip(cells, bases, strict=True)], y=places, orientation="h",
-            width=0.86, name=_plain_text(name), marker={"color": (BASE_COLOR, *STAGE_COLORS)[number % 9]},
+            width=0.86, name=plain_text(name), marker={"color": (BASE_COLOR, *COLORS)[number % 9]},
             error_x={"type": "data", "symmetric": False, "thickness": 1.5, "width": 3} | _spread(cells, bases),
             text=told, textposition="none",
-            hovertemplate="%{text}<br>%{x:.3f} of the first<extra>" + _plain_text(name) + "</extra>",
+            hovertemplate="%{text}<br>%{x:.3f} of the first<extra>" + plain_text(name) + "</extra>",
         )  # fmt: skip
         figure.add_scatter(
             x=tops, y=places, text=[f" {text}" for text in told], mode="text", textposition="middle right",
@@ -150,9 +63,9 @@ def latency(bench: Bench) -> Figure:
     labels = [f"{runtime}<br>batch {batch}" for runtime, batch in groups]
     figure.update_yaxes(autorange="reversed", tickvals=centers, ticktext=labels, showgrid=False, zeroline=False)
     figure.update_xaxes(rangemode="tozero")
-    plain = _plain(figure, f"time / {_plain_text(names[0])}'s (less is better)" if names else "")
-    plain["layout"] |= {"height": 110 + round(22 * step * len(groups)), "margin": MARGIN | {"r": 64}}
-    return plain
+    drawn = plain(figure, f"time / {plain_text(names[0])}'s (less is better)" if names else "")
+    drawn["layout"] |= {"height": 110 + round(22 * step * len(groups)), "margin": MARGIN | {"r": 64}}
+    return drawn
 
 
 def _first(bench: Bench, cell: Latency) -> float:
@@ -168,52 +81,12 @@ def _spread(cells: Sequence[Latency], bases: Sequence[float]) -> dict[str, list[
     }
 
 
-def _by_stage(scores: Scores) -> dict[str, list[tuple[int, Layer]]]:
-    """Layers with their place in the net, by stage, stem and head left out."""
-    stages: dict[str, list[tuple[int, Layer]]] = {stage.name: [] for stage in scores.stages}
-    for place, layer in enumerate(scores.layers, 1):
-        if layer.stage in stages and layer.rf3d:
-            stages[layer.stage].append((place, layer))
-    return {stage: layers for stage, layers in stages.items() if layers}
-
-
-def _all(scores: Scores) -> list[float]:
-    return [0.4, len(scores.layers) + 0.6]
-
-
-def _stretches(scores: Scores) -> Iterator[tuple[str, int, int]]:
-    """Neighbouring layers of one stage: its name, first and last place."""
-    inside = {stage.name for stage in scores.stages}
-    for stage, group in groupby(enumerate(scores.layers, 1), key=lambda pair: pair[1].stage):
-        places = [place for place, _ in group]
-        if stage in inside:
-            yield stage, places[0], places[-1]
-
-
-def _ceiling(scores: Scores, layers: Sequence[Layer]) -> float | None:
-    """The volume of the map that enters a stage, where the published convention has one channel count per stage."""
-    first = next((layer for layer in layers if layer.gain), None)
-    if scores.convention != "published" or first is None or first.channels is None:
-        return None
-    return prod(first.in_shape[1:]) * first.channels
-
-
-def _hover(layer: Layer) -> str:
-    window = f", sees {times(layer.reach.window)}" if layer.reach else ""
-    return f"{_plain_text(layer.name)}: {times(layer.out_shape)}, {count(layer.macs)} MACs{window}"
-
-
-def _plain_text(name: str) -> str:
+def plain_text(name: str) -> str:
     """Plotly reads a few tags in its texts; a module's name is none."""
     return name.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def _color(scores: Scores, stage: str) -> str:
-    number = [own.name for own in scores.stages].index(stage)
-    return STAGE_COLORS[number % len(STAGE_COLORS)]
-
-
-def _plain(figure: Any, x: str = "") -> Figure:
+def plain(figure: Any, x: str = "") -> Figure:
     """Shared looks, as JSON values without plotly's bulky default template."""
     figure.update_layout(
         template="none", margin=MARGIN, height=340, bargap=0.25, hovermode="closest",
@@ -224,5 +97,5 @@ def _plain(figure: Any, x: str = "") -> Figure:
         figure.update_xaxes(title=x)
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
-    plain: Figure = json.loads(figure.to_json())
-    return plain
+    drawn: Figure = json.loads(figure.to_json())
+    return drawn

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from convsmith.metric import Layer
 
 LONGEST = 16  # layers in a block that is recognized as repeated
+Placed = tuple[int, Layer]  # a layer and its place in the net
 
 
 @dataclass(frozen=True)
 class Row:
-    """Layers of one kind and shape, the first of each repeat of a block; sums are over all of them."""
+    """Layers of one kind and shape, the first of each repeat of a block, and their places; sums are over all."""
 
+    places: tuple[int, ...]
     layers: tuple[Layer, ...]
 
     @property
@@ -40,19 +42,20 @@ def fold(layers: Sequence[Layer]) -> list[tuple[str, list[Row]]]:
 
     Stages of parallel branches alternate in a net; here they do not.
     """
-    by_stage: dict[str, list[Layer]] = {}
-    for layer in layers:
-        by_stage.setdefault(layer.stage, []).append(layer)
+    by_stage: dict[str, list[Placed]] = {}
+    for place, layer in enumerate(layers):
+        by_stage.setdefault(layer.stage, []).append((place, layer))
     return [(stage, list(_rows(own))) for stage, own in by_stage.items()]
 
 
-def _rows(layers: list[Layer]) -> Iterator[Row]:
-    kinds = [_kind(layer) for layer in layers]
+def _rows(placed: list[Placed]) -> Iterator[Row]:
+    kinds = [_kind(layer) for _, layer in placed]
     at = 0
-    while at < len(layers):
+    while at < len(placed):
         length, repeats = max(((p, _repeats(kinds, at, p)) for p in range(1, LONGEST + 1)), key=_saved)
         for offset in range(length):
-            yield Row(tuple(layers[at + offset + length * i] for i in range(repeats)))
+            places, layers = zip(*placed[at + offset : at + length * repeats : length], strict=True)
+            yield Row(places, layers)
         at += length * repeats
 
 

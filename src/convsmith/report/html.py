@@ -1,6 +1,7 @@
 """The parts of a page: text made safe, tables, charts, and the frame that needs no network."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -9,11 +10,12 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from convsmith.advice import Advice, Finding
 from convsmith.bench import FASTER, SLOWER
-from convsmith.metric import Scores
+from convsmith.metric import Layer, Scores
 from convsmith.report.charts import Figure
+from convsmith.report.net_tables import SHOWN, by_cost, kernel, more_idle
 from convsmith.report.numbers import count, times
-from convsmith.report.tables import kernel
 
 
 def section(title: str, note: str, *parts: str) -> str:
@@ -93,28 +95,59 @@ def _shown(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def layer_table(scores: Scores) -> str:
-    """Every layer with its costs, window and gain; a click on a header sorts."""
-    columns = ("layer", "stage", "kernel", "in", "out", ">params", ">MACs", ">window", ">channels", ">gain")
+LAYER_COLUMNS = ("layer", "stage", "kernel", "in", "out", ">params", ">MACs", ">window", ">channels", ">gain")
+
+
+def layer_table(scores: Scores, advice: Advice | None = None) -> str:
+    """Every layer with its costs, window and gain, idle ones marked; a click on a header sorts, words typed filter."""
+    idle = advice.idle if advice else frozenset()
+    marks = [("idle" if place in idle else "",) if idle else () for place in range(len(scores.layers))]
+    columns = LAYER_COLUMNS + (("idle",) if idle else ())
     head = "".join(
-        f'<th aria-sort="none" tabindex="0" class="{"number" if c[0] == ">" else ""}">{c.removeprefix(">")}</th>'
+        f'<th aria-sort="none" tabindex="0" class="{"number" if c[:1] == ">" else ""}">{c.removeprefix(">")}</th>'
         for c in columns
     )
-    rows = []
-    for layer in scores.layers:
-        seen = layer.reach
-        words = (layer.name or scores.model, layer.stage, kernel(layer), times(layer.in_shape), times(layer.out_shape))
-        numbers = (
-            (layer.params, count(layer.params)),
-            (layer.macs, count(layer.macs)),
-            (max(seen.window, default=0) if seen else -1, times(seen.window) if seen else "unknown"),
-            (seen.channels if seen else -1, f"{seen.channels:.4g}" if seen else "unknown"),
-            (layer.gain, f"{layer.gain:.4f}"),
-        )
-        cells = [f"<td>{escape(word)}</td>" for word in words]
-        cells += [f'<td class="number" data-value="{value}">{text}</td>' for value, text in numbers]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    rows = [_layer_row(layer, scores.model, mark) for layer, mark in zip(scores.layers, marks, strict=True)]
+    only = '<label><input type="checkbox"> idle only</label>' if idle else ""
+    return (
+        '<div class="layer-table"><div class="filter"><input type="search" placeholder="filter, as: stage2 3x3" '
+        f'aria-label="filter layers">{only}<span class="shown">{len(rows)} layers</span></div>'
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></div>'
+    )
+
+
+def _layer_row(layer: Layer, model: str, mark: tuple[str, ...]) -> str:
+    seen = layer.reach
+    words = (layer.name or model, layer.stage, kernel(layer), times(layer.in_shape), times(layer.out_shape))
+    numbers = (
+        (layer.params, count(layer.params)),
+        (layer.macs, count(layer.macs)),
+        (max(seen.window, default=0) if seen else -1, times(seen.window) if seen else "unknown"),
+        (seen.channels if seen else -1, f"{seen.channels:.4g}" if seen else "unknown"),
+        (layer.gain, f"{layer.gain:.4f}"),
+    )
+    cells = [f"<td>{escape(word)}</td>" for word in words]
+    cells += [f'<td class="number" data-value="{value}">{text}</td>' for value, text in numbers]
+    cells += [f"<td>{word}</td>" for word in mark]
+    return f'<tr class="{"".join(mark)}">{"".join(cells)}</tr>'
+
+
+def findings(advice: Advice) -> str:
+    """Advice as a list, the dearest idle layers first of their kind; many stand behind a fold."""
+    idle, others = by_cost(advice)
+    folded = idle[SHOWN:]
+    more = f"<details><summary>{more_idle(len(folded))}</summary>{_list(folded)}</details>" if folded else ""
+    return _list([*idle[:SHOWN], *others]) + more
+
+
+def _list(findings: Sequence[Finding]) -> str:
+    told = (f"<li><b>{escape(finding.kind)}</b> <span>{_code(finding.advice)}</span></li>" for finding in findings)
+    return f'<ul class="advice">{"".join(told)}</ul>'
+
+
+def _code(text: str) -> str:
+    """Escaped; what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def page(title: str, body: Sequence[str], figures: dict[str, Figure]) -> str:

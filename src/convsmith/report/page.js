@@ -7,6 +7,7 @@ function themed(layout) {
   const ink = style.getPropertyValue("--ink").trim();
   const line = style.getPropertyValue("--line").trim();
   const copy = structuredClone(layout);
+  if (matchMedia("(pointer: coarse)").matches) copy.dragmode = false; // a finger scrolls the page
   copy.font = { color: ink, size: 12, family: getComputedStyle(document.body).fontFamily };
   for (const name of Object.keys(copy)) {
     if (/^[xy]axis/.test(name)) Object.assign(copy[name], { gridcolor: line, zerolinecolor: line, linecolor: line });
@@ -47,6 +48,22 @@ function sortBy(header) {
 for (const header of document.querySelectorAll("th[aria-sort]")) {
   header.addEventListener("click", () => sortBy(header));
   header.addEventListener("keydown", (event) => event.key === "Enter" && sortBy(header));
+}
+// Words typed above a table of layers keep the rows that have them all; the box keeps the idle ones.
+function filterRows(view) {
+  const words = view.querySelector("input[type=search]").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const idle = view.querySelector("input[type=checkbox]")?.checked;
+  const rows = [...view.querySelector("tbody").rows];
+  for (const row of rows) {
+    const text = [...row.cells].map((cell) => cell.textContent.toLowerCase()).join(" ");
+    row.hidden = !words.every((word) => text.includes(word)) || (idle && !row.classList.contains("idle"));
+  }
+  const shown = rows.filter((row) => !row.hidden).length;
+  view.querySelector(".shown").textContent = shown < rows.length ? `${shown} of ${rows.length} layers` : `${shown} layers`;
+}
+
+for (const view of document.querySelectorAll(".layer-table")) {
+  view.querySelector(".filter").addEventListener("input", () => filterRows(view));
 }
 dark.addEventListener("change", draw);
 draw();

@@ -1,4 +1,4 @@
-"""The pages: a run's report, and the scores of one net."""
+"""The page of a run: its report."""
 
 import re
 from html import escape
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from convsmith.bench import FASTER, SLOWER, UNSURE, Bench, Latency
 from convsmith.files import write_text
-from convsmith.metric import Scores
 from convsmith.plan import Plan
-from convsmith.report import charts
+from convsmith.report import charts, net_charts
 from convsmith.report.charts import Figure
 from convsmith.report.html import Tile, facts, layer_table, page, pair, plot, section, table, tiles
+from convsmith.report.net_pages import COST_NOTE
 from convsmith.report.numbers import change, count, milliseconds, percent, times
 from convsmith.report.records import RunRecords, read_run
-from convsmith.report.tables import STAGE_COLUMNS, before_after_rows, edit_rows, refusal_rows, stage_rows, total_rows
+from convsmith.report.tables import before_after_rows, edit_rows, refusal_rows, total_rows
 
 
 def report(folder: str | Path) -> Path:
@@ -49,42 +49,6 @@ def run_page(records: RunRecords) -> str:
     return page(f"convsmith: {records.settings.get('model')}", body, figures)
 
 
-def scores_page(scores: Scores) -> str:
-    """The scores of one net as one page: what every layer sees, gains and costs."""
-    figures = {"windows": charts.windows(scores), "cost": charts.gain_and_cost(scores)}
-    unknown = ", ".join(f"{op} ({calls})" for op, calls in scores.unknown_ops.items())
-    warning = f"No rule for {unknown}: what is behind is not known, and not edited." if unknown else ""
-    body = [
-        f"<h1>{escape(scores.model)}</h1>",
-        f'<p class="lead">What each layer sees on an input of {times(scores.input)}. {escape(warning)}</p>',
-        tiles(
-            (
-                Tile(count(scores.params), "parameters"),
-                Tile(count(scores.macs), "MACs", "multiply-accumulates, batch 1"),
-                Tile(f"{scores.gain:.2f}", "3DRF gain", f"{scores.convention} convention"),
-                Tile(str(sum(stage.layers for stage in scores.stages)), "counted layers", _in_stages(scores)),
-            )
-        ),
-        section("Growth", WINDOW_NOTE, plot("windows")),
-        section("Gain against cost", COST_NOTE, plot("cost")),
-        *([section("Stages", STAGES_NOTE, table(STAGE_COLUMNS, stage_rows(scores)))] if scores.stages else []),
-        section("Layers", "Click a header to sort.", layer_table(scores)),
-    ]
-    return page(f"convsmith: {scores.model}", body, figures)
-
-
-def _in_stages(scores: Scores) -> str:
-    return f"in {len(scores.stages)} stage{'' if len(scores.stages) == 1 else 's'}"
-
-
-STAGES_NOTE = (
-    "Spatial convolutions between one down-sampling and the next; map is the side that enters, percentages are shares."
-)
-WINDOW_NOTE = (
-    "The window of the input that an element of each layer depends on, counted exactly from the graph; the dotted line "
-    "is the input's side, where it can grow no more. Below, the input channels it depends on, on average."
-)
-COST_NOTE = "A layer is worth its cost where its gain is high and its share of the MACs and parameters low."
 GROWTH_NOTE = (
     "The 3D receptive field (window x channels) grows from the start of each stage; the dotted line is the stage's "
     "whole map. Layers far above it see little that is new: they are better placed where the map is larger."
@@ -152,9 +116,9 @@ def _tiles(records: RunRecords) -> list[Tile]:
 def _net_sections(records: RunRecords, figures: dict[str, Figure]) -> list[str]:
     nets = [(net.name, net.scores) for net in records.nets if net.scores]
     for name, scores in nets:
-        figures[f"growth-{name}"] = charts.growth(scores)
-        figures[f"cost-{name}"] = charts.gain_and_cost(scores)
-    charts.same_scale([figures[f"growth-{name}"] for name, _ in nets])
+        figures[f"growth-{name}"] = net_charts.growth(scores)
+        figures[f"cost-{name}"] = net_charts.gain_and_cost(scores)
+    net_charts.same_scale([figures[f"growth-{name}"] for name, _ in nets])
     if not nets:
         return []
     tables = (f"<details><summary>Layers of {name}</summary>{layer_table(scores)}</details>" for name, scores in nets)

@@ -1,0 +1,200 @@
+"""What a net's layers see, gain and cost, as tables for the terminal: one net, and two side by side."""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from convsmith.advice import Advice, Finding
+from convsmith.metric import Layer, Scores, Stage
+from convsmith.report.folding import Row, fold
+from convsmith.report.numbers import change, count, share, side, times
+from convsmith.report.tables import NAME_WIDTH, WIDTH, grid, short
+
+Analyzed = tuple[Scores, Advice]
+
+GAP = 2  # between columns
+SHOWN = 3  # idle layers that the terminal tells of; the table marks all
+
+COLUMNS = ("layer", "kernel", ">channels", ">map", ">params", ">MACs", ">window", ">gain")
+EXPLAINED = "kernel/stride, channels in->out, map side out, window of input seen, 3DRF growth"
+FOLDED = "x3: three alike layers, costs and gains summed; dw depthwise, g4 four groups"
+IDLE = "*: idle, little or nothing new for its cost (in a row of alike layers, some)"
+
+
+def scores_table(scores: Scores, advice: Advice | None = None) -> RenderableType:
+    """What `analyze` shows: layers by stage with their costs, window and gain, sums, what columns say, and advice."""
+    advice = advice or Advice()
+    title = f"{scores.model} on {times(scores.input)}: {count(scores.params)} parameters, {count(scores.macs)} MACs"
+    table = grid(title, *COLUMNS)
+    sums = {stage.name: _stage_cells(stage) for stage in scores.stages}
+    total = "total", "", "", "", *_sums(scores)
+    folded = [(stage, rows, [_layer_cells(row, advice) for row in rows]) for stage, rows in fold(scores.layers)]
+    room = _room([cells for _, _, told in folded for cells in told] + [cells[1:] for cells in (*sums.values(), total)])
+    for stage, rows, told in folded:
+        for row, cells in zip(rows, told, strict=True):
+            style = "yellow" if advice.idle.intersection(row.places) else ""
+            table.add_row(_folded_name(row, scores.model, room), *cells, style=style)
+        if stage in sums:
+            table.add_row(*sums[stage], style="bold")
+        table.add_section()
+    table.add_row(*total, style="bold")
+    return Group(table, *_unknown(scores), *_legend(scores, advice), *_advice(advice))
+
+
+def _legend(scores: Scores, advice: Advice) -> list[Text]:
+    rows = [row for _, rows in fold(scores.layers) for row in rows]
+    marked = any(len(row.layers) > 1 or (row.first.groups or 1) > 1 for row in rows)
+    lines = [EXPLAINED, *([FOLDED] if marked else []), *([IDLE] if advice.idle else [])]
+    return [Text(line, style="dim") for line in lines]
+
+
+def _advice(advice: Advice) -> list[RenderableType]:
+    """The idle layers that cost most, how many more there are, and all other findings."""
+    idle, others = by_cost(advice)
+    told: list[tuple[str, str]] = [(finding.kind, finding.advice) for finding in idle[:SHOWN]]
+    told += [("", f"{more_idle(len(idle) - SHOWN)}, marked in the table.")] if len(idle) > SHOWN else []
+    told += [(finding.kind, finding.advice) for finding in others]
+    lines = Table(title="Advice", title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
+    for cells in told:
+        lines.add_row(*cells)
+    return [lines] if told else []
+
+
+def more_idle(number: int) -> str:
+    """How many are not told of.
+
+    >>> more_idle(1), more_idle(3)
+    ('1 more idle layer', '3 more idle layers')
+    """
+    return f"{number} more idle layer{'' if number == 1 else 's'}"
+
+
+def by_cost(advice: Advice) -> tuple[list[Finding], list[Finding]]:
+    """The idle layers, the dearest first, and the other findings."""
+    idle = [finding for finding in advice.findings if finding.kind == "idle"]
+    others = [finding for finding in advice.findings if finding.kind != "idle"]
+    return sorted(idle, key=lambda finding: -finding.share), others
+
+
+def _unknown(scores: Scores) -> list[Text]:
+    if not scores.unknown_ops:
+        return []
+    told = ", ".join(f"{op} ({calls})" for op, calls in scores.unknown_ops.items())
+    return [Text(f"No rule for {told}: what is behind is not known, and not edited.", style="yellow")]
+
+
+def stages_table(scores: Scores) -> RenderableType:
+    """The stages of a net: map, counted layers, costs with their shares, and gain."""
+    table = grid(f"Stages of {scores.model} on {times(scores.input)}", *STAGE_COLUMNS)
+    for row in stage_rows(scores):
+        table.add_row(*row)
+    return table
+
+
+STAGE_COLUMNS = ("stage", ">map", ">layers", ">params", ">", ">MACs", ">", ">gain")
+
+
+def stage_rows(scores: Scores) -> list[tuple[str, ...]]:
+    """Cells below STAGE_COLUMNS: by stage, what lies outside of stages (stem and head), and the total."""
+    stages = scores.stages
+    own = [(s.name, f"{s.width} px", str(s.layers), s.params, s.macs, f"{s.gain:.3f}") for s in stages]
+    rest = scores.params - sum(s.params for s in stages), scores.macs - sum(s.macs for s in stages)
+    layers = str(sum(s.layers for s in stages))
+    own += [("stem and head", "", "", *rest, "")] if any(rest) else []
+    own += [("total", "", layers, scores.params, scores.macs, f"{scores.gain:.3f}")]
+    return [
+        (name, side, convs, count(params), share(params, scores.params), count(macs), share(macs, scores.macs), gain)
+        for name, side, convs, params, macs, gain in own
+    ]
+
+
+def compare_table(nets: Sequence[Analyzed]) -> RenderableType:
+    """Two nets in one table: totals and stages, and what the second is to the first."""
+    names = names_of(nets)
+    table = grid(f"{names[0]} and {names[1]}", "", *(f">{short(name, NAME_WIDTH)}" for name in names), ">")
+    totals, stages = compare_rows(nets)
+    for row in totals:
+        table.add_row(*row)
+    table.add_section()
+    for row in stages:
+        table.add_row(*row)
+    note = "stages: counted convolutions on the map that enters, and their summed gain"
+    return Group(table, Text(note, style="dim"))
+
+
+def names_of(nets: Sequence[Analyzed]) -> list[str]:
+    """What to call two nets, also where they have one name."""
+    one, other = (scores.model for scores, _ in nets)
+    return [one, other] if one != other else [f"{one} (first)", f"{other} (second)"]
+
+
+def compare_rows(nets: Sequence[Analyzed]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Names, both values and the change: first of the whole nets, then of their stages in order."""
+    (a, _), (b, _) = nets
+    spatial = [sum(stage.layers for stage in scores.stages) for scores, _ in nets]
+    idle = [len(advice.idle) for _, advice in nets]
+    totals = [
+        ("input", times(a.input), times(b.input), ""),
+        ("parameters", count(a.params), count(b.params), change(a.params, b.params)),
+        ("MACs", count(a.macs), count(b.macs), change(a.macs, b.macs)),
+        ("gain", f"{a.gain:.3f}", f"{b.gain:.3f}", f"{b.gain - a.gain:+.3f}"),
+        ("counted layers", *map(str, spatial), f"{spatial[1] - spatial[0]:+d}"),
+        ("idle layers", *map(str, idle), f"{idle[1] - idle[0]:+d}"),
+        ("widest window", *(times(widest(scores)) for scores, _ in nets), ""),
+    ]
+    stages = []
+    for pair in zip_longest(a.stages, b.stages):
+        gains = [stage.gain if stage else 0.0 for stage in pair]
+        told = [f"{s.layers} on {s.width} px: {s.gain:.3f}" if s else "" for s in pair]
+        name = next(stage.name for stage in pair if stage)
+        stages.append((name, *told, f"{gains[1] - gains[0]:+.3f}"))
+    return totals, stages
+
+
+def widest(scores: Scores) -> tuple[int, ...]:
+    """The widest window of a spatial convolution, not clamped by the input."""
+    spatial = [layer.reach.window_free for layer in scores.layers if layer.reach and max(layer.kernel or (1,)) > 1]
+    return tuple(map(max, zip(*spatial, strict=True)))
+
+
+def _room(rows: Sequence[Sequence[str]]) -> int:
+    """The width that the other columns leave to the first."""
+    heads = [column.removeprefix(">") for column in COLUMNS[1:]]
+    widths = [max(map(len, cells)) for cells in zip(heads, *rows, strict=True)]
+    return WIDTH - sum(widths) - GAP * len(heads)
+
+
+def _folded_name(row: Row, model: str, room: int) -> str:
+    repeats = f" x{len(row.layers)}" if len(row.layers) > 1 else ""
+    return short(row.first.name or model, max(room - len(repeats), 8)) + repeats
+
+
+def _stage_cells(stage: Stage) -> tuple[str, ...]:
+    return f"{stage.name}: {stage.layers} counted", "", "", str(stage.width), *_sums(stage)
+
+
+def _sums(whole: Scores | Stage) -> tuple[str, ...]:
+    return count(whole.params), count(whole.macs), "", f"{whole.gain:.3f} "
+
+
+def _layer_cells(row: Row, advice: Advice) -> tuple[str, ...]:
+    """All but the name."""
+    first, last = row.first, row.layers[-1]
+    window = side(last.reach.window) if last.reach else "unknown"
+    mark = "*" if advice.idle.intersection(row.places) else " "
+    gain = f"{row.gain:.3f}{mark}" if row.gain else mark
+    channels = f"{first.in_shape[0]}->{first.out_shape[0]}"
+    return kernel(first), channels, side(first.out_shape[1:]), count(row.params), count(row.macs), window, gain
+
+
+def kernel(layer: Layer) -> str:
+    """The kernel with its stride, and what kind of groups it has; other layers by their kind."""
+    if layer.kernel is None:
+        return layer.kind
+    stride = f"/{max(layer.stride or (1,))}" if max(layer.stride or (1,)) > 1 else ""
+    depthwise = (layer.groups or 1) > 1 and layer.groups == layer.in_shape[0]
+    groups = " dw" if depthwise else f" g{layer.groups}" if (layer.groups or 1) > 1 else ""
+    return f"{times(layer.kernel)}{stride}{groups}"
