@@ -150,6 +150,16 @@ def test_more_sweeps_and_evaluations_never_raise_the_error(monkeypatch: pytest.M
         assert errors == sorted(errors, reverse=True), (form.name, method)
 
 
+def test_chunks_of_channels_are_a_matter_of_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, x = normal(4, 20, 4), correlated(2000, inputs=80)
+    statistics, form, found = moments(x, x @ weight.flatten(1).T), DepthwiseFirst(1), []
+    for chunk in (1, 16, 20):
+        monkeypatch.setattr("convsmith.algebra.compensated.CHUNK", chunk)
+        found.append(form.compose(fit(form, weight, "compensated", statistics).factors))
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+
+
 # --- brute force ---
 
 
