@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean
 
 import pytest
 from typer.testing import CliRunner
@@ -102,6 +103,19 @@ def test_the_table_in_the_readme_is_that_of_the_result_file() -> None:
     assert {"versions", "hardware", "seconds"} <= told.keys()
 
 
+def test_the_table_of_made_up_inputs_is_that_of_the_result_file() -> None:
+    told = json.loads((ROOT / "bench" / "results" / "decompose_table.json").read_text())
+    text = (ROOT / "docs" / "decomposition.md").read_text()
+    head, _, *rows = text[text.index("<!-- made-up -->") : text.index("<!-- /made-up -->")].splitlines()[1:]
+    assert [cell.strip() for cell in head.strip("|").split("|")][1:] == told["kinds"]
+    found = {name.strip(): cells for name, *cells in (row.strip("|").split("|") for row in rows)}
+    assert found.keys() == told["held_out_error"].keys()
+    for name, cells in found.items():
+        means = [mean(told["held_out_error"][name][kind]) for kind in told["kinds"]]
+        assert [cell.strip() for cell in cells] == [f"{each:.2f}" for each in means]
+    assert {"versions", "hardware", "rows", "seeds"} <= told.keys()
+
+
 def commands() -> list[str]:
     return [command.callback.__name__ for command in app.registered_commands if command.callback]
 
@@ -112,7 +126,8 @@ def test_every_command_is_in_the_readme(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/extend.md", "docs/metric.md"]
+    "page",
+    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/extend.md", "docs/metric.md", "docs/decomposition.md"],
 )
 def test_paths_that_the_pages_name_exist(page: str) -> None:
     text = (ROOT / page).read_text()

@@ -79,7 +79,7 @@ def reallocate(
     graph: Graph,
     budget: Budget,
     images: Tensor | None,
-    method: str,
+    method: str | None,
     statistics: Mapping[str, Statistics] | None = None,
     seed: int = 0,
 ) -> Plan:
@@ -135,7 +135,7 @@ def _choices(
     trials: Sequence[Trial],
     statistics: Mapping[str, Statistics],
     effect: "_Effect | None",
-    method: str,
+    method: str | None,
 ) -> list[Choice]:
     if candidate.layer not in statistics:
         raise ConvsmithError(f"The statistics lack {candidate.layer}; calibrate with this model and all its layers.")
@@ -148,7 +148,7 @@ def _choices(
     return [keep, *(Choice(trial, trial.macs, error, rate * error) for trial, error, _ in fits)]
 
 
-def _fit(conv: nn.Conv2d, block: Block, statistics: Statistics, method: str) -> tuple[float, nn.Module]:
+def _fit(conv: nn.Conv2d, block: Block, statistics: Statistics, method: str | None) -> tuple[float, nn.Module]:
     """The squared relative error of a block, and the block."""
     with torch.device(conv.weight.device):
         module = block.build(ConvSpec.of(conv)).to(conv.weight.dtype)

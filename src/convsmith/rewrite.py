@@ -17,7 +17,7 @@ from convsmith.ranks import reallocate
 from convsmith.statistics import Statistics
 from convsmith.transfer import Means, find, put_blocks
 
-WEIGHTS = Means("svd")
+WEIGHTS = Means()
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def apply(
     """The model that `plan` makes of a copy of `model`; the model itself stays as it is.
 
     method: how weights are carried into blocks, a name in METHODS; `none` leaves blocks as initialized. By default
-    `als` with data or statistics, else `svd`, which looks at weights alone.
+    the best that each block knows, `als` with data or statistics, `svd` of weights alone.
     data: unlabelled images to fit responses on (a tensor, a data set, or batches), of which `images` are taken; layers
     are then fitted in order, each to the original's responses behind those replaced before. Ranks that a plan chose
     under a budget of MACs are chosen anew by the error they cause.
@@ -63,8 +63,7 @@ def means_of(
     """How weights are carried when so much is told: see `apply`."""
     if method == "none":
         return None
-    usual = "svd" if images is None and statistics is None else "als"
-    return Means(method or usual, images, statistics, seed)
+    return Means(method, images, statistics, seed)
 
 
 def rewrite(model: nn.Module, plan: Plan, means: Means | None = WEIGHTS) -> Applied:

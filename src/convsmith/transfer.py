@@ -18,12 +18,12 @@ from convsmith.statistics import Statistics
 
 @dataclass(frozen=True)
 class Means:
-    """How weights are carried: by `method`; fitted to `images` in order of execution, or to `statistics` by layer.
+    """How weights are carried: by `method` (None: the best that a block's form knows); fitted to `images` in order of execution, or to `statistics` by layer.
 
     images: (n, c, h, w); statistics: moments of the net as it was; neither: the weights are all that is fitted.
     """
 
-    method: str
+    method: str | None = None
     images: Tensor | None = None
     statistics: Mapping[str, Statistics] | None = None
     seed: int = 0

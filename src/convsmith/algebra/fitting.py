@@ -101,6 +101,7 @@ class Target:
 
 
 Solver = Callable[[Any, Target], Factors]
+WITH_DATA, WITHOUT_DATA = ("als", "gsvd", "svd"), ("svd", "als")  # the best first
 METHODS = Registry[dict[type[Form], Solver]]("decomposition method")
 
 
@@ -118,10 +119,15 @@ def fits(method: str, form: type[Form]) -> Callable[[Solver], Solver]:
 
 
 def fit(
-    form: Form, weight: Tensor, method: str = "svd", statistics: Statistics | None = None, rows: Rows | None = None
+    form: Form,
+    weight: Tensor,
+    method: str | None = None,
+    statistics: Statistics | None = None,
+    rows: Rows | None = None,
 ) -> Fit:
     """Factor a weight (N, C, K) of any float type into a form; computed in float64 where the statistics lie.
 
+    method: None for the best that knows the form: `als`, else `gsvd`, with statistics; `svd`, else `als`, without.
     rows: patches and responses on which the last factor is refitted for the ReLU behind it; they need statistics.
     Raises ConvsmithError on an unknown method, one that does not know the form, one that needs statistics and has
     none, and on numbers that are not finite.
@@ -131,6 +137,7 @@ def fit(
     >>> [round(fit(DepthwiseFirst(rank), weight).error, 2) for rank in (1, 4, 8)]
     [0.8, 0.33, 0.0]
     """
+    method = method or _usual(type(form), statistics)
     table = METHODS[method]
     if type(form) not in table:
         knows = ", ".join(sorted(name for name, other in METHODS.items() if type(form) in other))
@@ -147,6 +154,10 @@ def fit(
     factors = tuple(factor.to(weight) for factor in found)
     made = form.compose(_double(factors))
     return Fit(factors, statistics.error(made), (statistics.bias(made) if rows is None else bias).to(weight))
+
+
+def _usual(form: type[Form], statistics: Statistics | None) -> str:
+    return next(name for name in (WITHOUT_DATA if statistics is None else WITH_DATA) if form in METHODS[name])
 
 
 def _double(factors: Factors) -> Factors:

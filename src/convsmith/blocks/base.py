@@ -77,14 +77,14 @@ class Block(ABC):
         self,
         conv: nn.Conv2d,
         block: nn.Sequential,
-        method: str = "svd",
+        method: str | None = None,
         statistics: Statistics | None = None,
         rows: Rows | None = None,
     ) -> Carried:
         """Write the trained convolution's weights into the built block.
 
-        method: a name in METHODS. statistics: moments of its patches against the responses wanted; without them the
-        weight is all that is fitted. rows: patches and responses to refit the last kernel on for the ReLU behind it.
+        method: a name in METHODS, None for the best that the form knows. statistics: moments of its patches against the
+        responses wanted; without them the weight is all that is fitted. rows: patches and responses to refit the last kernel on for the ReLU behind it.
         Raises ConvsmithError on a method that does not fit this block or lacks statistics, and on numbers that are not
         finite.
         """
@@ -106,7 +106,7 @@ class Factored(Block):
         self,
         conv: nn.Conv2d,
         block: nn.Sequential,
-        method: str = "svd",
+        method: str | None = None,
         statistics: Statistics | None = None,
         rows: Rows | None = None,
     ) -> Carried:

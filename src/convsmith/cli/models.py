@@ -34,7 +34,7 @@ def apply(
     images: opt.Images = IMAGES,
     stats: opt.Stats = None,
     method: Annotated[
-        str | None, typer.Option(help=f"{', '.join(METHODS)} or none (default: als with data, else svd).")
+        str | None, typer.Option(help=f"{', '.join(METHODS)} or none (default: the best for the block).")
     ] = None,
     input: opt.Input = None,
     classes: opt.Classes = None,

@@ -110,7 +110,7 @@ def decompose(
     data: opt.Calibration = None,
     images: opt.Images = IMAGES,
     stats: opt.Stats = None,
-    method: Annotated[str, typer.Option(help="What errors of ranks are those of, with data.")] = "als",
+    method: Annotated[str | None, typer.Option(help="With data: whose errors ranks are chosen by.")] = None,
     input: opt.Input = None,
     classes: opt.Classes = None,
     blocks_per_stage: opt.Depths = None,
