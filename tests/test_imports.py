@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
     "errors registry files environment conv windows reach algebra plan",
-    "call blocks ops",
+    "call kernels blocks ops",
     "graph zoo",
     "stages metric units",
     "organize decompose",
