@@ -14,7 +14,7 @@ from convsmith.errors import ConvsmithError
 
 @final
 class ChannelShift(nn.Module):
-    """Channel c of the output is channel (c + shift) mod C of the input, by appending: one copy, then a view.
+    """Channel c of the output is channel (c + shift) mod C of the input, by one copy; `append_shift` copies less.
 
     With shift = C / (2 g) every group of a grouped kernel behind it sees halves of two groups before it: a weaker mixer
     than the shuffle, for g of them are needed to mix g groups, where two shuffles are enough.
@@ -28,9 +28,9 @@ class ChannelShift(nn.Module):
         self.shift = shift
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c, h, w), a view unless the batch is one."""
+        """(b, c, h, w) -> (b, c, h, w)."""
         wrapped = self.shift % x.shape[1]
-        return torch.cat([x, x[:, :wrapped]], 1)[:, wrapped:]
+        return torch.cat([x[:, wrapped:], x[:, :wrapped]], 1)
 
     def extra_repr(self) -> str:
         """Say what torch prints between the brackets."""
@@ -38,10 +38,11 @@ class ChannelShift(nn.Module):
 
 
 def append_shift(buffer: Tensor, shift: int) -> Tensor:
-    """The channel shift of the first C channels of a buffer with room for C + shift, as a view of it.
+    """The channel shift of the first C channels of a buffer with room for C + shift: append, and answer a view of it.
 
-    Only `shift` channels are copied. The producer writes to `buffer[:, :C]` what it has to write somewhere anyway:
-    `torch.relu` and others take it as `out=`, in inference. buffer: (b, C + shift, h, w), shift at most C.
+    Only `shift` channels are copied. The producer writes to `buffer[:, :C]` what it has to write somewhere anyway: in
+    inference `torch.clamp` (a ReLU) and `torch.bmm` (a 1x1 kernel) take it as `out=`.
+    buffer: (b, C + shift, h, w), shift at most C.
 
     >>> buffer = torch.tensor([0.0, 1, 2, -1]).view(1, 4, 1, 1)
     >>> append_shift(buffer, 1).flatten().tolist()
