@@ -18,12 +18,13 @@ from convsmith.registry import Registry
 
 @dataclass(frozen=True)
 class Block(ABC):
-    """A sequence of linear kernels that stands in for a standard convolution; its parameters are its fields.
+    """A sequence of kernels that stands in for a standard convolution; its parameters are its fields.
 
-    Nothing stands between the kernels, so that their product is again a convolution and weights can be carried.
+    Where nothing stands between linear kernels, their product is again a convolution and weights can be carried.
     """
 
     name: ClassVar[str]
+    carries: ClassVar[bool] = True  # whether a trained convolution's weights can be carried into it
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -38,14 +39,26 @@ class Block(ABC):
     @final
     def refuses(self, conv: ConvSpec) -> str | None:
         """Why this block cannot replace the convolution, or None where it can."""
-        return _refuses_any(conv) or self.misfit(conv)
+        return self.unsuited(conv) or self.misfit(conv)
 
     @final
     def build(self, conv: ConvSpec) -> nn.Sequential:
         """Make the untrained block, one child per kernel; raises ConvsmithError with the reason where it refuses."""
         if reason := self.refuses(conv):
             raise ConvsmithError(f"{self} cannot replace this convolution: {reason}.")
-        return nn.Sequential(OrderedDict(self.kernels(conv)))
+        return self.sequence(OrderedDict(self.kernels(conv)), conv)
+
+    def on_map(self, conv: ConvSpec, size: tuple[int, int]) -> "Block":
+        """The same block for a convolution that reads maps of `size`: for kinds whose weights depend on it."""
+        return self
+
+    def unsuited(self, conv: ConvSpec) -> str | None:
+        """Why no block of this sort is for the convolution: all but add-ons are for standard ones only."""
+        return _refuses_any(conv)
+
+    def sequence(self, kernels: "OrderedDict[str, nn.Module]", conv: ConvSpec) -> nn.Sequential:
+        """What runs the kernels, one after another."""
+        return nn.Sequential(kernels)
 
     def dearer(self, conv: ConvSpec) -> "list[Block]":
         """The same block with more freedom, at more cost, in order; none where the kind has no rank."""
@@ -57,12 +70,13 @@ class Block(ABC):
 
     @abstractmethod
     def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
-        """The kernels in order of execution; the convolution's bias is on the last."""
+        """The kernels in order of execution, each with what follows it; the convolution's bias is on the last."""
 
     @abstractmethod
-    def carry(self, conv: nn.Conv2d, block: nn.Sequential, method: str = "svd") -> float:
+    def carry(self, conv: nn.Conv2d, block: nn.Sequential, method: str = "svd") -> float | None:
         """Write the trained convolution's weights into the built block, and answer ||W - W'|| / ||W||.
 
+        A block that carries none stays as it was built, and the answer is None.
         method: a name in METHODS. Raises ConvsmithError on an unknown method or a weight that is not finite.
         """
 
@@ -87,12 +101,18 @@ class _Kind:
 
 
 _COUNT = _Kind(int, lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1")
+_COUNT_OR_ZERO = _Kind(int, lambda value: isinstance(value, int) and value >= 0, "a whole number of at least 0")
 _FRACTION = _Kind(float, lambda value: isinstance(value, int | float) and 0 <= value < 1, "at least 0 and less than 1")
 
 
 def count(default: Any = MISSING) -> Any:
     """A dataclass field that holds a whole number of at least 1."""
     return field(default=default, metadata={"kind": _COUNT})
+
+
+def count_or_zero(default: Any = MISSING) -> Any:
+    """A dataclass field that holds a whole number of at least 0, which says that it is to be found."""
+    return field(default=default, metadata={"kind": _COUNT_OR_ZERO})
 
 
 def fraction(default: Any = MISSING) -> Any:
@@ -175,12 +195,17 @@ def ranks_above(rank: int, conv: ConvSpec, channels: int) -> range:
     return range(rank + 1, min(prod(conv.kernel), channels) + 1)
 
 
-def depthwise(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
-    """A depthwise kernel with the convolution's geometry: C -> r C filters each channel r times, r N -> N sums r."""
+def convolution(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False, groups: int = 1) -> nn.Conv2d:
+    """A kernel with the convolution's geometry between other channels."""
     return nn.Conv2d(
-        inputs, outputs, conv.kernel, conv.stride, conv.padding, conv.dilation, min(inputs, outputs), bias,
+        inputs, outputs, conv.kernel, conv.stride, conv.padding, conv.dilation, groups, bias,
         cast(Literal["zeros", "reflect", "replicate", "circular"], conv.padding_mode),
     )  # fmt: skip
+
+
+def depthwise(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
+    """A depthwise kernel with that geometry: C -> r C filters each channel r times, r N -> N sums r."""
+    return convolution(conv, inputs, outputs, bias, min(inputs, outputs))
 
 
 def depthwise_first(conv: ConvSpec, multiplier: int, pointwise: nn.Module) -> dict[str, nn.Module]:
