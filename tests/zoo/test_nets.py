@@ -24,6 +24,7 @@ from convsmith.zoo import NETS, build, default_input, dicenet
 from convsmith.zoo.builder import assemble
 from convsmith.zoo.records import MODULES
 
+DOCS = Path(__file__).parents[2] / "docs" / "zoo.md"
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no trained weights and images in {SHARED}")
@@ -127,6 +128,22 @@ def test_parameters_and_macs(name: str, side: int, classes: int, size: int, mill
     net = on_meta(name, side, classes)
     assert params(net) == size
     assert macs(net, side) / 1e6 == pytest.approx(millions, abs=5e-4)
+
+
+def test_the_table_of_the_documentation_holds_these_sizes() -> None:
+    text = DOCS.read_text()
+    table = text[text.index("<!-- zoo -->") : text.index("<!-- /zoo -->")].splitlines()[3:]
+    told = [tuple(cell.strip(" `") for cell in row.strip("|").split("|")) for row in table]
+    counted = {(n, str(s), str(c), f"{size:,}", f"{millions:.3f}") for n, s, c, size, millions in SIZES}
+    assert len(told) > 20
+    assert set(told) <= counted
+
+
+def test_antnet_saves_what_its_abstract_says() -> None:
+    """19.6 % of MobileNet V2's compute, and with 2.2 M instead of 2.4 M parameters 8.3 %."""
+    ant, mobile = on_meta("antnet-g2", 32, 100), on_meta("mobilenetv2", 32, 100)
+    assert round(1 - macs(ant, 32) / macs(mobile, 32), 3) == 0.196
+    assert [round(params(net) / 1e6, 1) for net in (ant, mobile)] == [2.2, 2.4]
 
 
 def test_dicenet_by_stage() -> None:
@@ -266,6 +283,30 @@ def test_large_form_computes_what_torchvision_does(name: str) -> None:
     ours.load_state_dict(other.state_dict())
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(ours(x), other(x))
+
+
+def test_mobilenetv2_computes_what_torchvision_does() -> None:
+    torch.manual_seed(0)
+    other = torchvision.models.mobilenet_v2(num_classes=7).eval()
+    ours = build("mobilenetv2", input=(3, 64, 64), classes=7).eval()
+    in_order(ours, other)
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(ours(x), other(x))
+
+
+def test_shufflenetv2_of_equal_branches_computes_what_torchvision_does() -> None:
+    torch.manual_seed(0)
+    other = torchvision.models.shufflenet_v2_x0_5(num_classes=7).eval()
+    forms = NETS["shufflenetv2-0.5"]
+    ours = assemble(replace(forms.small, stem=forms.large.stem), 3, 7, (4, 8, 4)).eval()
+    in_order(ours, other)
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(ours(x), other(x))
+
+
+def in_order(ours: nn.Module, other: nn.Module) -> None:
+    """Weights of a net whose layers stand in the same order under other names."""
+    ours.load_state_dict(dict(zip(ours.state_dict(), other.state_dict().values(), strict=True)))
 
 
 @pytest.mark.shared
