@@ -29,7 +29,7 @@ def check_costs(model: nn.Module, x: Tensor) -> cs.Graph:
 
 
 @pytest.mark.parametrize("form", ["small", "default"])
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [name for name in NETS if not name.startswith("dicenet") or name == "dicenet-1.0"])
 def test_costs_of_the_zoo_are_those_of_torchs_counter(name: str, form: str) -> None:
     shape = SMALL if form == "small" else default_input(name)
     check_costs(*on_meta(lambda: cs.build(name, input=shape), shape))

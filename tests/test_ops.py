@@ -15,6 +15,7 @@ from torchvision import models
 import convsmith as cs
 from convsmith.blocks import RollingPointwise
 from convsmith.call import RULES
+from convsmith.kernels import DimensionWise
 from oracles import disagreements, seen_by_reach, torch_macs, transparent
 
 # torch, of an even kernel under `same`, which pads one side more than the other
@@ -71,6 +72,8 @@ SPECIMENS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "conv wide padding": (conv(kernel=3, padding=4, stride=3), MAP),
     "conv grouped": (conv(outputs=6, groups=2), MAP),
     "conv depthwise": (conv(outputs=8, groups=4, padding=1), MAP),
+    "conv depthwise over rows": (nn.Sequential(conv(padding=1, groups=2), DimensionWise(7, dim=2)), MAP),
+    "conv depthwise over columns": (nn.Sequential(conv(padding=1, groups=2), DimensionWise(6, dim=3)), MAP),
     "conv 1x1": (conv(kernel=1, stride=2), MAP),
     "conv1d": (nn.Conv1d(3, 4, 3, padding=1, stride=2), (3, 9)),
     "conv1d same": (nn.Conv1d(3, 3, 3, padding="same", groups=3), (3, 9)),

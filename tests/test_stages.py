@@ -43,16 +43,55 @@ ZOO = {
     "resnet32": ((10, 10, 10), *NARROW),
     "resnet44": ((14, 14, 14), *NARROW),
     "resnet56": ((18, 18, 18), *NARROW),
+    "resnet34": ((6, 8, 12, 6), (32, 32, 16, 8), (56, 56, 28, 14)),
+    "resnet101": ((3, 4, 23, 3), (32, 32, 16, 8), (56, 56, 28, 14)),
 }
+# With attention they have the stages that they have without.
+ZOO |= {f"eca-{name}": ZOO[name] for name in ("resnet18", "resnet34", "resnet50", "resnet101")}
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", ZOO)
 @pytest.mark.parametrize(("side", "form"), [(32, 1), (224, 2)])
 def test_zoo_nets(name: str, side: int, form: int) -> None:
     with torch.device("meta"):
         graph = graph_of(cs.build(name, input=(3, side, side)), 3, side, side)
     wanted = [(count, (width, width)) for count, width in zip(ZOO[name][0], ZOO[name][form], strict=True)]
     assert counts_and_maps(graph) == wanted
+
+
+# The same where the forms differ in counts as well. A DiCE unit has four counted convolutions (three planes and the
+# fusion), the strided block one more; a striding unit of ShuffleNet has one on either branch. Shifts count nothing.
+INVERTED = (
+    [(3, 32), (3, 32), (7, 16), (4, 8)],
+    [(1, 112), (2, 112), (3, 56), (7, 28), (4, 14)],
+)
+SHUFFLED = (
+    [(5, 32), (9, 16), (5, 8)],
+    # the first side branch strides right behind the pool, with no layer between, so both are one change of the map
+    [(1, 56), (4, 56), (9, 28), (5, 14)],
+)
+FORMS = {
+    **dict.fromkeys(("mobilenetv2", "antnet", "antnet-g2", "eca-mobilenetv2"), INVERTED),
+    **dict.fromkeys((f"shufflenetv2-{width}" for width in ("0.5", "1.0", "1.5", "2.0")), SHUFFLED),
+    **dict.fromkeys(
+        (name for name in NETS if name.startswith("dicenet")),
+        ([(17, 32), (33, 16), (17, 8)], [(17, 56), (33, 28), (17, 14)]),
+    ),
+    "addressnet": ([], []),
+    "addressnet-enhanced": ([(1, 32)], [(1, 224)]),  # nothing is added, so the stem counts, as in VGG
+}
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if not name.startswith("dicenet") or name == "dicenet-0.2"])
+@pytest.mark.parametrize(("side", "form"), [(32, 0), (224, 1)])
+def test_zoo_nets_of_two_forms(name: str, side: int, form: int) -> None:
+    with torch.device("meta"):
+        graph = graph_of(cs.build(name, input=(3, side, side)), 3, side, side)
+    assert counts_and_maps(graph) == [(count, (width, width)) for count, width in FORMS[name][form]]
+
+
+def test_every_net_of_the_zoo_is_in_a_table() -> None:
+    assert set(NETS) == set(ZOO) | set(FORMS)
 
 
 # Worked out from the papers' tables of layers: MobileNetV2 has 17 bottlenecks, of which the strided ones start a stage;

@@ -123,11 +123,12 @@ def _consider(
     reason = "it was asked to be kept" if node.module in keep else _untouchable(graph, node, spec)
     if reason or spec is None:
         return Refusal(node.module, reason or "")
-    refused = {str(block): block.refuses(spec) for block in wanted}
-    able = [block for block in wanted if refused[str(block)] is None]
+    size = (node.call.input.shape[2], node.call.input.shape[3])
+    fitted = [block.on_map(spec, size) for block in wanted]
+    refused = {str(block): block.refuses(spec) for block in fitted}
+    able = [block for block in fitted if refused[str(block)] is None]
     if not able:
         return Refusal(node.module, next(filter(None, refused.values())))
-    size = (node.call.input.shape[2], node.call.input.shape[3])
     trials = [try_block(block, spec, size) for block in able]
     sound = [t for t in trials if forced or (t.quality and t.compact)]
     best = min(sound, key=lambda t: t.macs, default=None)
@@ -162,8 +163,7 @@ def try_block(block: Block, conv: ConvSpec, size: tuple[int, int]) -> Trial:
     whole = _sees(standard, conv, size)
     graph = capture(built, _probe(conv, size))
     share = _volume(graph) / whole
-    kernels = list(built)
-    compact = all(_sees_without(kernels, i, conv, size) < share * whole for i in range(len(kernels)))
+    compact = all(_sees_without(built, i, conv, size) < share * whole for i in range(len(built)))
     return Trial(block, graph.params, graph.macs, share, compact)
 
 
@@ -175,9 +175,9 @@ def _sees(module: nn.Module, conv: ConvSpec, size: tuple[int, int]) -> float:
     return _volume(capture(module, _probe(conv, size)))
 
 
-def _sees_without(kernels: list[nn.Module], left_out: int, conv: ConvSpec, size: tuple[int, int]) -> float:
+def _sees_without(built: nn.Sequential, left_out: int, conv: ConvSpec, size: tuple[int, int]) -> float:
     """What a block sees with one kernel left out; nothing where the others no longer fit together."""
-    rest = nn.Sequential(*kernels[:left_out], *kernels[left_out + 1 :])
+    rest = type(built)(*(kernel for i, kernel in enumerate(built) if i != left_out))
     try:
         return _sees(rest, conv, size)
     except ConvsmithError:
@@ -213,7 +213,8 @@ def _edit(candidate: Candidate, trial: Trial, auto: bool) -> Replace:
     seen = "sees as much" if trial.quality else f"misses Quality: sees {trial.share:.3g} of what the convolution saw"
     choice = "the cheapest that" if auto else "asked for;"
     needs = "needs every kernel for it" if trial.compact else "misses Compact: a kernel could be left out"
-    reason = f"{choice} {seen} and {needs}"
+    start = "" if trial.block.carries else "; it starts untrained"
+    reason = f"{choice} {seen} and {needs}{start}"
     return Replace(
         candidate.layer, str(trial.block), reason, (candidate.node.macs, trial.macs), trial.quality, trial.compact
     )

@@ -153,6 +153,10 @@ def _fit(conv: nn.Conv2d, block: Block, statistics: Statistics, method: str | No
     with torch.device(conv.weight.device):
         module = block.build(ConvSpec.of(conv)).to(conv.weight.dtype)
     carried = block.carry(conv, module, method, statistics)
+    if carried.error is None:
+        raise ConvsmithError(
+            f"{block} takes over no weights, so that data cannot choose where it costs least; leave --data out."
+        )
     shift = None if carried.shift is None else carried.shift.view(-1, 1, 1)
     return carried.error**2, module if shift is None else nn.Sequential(module, _Shifted(shift))
 

@@ -18,8 +18,9 @@ from convsmith.statistics import Statistics
 
 @dataclass(frozen=True)
 class Means:
-    """How weights are carried: by `method` (None: the best that a block's form knows); fitted to `images` in order of execution, or to `statistics` by layer.
+    """How weights are carried: fitted to `images` in order of execution, or to `statistics` by layer.
 
+    method: None for the best that each block's form knows.
     images: (n, c, h, w); statistics: moments of the net as it was; neither: the weights are all that is fitted.
     """
 
@@ -41,7 +42,7 @@ def put_blocks(
         raise ConvsmithError(f"{twice[0]} is replaced twice by the plan; take one of its edits out.")
     built = {edit.layer: _build(model, edit) for edit in edits}
     if means is None:
-        errors: dict[str, float] = {}
+        errors: dict[str, float | None] = {}
     elif means.images is None:
         errors = {layer: _carry_alone(model, graph, layer, *built[layer], means) for layer in built}
     else:
@@ -76,7 +77,7 @@ def _convolution(model: nn.Module, layer: str) -> nn.Conv2d:
 
 def _carry_alone(
     model: nn.Module, graph: Graph, layer: str, block: Block, module: nn.Sequential, means: Means
-) -> float:
+) -> float | None:
     if means.statistics is not None and layer not in means.statistics:
         raise ConvsmithError(f"The statistics lack {layer}; calibrate with this model and the layers of the plan.")
     found = None if means.statistics is None else means.statistics[layer]
@@ -89,11 +90,11 @@ def _carry_in_order(
     graph: Graph,
     built: Mapping[str, tuple[Block, nn.Sequential]],
     means: Means,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Each layer is fitted to what it will see behind those already replaced, against the original's responses."""
     assert means.images is not None
     calibration = Calibration(original, model, means.images, seed=means.seed)
-    errors = {}
+    errors: dict[str, float | None] = {}
     for layer in calibration.order:
         if layer in built:
             block, module = built[layer]
@@ -103,7 +104,7 @@ def _carry_in_order(
     return errors
 
 
-def _settle(model: nn.Module, graph: Graph, layer: str, carried: Carried) -> float:
+def _settle(model: nn.Module, graph: Graph, layer: str, carried: Carried) -> float | None:
     """Where no bias can hold the mean of what was lost, the BatchNorm behind subtracts it."""
     name = next(node.name for node in graph.nodes if node.module == layer)
     readers = [node for node in graph.nodes if name in graph.sources(node)]

@@ -21,22 +21,23 @@ from convsmith.statistics import Rows, Statistics
 class Carried:
     """What carrying weights attained: the relative error, and the mean (N,) that the outputs still lack.
 
-    shift: to be added to every output pixel; only where there were statistics and the kernels have no bias to hold
-    it, so that a BatchNorm that follows can take it off its running mean.
+    error: None where a block takes over no weights. shift: to be added to every output pixel; only where there were
+    statistics and the kernels have no bias to hold it, so that a BatchNorm that follows can take it off its mean.
     """
 
-    error: float
+    error: float | None
     shift: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Block(ABC):
-    """A sequence of linear kernels that stands in for a standard convolution; its parameters are its fields.
+    """A sequence of kernels that stands in for a standard convolution; its parameters are its fields.
 
-    Nothing stands between the kernels, so that their product is again a convolution and weights can be carried.
+    Where nothing stands between linear kernels, their product is again a convolution and weights can be carried.
     """
 
     name: ClassVar[str]
+    carries: ClassVar[bool] = True  # whether a trained convolution's weights can be carried into it
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -51,14 +52,26 @@ class Block(ABC):
     @final
     def refuses(self, conv: ConvSpec) -> str | None:
         """Why this block cannot replace the convolution, or None where it can."""
-        return _refuses_any(conv) or self.misfit(conv)
+        return self.unsuited(conv) or self.misfit(conv)
 
     @final
     def build(self, conv: ConvSpec) -> nn.Sequential:
         """Make the untrained block, one child per kernel; raises ConvsmithError with the reason where it refuses."""
         if reason := self.refuses(conv):
             raise ConvsmithError(f"{self} cannot replace this convolution: {reason}.")
-        return nn.Sequential(OrderedDict(self.kernels(conv)))
+        return self.sequence(OrderedDict(self.kernels(conv)), conv)
+
+    def on_map(self, conv: ConvSpec, size: tuple[int, int]) -> "Block":
+        """The same block for a convolution that reads maps of `size`: for kinds whose weights depend on it."""
+        return self
+
+    def unsuited(self, conv: ConvSpec) -> str | None:
+        """Why no block of this sort is for the convolution: all but add-ons are for standard ones only."""
+        return _refuses_any(conv)
+
+    def sequence(self, kernels: "OrderedDict[str, nn.Module]", conv: ConvSpec) -> nn.Sequential:
+        """What runs the kernels, one after another."""
+        return nn.Sequential(kernels)
 
     def dearer(self, conv: ConvSpec) -> "list[Block]":
         """The same block with more freedom, at more cost, in order; none where the kind has no rank."""
@@ -70,7 +83,7 @@ class Block(ABC):
 
     @abstractmethod
     def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
-        """The kernels in order of execution; the convolution's bias is on the last."""
+        """The kernels in order of execution, each with what follows it; the convolution's bias is on the last."""
 
     @abstractmethod
     def carry(
@@ -83,8 +96,9 @@ class Block(ABC):
     ) -> Carried:
         """Write the trained convolution's weights into the built block.
 
-        method: a name in METHODS, None for the best that the form knows. statistics: moments of its patches against the
-        responses wanted; without them the weight is all that is fitted. rows: patches and responses to refit the last kernel on for the ReLU behind it.
+        method: a name in METHODS, None for the best that the form knows. statistics: moments of its patches against
+        the responses wanted; without them the weight is all that is fitted. rows: patches and responses to refit the
+        last kernel on for the ReLU behind it. A block that carries none stays as it was built.
         Raises ConvsmithError on a method that does not fit this block or lacks statistics, and on numbers that are not
         finite.
         """
@@ -140,12 +154,18 @@ class _Kind:
 
 
 _COUNT = _Kind(int, lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1")
+_COUNT_OR_ZERO = _Kind(int, lambda value: isinstance(value, int) and value >= 0, "a whole number of at least 0")
 _FRACTION = _Kind(float, lambda value: isinstance(value, int | float) and 0 <= value < 1, "at least 0 and less than 1")
 
 
 def count(default: Any = MISSING) -> Any:
     """A dataclass field that holds a whole number of at least 1."""
     return field(default=default, metadata={"kind": _COUNT})
+
+
+def count_or_zero(default: Any = MISSING) -> Any:
+    """A dataclass field that holds a whole number of at least 0, which says that it is to be found."""
+    return field(default=default, metadata={"kind": _COUNT_OR_ZERO})
 
 
 def fraction(default: Any = MISSING) -> Any:

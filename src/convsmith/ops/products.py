@@ -40,6 +40,8 @@ def convolution(call: Call, x: Reach) -> Answer:
     )
     for dim, (size, stride, padding, dilation, outputs) in enumerate(steps, 1):
         x = x.select(dim, Taps.slide(x.shape[dim], size, stride, padding, dilation, outputs))
+    if groups == x.shape[0] == call.out[1]:
+        return x  # depthwise: indices keep to themselves, also where an axis of the map stands for the channels
     x = x.as_units(0)
     return x.select(0, Taps.groups(x.shape[0], groups)).repeat(0, call.out[1] // groups)
 

@@ -1,13 +1,12 @@
 """The one builder: a net's record, an input shape and a depth per stage -> a module."""
 
 from collections.abc import Mapping
-from itertools import pairwise
 from math import sqrt
 
 from torch import Tensor, nn
 
 from convsmith.errors import ConvsmithError
-from convsmith.zoo.records import NETS, HeadRecord, NetForms, NetRecord, Part, StageRecord, StemRecord, Style
+from convsmith.zoo.records import NETS, Activation, NetForms, NetRecord, Part, StageRecord, StemRecord, Style
 
 IMAGENET = (3, 224, 224)
 SMALL = 64  # shorter sides below this many pixels select the small form
@@ -31,10 +30,18 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (b, c, h, w) to logits (b, classes)."""
-        for name in self._steps:
-            x = getattr(self, name)(x)
-        logits: Tensor = getattr(self, self._head)(x.flatten(1))
+        logits: Tensor = getattr(self, self._head)(self.features_at(self._steps[-1], x).flatten(1))
         return logits
+
+    def features_at(self, step: str, x: Tensor) -> Tensor:
+        """The features behind the step of that name (`act1`, `maxpool`, `layer1`, ...) for images (b, c, h, w).
+
+        >>> build("resnet20").features_at("layer2", torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 32, 16, 16])
+        """
+        for name in self._steps[: self._steps.index(step) + 1]:
+            x = getattr(self, name)(x)
+        return x
 
 
 def build(
@@ -67,7 +74,8 @@ def build(
 def assemble(record: NetRecord, channels: int, classes: int, depths: tuple[int, ...]) -> ConvNet:
     """Build a record's net for images of `channels` channels with `depths` blocks per stage (at least one each)."""
     trunk = _flat(record, channels, depths) if record.stem is None else _staged(record, record.stem, channels, depths)
-    head = _head(record.head, record.stages[-1].width, classes)
+    width = record.stages[-1].width if record.last is None else record.last.width
+    head = record.head.classifier(width * record.head.side**2, classes)
     net = ConvNet(trunk, record.style.pool(record.head.side), record.head.name, head)
     _initialize(net)
     return net
@@ -130,16 +138,25 @@ def _flat(record: NetRecord, channels: int, depths: tuple[int, ...]) -> dict[str
 
 
 def _staged(record: NetRecord, stem: StemRecord, channels: int, depths: tuple[int, ...]) -> dict[str, Part]:
-    """Put the stem first, then one sequence of units a stage."""
+    """Put the stem first, then one sequence of units a stage, then the last convolution."""
     conv = nn.Conv2d(channels, stem.width, stem.kernel, stem.stride, padding=stem.kernel // 2, bias=False)
-    trunk: dict[str, Part] = {"conv1": conv, "bn1": nn.BatchNorm2d(stem.width), "act1": record.style.inner()}
+    act = _activation(stem.activation, stem.width, record.style)
+    trunk: dict[str, Part] = {"conv1": conv, "bn1": nn.BatchNorm2d(stem.width), "act1": act}
     if stem.pool:
         trunk["maxpool"] = nn.MaxPool2d(3, stride=2, padding=1)
     channels = stem.width
     for number, (stage, depth) in enumerate(zip(record.stages, depths, strict=True), start=1):
         trunk[f"layer{number}"] = nn.Sequential(*_units(stage, channels, depth, record.style), *_stage_pool(stage))
         channels = stage.width
+    if (last := record.last) is not None:
+        trunk["conv_last"] = nn.Conv2d(channels, last.width, 1, bias=False)
+        trunk["bn_last"] = nn.BatchNorm2d(last.width)
+        trunk["act_last"] = _activation(last.activation, last.width, record.style)
     return trunk
+
+
+def _activation(make: Activation | None, width: int, style: Style) -> Part:
+    return style.inner() if make is None else make(width)
 
 
 def _units(stage: StageRecord, channels: int, depth: int, style: Style) -> list[nn.Module]:
@@ -149,13 +166,6 @@ def _units(stage: StageRecord, channels: int, depth: int, style: Style) -> list[
 
 def _stage_pool(stage: StageRecord) -> list[nn.Module]:
     return [nn.MaxPool2d(2)] if stage.pool else []
-
-
-def _head(head: HeadRecord, channels: int, classes: int) -> nn.Module:
-    widths = (channels * head.side**2, *head.hidden)
-    hidden = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU(), nn.Dropout())]
-    last = nn.Linear(widths[-1], classes)
-    return nn.Sequential(*hidden, last) if hidden else last
 
 
 def _initialize(net: nn.Module) -> None:

@@ -39,9 +39,10 @@ FUNCTIONS = Style(_relu_function, _relu_function, _pool_function)
 MODULES_EXCEPT_JOINED = Style(nn.ReLU, _relu_function, nn.AdaptiveAvgPool2d)
 MODULES_EXCEPT_POOL = Style(nn.ReLU, nn.ReLU, _pool_function)
 
-Unit = Callable[
-    [int, int, int, Style], nn.Module
-]  # (input channels, output channels, stride, style) -> what a stage repeats
+# (input channels, output channels, stride, style) -> what a stage repeats; some take more by name, for `partial`
+Unit = Callable[..., nn.Module]
+Activation = Callable[[int], nn.Module]  # channels -> what follows a normalization
+Classifier = Callable[[int, int], nn.Module]  # (features, classes) -> what maps the flat pooled map to logits
 
 
 @dataclass(frozen=True)
@@ -60,26 +61,40 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class StemRecord:
-    """The first convolution with its normalization and ReLU; with `pool` a 3x3 max pool of stride 2 follows."""
+    """The first convolution with its normalization and activation; with `pool` a 3x3 max pool of stride 2 follows.
+
+    Without an `activation` it is the ReLU of the net's style.
+    """
 
     width: int
     kernel: int = 3
     stride: int = 1
     pool: bool = False
+    activation: Activation | None = None
+
+
+@dataclass(frozen=True)
+class LastRecord:
+    """A 1x1 convolution with its normalization and activation, between the last stage and the pool."""
+
+    width: int
+    activation: Activation | None = None
 
 
 @dataclass(frozen=True)
 class HeadRecord:
-    """The classifier: module `name`, on a map pooled to `side` x `side`, after the `hidden` layers with dropout."""
+    """The module `name`, made by `classifier`, on the features of a map pooled to `side` x `side`."""
 
     name: str
     side: int = 1
-    hidden: tuple[int, ...] = ()
+    classifier: Classifier = nn.Linear
 
 
 @dataclass(frozen=True)
 class NetRecord:
     """One form of a net; without a `stem` its layers run one after another in a flat `features`, else in `layer1`, ...
+
+    `last` stands behind the stages of a net with a stem, if anything does.
 
     >>> from convsmith.zoo import NETS
     >>> NETS["vgg16"].small.blocks_per_stage, NETS["vgg16"].small.total_stride
@@ -90,6 +105,7 @@ class NetRecord:
     stages: tuple[StageRecord, ...]
     head: HeadRecord
     style: Style
+    last: LastRecord | None = None
 
     @property
     def blocks_per_stage(self) -> tuple[int, ...]:

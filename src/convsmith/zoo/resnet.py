@@ -49,7 +49,9 @@ def _narrow(depth: int) -> NetForms:
 
 
 NETS.add("resnet18", _two_forms(BasicUnit, (64, 128, 256, 512), (2, 2, 2, 2)))
+NETS.add("resnet34", _two_forms(BasicUnit, (64, 128, 256, 512), (3, 4, 6, 3)))
 NETS.add("resnet50", _two_forms(Bottleneck, (256, 512, 1024, 2048), (3, 4, 6, 3)))
+NETS.add("resnet101", _two_forms(Bottleneck, (256, 512, 1024, 2048), (3, 4, 23, 3)))
 for _depth in (20, 32, 44, 56):
     NETS.add(f"resnet{_depth}", _narrow(_depth))
 

@@ -58,6 +58,7 @@ def projected_shortcut(channels: int, width: int, stride: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
 
+Attention = Callable[[int], nn.Module]  # channels -> what weighs them; the identity is none
 Shortcut = Callable[[int, int, int], nn.Module]  # (input channels, output channels, stride) -> the way around a unit
 
 
@@ -67,10 +68,19 @@ def _way_around(channels: int, width: int, stride: int, changed: Shortcut) -> nn
 
 
 class BasicUnit(nn.Module):
-    """Two 3x3 convolutions around which a shortcut is added (ResNet-18; He et al., CVPR 2016)."""
+    """Two 3x3 convolutions around which a shortcut is added (ResNet-18; He et al., CVPR 2016).
+
+    `attention` is made for the output, before the sum.
+    """
 
     def __init__(
-        self, channels: int, width: int, stride: int, style: Style, changed: Shortcut = projected_shortcut
+        self,
+        channels: int,
+        width: int,
+        stride: int,
+        style: Style,
+        changed: Shortcut = projected_shortcut,
+        attention: Attention = nn.Identity,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
@@ -78,22 +88,26 @@ class BasicUnit(nn.Module):
         self.act1 = style.inner()
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
+        self.attention = attention(width)
         self.downsample = _way_around(channels, width, stride, changed)
         self.act2 = style.joined()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, channels, h, w) to (b, width, h / stride, w / stride)."""
         y = self.act1(self.bn1(self.conv1(x)))
-        return self.act2(self.bn2(self.conv2(y)) + self.downsample(x))
+        return self.act2(self.attention(self.bn2(self.conv2(y))) + self.downsample(x))
 
 
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions, the inner two a quarter as wide, and a shortcut (ResNet-50; He et al., CVPR 2016).
 
     The 3x3 carries the stride, not the first 1x1: so do the nets whose sizes and accuracies are published.
+    `attention` is made for the output, before the sum.
     """
 
-    def __init__(self, channels: int, width: int, stride: int, style: Style) -> None:
+    def __init__(
+        self, channels: int, width: int, stride: int, style: Style, attention: Attention = nn.Identity
+    ) -> None:
         super().__init__()
         inner = width // 4
         self.conv1 = nn.Conv2d(channels, inner, 1, bias=False)
@@ -104,6 +118,7 @@ class Bottleneck(nn.Module):
         self.act2 = style.inner()
         self.conv3 = nn.Conv2d(inner, width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
+        self.attention = attention(width)
         self.downsample = _way_around(channels, width, stride, projected_shortcut)
         self.act3 = style.joined()
 
@@ -111,4 +126,4 @@ class Bottleneck(nn.Module):
         """Map (b, channels, h, w) to (b, width, h / stride, w / stride)."""
         y = self.act1(self.bn1(self.conv1(x)))
         y = self.act2(self.bn2(self.conv2(y)))
-        return self.act3(self.bn3(self.conv3(y)) + self.downsample(x))
+        return self.act3(self.attention(self.bn3(self.conv3(y))) + self.downsample(x))

@@ -1,0 +1,50 @@
+"""The kinds that torch's own convolution computes: depthwise, pointwise, grouped, and the pair of one-sided kernels."""
+
+from torch import nn
+
+
+def depthwise(channels: int, kernel: int = 3, stride: int = 1, multiplier: int = 1, bias: bool = False) -> nn.Conv2d:
+    """DW: `multiplier` filters of an odd size for each channel; k^2 C multiply-accumulates per output pixel each.
+
+    >>> depthwise(8, stride=2)
+    Conv2d(8, 8, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), groups=8, bias=False)
+    """
+    return grouped(channels, channels * multiplier, channels, kernel, stride, bias)
+
+
+def pointwise(inputs: int, outputs: int, groups: int = 1, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """PW, and GPW(g) with `groups`: mixes the channels of each group; C N / g multiply-accumulates per output pixel.
+
+    >>> pointwise(8, 16, groups=4)
+    Conv2d(8, 16, kernel_size=(1, 1), stride=(1, 1), groups=4, bias=False)
+    """
+    return nn.Conv2d(inputs, outputs, 1, stride, groups=groups, bias=bias)
+
+
+def grouped(inputs: int, outputs: int, groups: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """GC(g): a convolution of odd size within each group; k^2 C N / g multiply-accumulates per output pixel.
+
+    >>> grouped(8, 16, groups=2, kernel=5)
+    Conv2d(8, 16, kernel_size=(5, 5), stride=(1, 1), padding=(2, 2), groups=2, bias=False)
+    """
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=bias)
+
+
+def spatial_pair(
+    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, middle: int | None = None, bias: bool = False
+) -> nn.Sequential:
+    """1xk then kx1, with `middle` channels between (default: as many as there are outputs); k (C + N) M for one pixel.
+
+    >>> [tuple(conv.weight.shape) for conv in spatial_pair(8, 16, kernel=5, middle=12)]
+    [(12, 8, 1, 5), (16, 12, 5, 1)]
+    """
+    between, pad = middle or outputs, kernel // 2
+    return nn.Sequential(
+        nn.Conv2d(inputs, between, (1, kernel), (1, stride), (0, pad), bias=False),
+        nn.Conv2d(between, outputs, (kernel, 1), (stride, 1), (pad, 0), bias=bias),
+    )
+
+
+def normalized(conv: nn.Conv2d, *after: nn.Module) -> nn.Sequential:
+    """A convolution, its batch normalization, and what follows it."""
+    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), *after)

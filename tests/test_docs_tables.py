@@ -1,0 +1,34 @@
+"""The tables of the documentation hold what is counted."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from convsmith.blocks import parse_block
+from convsmith.conv import ConvSpec
+from convsmith.decompose import try_block
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def rows() -> list[list[str]]:
+    text = (DOCS / "blocks.md").read_text()
+    table = text[text.index("<!-- blocks -->") : text.index("<!-- /blocks -->")].splitlines()[3:]
+    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in table]
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
+def test_a_row_of_the_blocks(row: list[str]) -> None:
+    name, _, macs, parameters, sees, weights = row
+    spec, size = ConvSpec(64, 64), (16, 16)
+    trial = try_block(parse_block(name).on_map(spec, size), spec, size)
+    assert (f"{trial.macs / spec.macs(size):.3f}", str(trial.params)) == (macs, parameters)
+    assert f"{trial.share:.3g}" == sees
+    assert weights == ("carried" if trial.block.carries else "untrained")
+
+
+@pytest.mark.parametrize("page", ["blocks.md", "zoo.md"])
+def test_the_code_of_a_page_runs(page: str) -> None:
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL):
+        exec(compile(block, page, "exec"), {})
