@@ -46,7 +46,7 @@ def gradient_support(
         x = torch.rand(1, *shape, generator=generator, dtype=torch.float64).add_(0.05).requires_grad_()
         out = net(x)
         for support, index in zip(found, indices, strict=True):
-            (gradient,) = torch.autograd.grad(out[(0, *index)], x, retain_graph=True, allow_unused=True)
+            (gradient,) = torch.autograd.grad(out[index], x, retain_graph=True, allow_unused=True)
             support |= gradient[0].numpy() != 0 if gradient is not None else False
     return found
 
