@@ -7,7 +7,6 @@ the result file has; patterns (`timm/res*`) choose nets, whose records then repl
 """
 
 import json
-import platform
 import resource
 import signal
 import sys
@@ -133,7 +132,7 @@ def examine(subject: Subject) -> Finding:
 
 def analyzed(subject: Subject, began: float) -> Finding:
     with torch.device("meta"):
-        model = subject.build().eval()
+        model = subject.build().eval().requires_grad_(False)  # torch's counter hooks gradients
     shape = subject.input or tuple(model.default_cfg["input_size"])
     if sum(isinstance(module, _ConvNd) for module in model.modules()) < CONVOLUTIONS:
         return Finding(subject.name, "not convolutional")
@@ -169,8 +168,7 @@ def save(nets: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     unknown = sorted({op for net in told for op in net["unknown_ops"]})
     record = {
         "what": "convsmith.capture and convsmith.score of every convolutional net of timm and torchvision",
-        "totals": totals, "unknown ops": unknown, "environment": environment(), "timm": timm.__version__,
-        "processor": platform.processor(), "nets": nets,
+        "totals": totals, "unknown ops": unknown, **environment(), "nets": nets,
     }  # fmt: skip
     write_text(RESULT, json.dumps(record, indent=1) + "\n")
     return totals

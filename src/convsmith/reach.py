@@ -77,14 +77,12 @@ class Reach:
         return cls((1, *shape), (None, None, *range(len(sizes))), channels, bits, line, windows, none)
 
     def nothing(self, shape: Sequence[int]) -> Self:
-        """Elements that see nothing of this source: padding, constants."""
+        """Elements of a tensor of `shape` that see nothing of this source: padding, constants."""
         none = np.zeros((1,) * len(shape), np.int64)
-        windows = tuple(w.empty() for w in self.windows)
-        return replace(self._clean(), shape=tuple(shape), axes=(None,) * len(shape), sets=(0,), set_of=none,
-                       windows=windows, window_of=none)  # fmt: skip
-
-    def _clean(self) -> Self:
-        return replace(self, gated=False, bound=False)
+        alike = self.axes if self.shape == tuple(shape) else (None,) * len(shape)
+        windows = tuple(w.empty(w.positions if axis in alike else 1) for axis, w in enumerate(self.windows))
+        return replace(self, shape=tuple(shape), axes=alike, sets=(0,), set_of=none, windows=windows, window_of=none,
+                       gated=False, bound=False)  # fmt: skip
 
     @property
     def map(self) -> tuple[int, ...]:
@@ -101,6 +99,8 @@ class Reach:
         """Index j of `dim` becomes the union over the elements that `taps` lists for j."""
         dim %= len(self.shape)
         shape = _changed(self.shape, dim, len(taps.index))
+        if not len(taps.index):
+            return self.nothing(shape)
         if self.walks(dim):
             windows = tuple(w.select(taps) if a == self.axes[dim] else w for a, w in enumerate(self.windows))
             return replace(self, shape=shape, windows=windows)
@@ -246,20 +246,25 @@ class Reach:
         return here.expand(shape)
 
     def without_holes(self) -> Self:
-        """Axes with positions that see nothing as places: what is off the map along one axis is off the map."""
-        if not any(w.holes for w in self.windows):
-            return self
+        """Axes with positions that see nothing as places, each for itself."""
         here = self
-        for dim, axis in enumerate(self.axes):
-            if axis is not None and axis >= 0 and self.windows[axis].holes:
-                here = here.as_units(dim)
-        empty = np.any([(w.low > w.high).all(1) for w in here.windows], axis=0)
-        if not empty.any():
-            return here
-        rows = np.where(empty, -1, np.arange(here.rows))[:, None]
-        none = empty[here.window_of]
-        set_of = np.where(none, len(here.sets), here.set_of)
-        return replace(here, windows=tuple(w.unite(rows) for w in here.windows), sets=(*here.sets, 0), set_of=set_of)
+        for dim in range(len(self.axes)):
+            here = here.as_units(dim) if here._holes(dim) else here
+        return here._emptied()
+
+    def _holes(self, dim: int) -> bool:
+        axis = self.axes[dim]
+        return axis is not None and axis >= 0 and self.windows[axis].holes
+
+    def _emptied(self) -> Self:
+        """What is off the map along one axis is off the map, and sees no channel."""
+        blanks = [w.blank for w in self.windows]
+        if not any(blank.any() for blank in blanks):
+            return self
+        empty = np.any(blanks, axis=0)
+        rows = np.where(empty, -1, np.arange(self.rows))[:, None]
+        set_of = np.where(empty[self.window_of], len(self.sets), self.set_of)
+        return replace(self, windows=tuple(w.unite(rows) for w in self.windows), sets=(*self.sets, 0), set_of=set_of)
 
     def at(self, index: Sequence[int]) -> tuple[Bools, tuple[tuple[int, int], ...]]:
         """One element's source channels and, per axis, the first and last position it sees.

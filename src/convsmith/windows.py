@@ -143,10 +143,10 @@ class Windows:
         line, zero = np.arange(size)[None], np.zeros(1)
         return cls(line, line, zero, zero, np.ones(1))
 
-    def empty(self) -> Self:
-        """One row, as many positions, seeing nothing."""
+    def empty(self, positions: int) -> Self:
+        """One row of positions that see nothing."""
         return type(self)(
-            np.full((1, self.positions), NOTHING), np.full((1, self.positions), -NOTHING),
+            np.full((1, positions), NOTHING), np.full((1, positions), -NOTHING),
             np.full(1, np.inf), np.full(1, -np.inf), np.zeros(1),
         )  # fmt: skip
 
@@ -166,6 +166,12 @@ class Windows:
         empty = self.low > self.high
         return bool((empty.any(1) & ~empty.all(1)).any())
 
+    @cached_property
+    def blank(self) -> Bools:
+        """The rows that see nothing at any position."""
+        blank: Bools = (self.low > self.high).all(1)
+        return blank
+
     def select(self, taps: Taps) -> Self:
         """Each output position sees the union of what its taps see."""
         if taps.identity and len(taps.index) == self.positions:
@@ -181,7 +187,7 @@ class Windows:
 
     def unite(self, rows: Ints) -> Self:
         """A new table whose row r is the union of the rows that `rows[r]` lists; index -1 means none."""
-        table = self.stack([self.empty()]) if (rows < 0).any() else self
+        table = self.stack([self.empty(self.positions)]) if (rows < 0).any() else self
         if rows.shape[1] == 1:
             return table.take(rows[:, 0])
         return type(self)(

@@ -38,9 +38,10 @@ def instance_norm(call: Call, x: Reach) -> Reach:
     return x.mix(*range(2, len(x.shape))) if call["use_input_stats"] else x
 
 
-@unary("aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default")
+@unary("aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default",
+       "aten.argsort.default", "aten.argsort.stable")  # fmt: skip
 def softmax(call: Call, x: Reach) -> Reach:
-    """The sum mixes one dimension."""
+    """One dimension mixes."""
     return x.mix(dim_of(call, call["dim"]))
 
 

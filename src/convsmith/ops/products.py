@@ -11,7 +11,9 @@ MANY = 1 << 17  # pairs of elements that see different windows, above which a pr
 
 
 def _linear_macs(call: Call) -> int:
-    return prod(call.out) * int(call["weight"].shape[1])
+    """Nothing for a single output, which torch's counter leaves out."""
+    weight = call["weight"].shape
+    return prod(call.out) * int(weight[1]) if len(weight) == 2 else 0
 
 
 def _linear_ptflops(call: Call) -> int:
@@ -60,7 +62,9 @@ def _laid_out(x: Reach, letters: str, out: str) -> Reach:
 
 
 def _matmul_macs(call: Call) -> int:
-    return prod(call.out) * call.input.shape[-1]
+    """Nothing for a vector on the right, which torch's counter leaves out."""
+    left, right = call.operands
+    return 0 if len(right.shape) == 1 else prod(call.out) * left.shape[-1]
 
 
 @joining(

@@ -37,7 +37,8 @@ def total(call: Call, x: Reach) -> Reach:
     return _reduced(call, x, range(len(x.shape)))
 
 
-@unary("aten.max.dim", "aten.min.dim", "aten.var_mean.correction", "aten.std_mean.correction", "aten.median.dim")
+@unary("aten.max.dim", "aten.min.dim", "aten.var_mean.correction", "aten.std_mean.correction", "aten.var_mean.dim",
+       "aten.std_mean.dim", "aten.median.dim")  # fmt: skip
 def pair(call: Call, x: Reach) -> Answer:
     """Two answers about the same dimensions."""
     answer = reduction(call, x)
@@ -58,12 +59,6 @@ def ordered(call: Call, x: Reach) -> Answer:
     dim = dim_of(call, call["dim"])
     answer = x.reduce(dim).expand(call.out)
     return answer, answer
-
-
-@unary("aten.argsort.default", "aten.argsort.stable")
-def order(call: Call, x: Reach) -> Reach:
-    """The same of where they come from."""
-    return x.mix(dim_of(call, call["dim"]))
 
 
 @unary("aten.fft_fft2.default", "aten.fft_rfft2.default", "aten.fft_ifft2.default", "aten.fft_irfft2.default")
