@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "errors registry files environment conv windows labels reach joins algebra plan",
+    "errors registry files environment conv windows labels places reach joins algebra plan",
     "call blocks ops",
     "graph zoo",
     "stages metric units",

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convsmith import labels as lb
+from convsmith.places import factored
 from convsmith.windows import NOTHING, Taps, Windows
 
 Ints = NDArray[np.int64]
@@ -106,10 +107,8 @@ class Reach:
             return replace(self, shape=shape, windows=windows)
         if taps.identity and shape == self.shape:
             return self
-        here = self.without_holes()
-        return here.united(
-            shape, here.axes, lb.tapped(here.set_of, dim, taps), lb.tapped(here.window_of, dim, taps)
-        )
+        here = self.without_holes() if self.rows > 1 else self  # one row: what is united has the same holes
+        return here.united(shape, here.axes, lb.tapped(here.set_of, dim, taps), lb.tapped(here.window_of, dim, taps))
 
     def united(self, shape: tuple[int, ...], axes: tuple[int | None, ...], sets: Ints, windows: Ints) -> Self:
         """Elements that each see the union of what the labels along the last dimension see; -1 sees nothing."""
@@ -122,7 +121,19 @@ class Reach:
         tables = tuple(w.unite(rows) for w in self.windows)
         here = replace(self, shape=shape, axes=axes, sets=tuple(place), set_of=lb.compact(set_of), windows=tables,
                        window_of=window_of)  # fmt: skip
-        return here._distinct()
+        return here._distinct()._on_axes()
+
+    def _on_axes(self) -> Self:
+        """Places as axes again, where each axis tells its own windows: borders that told them apart wear off."""
+        dims = [d for d, axis in enumerate(self.axes) if axis == PLACES]
+        apart = any(self.set_of.shape[d] > 1 for d in dims)
+        if apart or len(dims) != len(self.windows) or any(map(self.walks, range(len(self.axes)))):
+            return self
+        found = factored(self.windows, self.window_of, dims, [self.shape[d] for d in dims])
+        if found is None:
+            return self
+        axes = tuple(dims.index(d) if d in dims else axis for d, axis in enumerate(self.axes))
+        return replace(self, axes=axes, windows=found[0], window_of=found[1])._distinct()
 
     def _distinct(self) -> Self:
         """Equal windows only once."""

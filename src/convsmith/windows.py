@@ -40,7 +40,8 @@ class Taps:
     @cached_property
     def blank(self) -> Bools:
         """The outputs that read nothing but padding."""
-        return (self.index < 0).all(1)
+        blank: Bools = np.all(self.index < 0, axis=1)
+        return blank
 
     @classmethod
     @lru_cache(maxsize=512)
@@ -169,7 +170,7 @@ class Windows:
     @cached_property
     def blank(self) -> Bools:
         """The rows that see nothing at any position."""
-        blank: Bools = (self.low > self.high).all(1)
+        blank: Bools = np.all(self.low > self.high, axis=1)
         return blank
 
     def select(self, taps: Taps) -> Self:
@@ -227,13 +228,13 @@ class Windows:
         return self.take(np.arange(self.rows).repeat(times))
 
     def broadcast(self, positions: int) -> Self:
-        """One position seen from each of `positions`."""
+        """One position seen from each of `positions`, which then all look to the same place."""
         if positions == self.positions:
             return self
         shape = (self.rows, positions)
         return type(self)(
             np.broadcast_to(self.low, shape), np.broadcast_to(self.high, shape),
-            self.free_low, self.free_high, self.jump,
+            self.free_low, self.free_high, np.zeros(self.rows),
         )  # fmt: skip
 
     def span(self, row: int, position: int) -> tuple[int, int]:

@@ -75,7 +75,9 @@ def resized(draw: st.DrawFn) -> nn.Module:
 
 
 def unshuffled(draw: st.DrawFn) -> nn.Module:
-    return nn.Sequential(Call(lambda x: F.pixel_shuffle(x, 2)), conv(1, 4, 2, stride=draw(st.integers(1, 2)), padding=1))
+    return nn.Sequential(
+        Call(lambda x: F.pixel_shuffle(x, 2)), conv(1, 4, 2, stride=draw(st.integers(1, 2)), padding=1)
+    )
 
 
 def mixed_windows(draw: st.DrawFn) -> nn.Module:

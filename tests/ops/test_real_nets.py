@@ -29,7 +29,11 @@ REAL: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
     "squeezenet": (models.squeezenet1_1, MIDDLE, ["features.4.expand3x3", "features.7.expand1x1"]),
     "densenet": (models.densenet121, MIDDLE, ["features.denseblock1.denselayer4.conv2"]),
     "resnext": (models.resnext50_32x4d, MIDDLE, ["layer1.0.conv2", "layer2.0.conv2"]),
-    "googlenet": (lambda: models.googlenet(aux_logits=False, init_weights=False), MIDDLE, ["inception3b", "inception4a"]),
+    "googlenet": (
+        lambda: models.googlenet(aux_logits=False, init_weights=False),
+        MIDDLE,
+        ["inception3b", "inception4a"],
+    ),
     "convnext": (from_timm("convnext_atto"), MIDDLE, ["stages.0.blocks.1", "stages.1.blocks.0.conv_dw"]),
     "hrnet": (from_timm("hrnet_w18_small"), MIDDLE, ["stage2.0.fuse_layers.0.1", "stage3.0.fuse_layers.1.0.0"]),
     "res2net": (from_timm("res2net50_26w_4s"), MIDDLE, ["layer1.1", "layer2.0.convs.2"]),

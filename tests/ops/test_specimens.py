@@ -44,7 +44,7 @@ def test_a_bound_says_so(name: str) -> None:
 # --- what works on each element by itself needs no specimen: its arguments follow from the schema
 
 FILL = {"number": 0.5, "Scalar": 0.5, "float": 0.5, "bool": False, "int": torch.float64, "ScalarType": torch.float64}
-FILL |= {"Device": torch.device("cpu")}
+FILL |= {"Device": torch.device("cpu"), "Optional[List[int]]": None}
 
 
 def from_schema(name: str) -> nn.Module:
@@ -84,6 +84,7 @@ UNJUDGED = {
         "aten.isnan.default", "aten.isinf.default", "aten.isfinite.default", "aten.sgn.default",
         "aten.lift_fresh.default", "aten.lift_fresh_copy.default", "aten.real.default", "aten.to.dtype_layout",
     ),
+    "aten.tril.default": ("aten.triu.default",),
     "aten.zeros_like.default": (
         *(f"aten.{op}.default" for op in ("ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full")),
         "aten.new_empty.default", "aten.zero_.default", "aten.fill_.Scalar",
@@ -126,6 +127,7 @@ COUNTED = {
     if name.split()[0].strip(",") in ("conv", "transposed", "rolling", "linear", "matmul", "bmm", "mm", "addmm",
                                       "baddbmm", "einsum", "attention")
 }  # fmt: skip
+
 
 @pytest.mark.parametrize("name", COUNTED)
 def test_multiplications_are_those_of_torchs_counter(name: str) -> None:

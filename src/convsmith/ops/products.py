@@ -7,7 +7,7 @@ from convsmith.call import Answer, Call, Operand, Seen, joining, unary
 from convsmith.joins import union
 from convsmith.reach import Reach
 
-MANY = 1 << 17  # pairs of elements that see different windows, above which a product's rows and columns are mixed
+MANY = 1 << 18  # pairs of elements that see different windows, above which a product's rows and columns are mixed
 
 
 def _linear_macs(call: Call) -> int:
@@ -115,7 +115,9 @@ def _einsum_macs(call: Call) -> int:
     for place, (operand, names) in enumerate(zip(call.operands, inputs, strict=True)):
         sizes |= {c: max(size, sizes.get(c, 1)) for c, size in zip(names, operand.shape, strict=True)}
         later = set(out).union(*inputs[place + 1 :])
-        alone = {c for c in letters if c not in later | set(names)} | {c for c in names if c not in later | set(letters)}
+        alone = {c for c in letters if c not in later | set(names)} | {
+            c for c in names if c not in later | set(letters)
+        }
         both = (set(letters) | set(names)) - alone  # what one operand has alone is summed up before
         if place and both - later:
             total += prod(sizes[c] for c in both)

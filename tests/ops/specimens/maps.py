@@ -28,10 +28,14 @@ MAPS = {
     "reflected": behind(lambda x: F.pad(x, (2, 1, 3, 0), mode="reflect")),
     "replicated": behind(lambda x: F.pad(x, (2, 1, 3, 0), mode="replicate")),
     "circular": behind(lambda x: F.pad(x, (2, 1, 3, 0), mode="circular")),
-    **{f"reflected {n}d": alone(lambda x, n=n: getattr(aten, f"reflection_pad{n}d")(x, [1, 2] * n), *VOLUME[: n + 1])
-       for n in (1, 2, 3)},
-    **{f"replicated {n}d": alone(lambda x, n=n: getattr(aten, f"replication_pad{n}d")(x, [1, 2] * n), *VOLUME[: n + 1])
-       for n in (1, 2, 3)},
+    **{
+        f"reflected {n}d": alone(lambda x, n=n: getattr(aten, f"reflection_pad{n}d")(x, [1, 2] * n), *VOLUME[: n + 1])
+        for n in (1, 2, 3)
+    },
+    **{
+        f"replicated {n}d": alone(lambda x, n=n: getattr(aten, f"replication_pad{n}d")(x, [1, 2] * n), *VOLUME[: n + 1])
+        for n in (1, 2, 3)
+    },
     "roll": behind(lambda x: x.roll((1, -2), (1, 3))),
     "roll through all": behind(lambda x: x.roll(5)),
     "flip": behind(lambda x: x.flip((1, 3))),
