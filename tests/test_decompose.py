@@ -119,7 +119,7 @@ def test_the_published_net(block: str, params: int, sees: float) -> None:
     plan = cs.decompose(graph, block=block)
     assert (len(plan.edits), list(reasons(plan))) == (12, ["features.0"])
     assert plan.base.params == graph.params == 9_637_962
-    assert (plan.new.params, plan.new.macs) == counted(cs.apply(net, plan, method=None), 3, 32, 32)
+    assert (plan.new.params, plan.new.macs) == counted(cs.apply(net, plan, method="none"), 3, 32, 32)
     assert plan.new.params == params
     for edit in replaced(plan):
         assert (edit.block, edit.quality, edit.compact) == (block, sees == 1, True)

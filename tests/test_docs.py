@@ -19,6 +19,7 @@ import torch
 import convsmith as cs
 from torch import nn
 from convsmith.rewrite import rewrite
+from convsmith.transfer import Means
 
 shuffled = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ChannelShuffle(2), nn.Conv2d(8, 8, 1, groups=2))
 graph = cs.capture(shuffled, torch.zeros(1, 4, 6, 6))
@@ -32,7 +33,7 @@ assert not any(edit.quality for edit in center.plan.edits)
 assert all(.9 < edit.error < .96 for edit in center.plan.edits), "one tap of nine: sqrt(8 / 9) of the norm is lost"
 for block in ("dw-pw", "pw-dw"):
     plan = cs.decompose(graph, block=block)
-    errors = [[edit.error for edit in rewrite(net, plan, method=method).plan.edits] for method in ("svd", "mean")]
+    errors = [[edit.error for edit in rewrite(net, plan, Means(method)).plan.edits] for method in ("svd", "mean")]
     assert all(best < mean < 1 for best, mean in zip(*errors))
 """
 

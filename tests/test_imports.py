@@ -8,12 +8,12 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "errors registry files environment conv windows labels places reach joins algebra plan",
+    "errors registry files environment aliases conv windows labels places reach joins statistics algebra plan",
     "call blocks ops",
-    "graph zoo",
+    "graph tape capture replay zoo",
     "stages metric units",
     "organize decompose",
-    "rewrite",
+    "calibrate transfer ranks rewrite",
     "data train export bench load optimize",
     "report",
     "cli",

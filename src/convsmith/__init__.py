@@ -1,11 +1,12 @@
 """Improve a convolutional network without searching by training."""
 
 from convsmith.bench import bench
+from convsmith.capture import capture
 from convsmith.data import load_data
 from convsmith.decompose import decompose
 from convsmith.errors import ConvsmithError
 from convsmith.export import export
-from convsmith.graph import Graph, capture
+from convsmith.graph import Graph
 from convsmith.load import load
 from convsmith.metric import Scores, score
 from convsmith.organize import organize, pareto

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from convsmith.blocks import Block, parse_block
+from convsmith.capture import capture
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
-from convsmith.graph import Graph, Node, capture
+from convsmith.graph import Graph, Node
 from convsmith.metric import score
-from convsmith.plan import Plan, Refusal, Replace, Totals
+from convsmith.plan import Budget, Plan, Refusal, Replace, Totals
 from convsmith.stages import find_stages
 from convsmith.units import find_units
 
@@ -66,11 +67,26 @@ def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = Non
     (7, 'dw-pw', (18874368, 2244608), Refusal(layer='features.0', reason='it is a stem with 3 input channels, ...'))
     """
     wanted = [parse_block(name) for name in (AUTO if block == "auto" else (block,))]
+    candidates, refusals = consider(graph, wanted, forced=block != "auto", ranked=max_macs is not None, keep=keep)
+    if max_macs is None:
+        return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, block == "auto")
+    if not max_macs > 0:  # true for NaN too
+        raise ConvsmithError(f"max_macs is {max_macs}; give a part of the net's own MACs that is more than 0, as 0.5.")
+    chosen = list(zip(candidates, _within(graph, candidates, max_macs), strict=True))
+    return plan_of(graph, chosen, refusals, block == "auto", Budget(block, max_macs, tuple(keep)))
+
+
+def consider(
+    graph: Graph, blocks: Sequence[Block], *, forced: bool, ranked: bool, keep: Sequence[str] = ()
+) -> tuple[list[Candidate], list[Refusal]]:
+    """The convolutions that can be replaced by one of `blocks`, and why the others cannot.
+
+    forced: also by blocks that miss Quality or Compact; ranked: with dearer ranks of the cheapest block that can.
+    Raises ConvsmithError where a layer to keep is not there.
+    """
     unknown = sorted(set(keep) - {node.module for node in graph.layers})
     if unknown:
         raise ConvsmithError(f"keep: {graph.model} has no layer {unknown[0]!r}; `convsmith analyze` lists its layers.")
-    if max_macs is not None and not max_macs > 0:  # true for NaN too
-        raise ConvsmithError(f"max_macs is {max_macs}; give a part of the net's own MACs that is more than 0, as 0.5.")
     reaches = graph.reaches()
     candidates: list[Candidate] = []
     refusals: list[Refusal] = []
@@ -79,18 +95,25 @@ def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = Non
             node.module, "it stands behind an op without a rule: what it sees is unknown"
         )
         if node.name in reaches:
-            found = _consider(graph, node, wanted, forced=block != "auto", ranked=max_macs is not None, keep=keep)
+            found = _consider(graph, node, blocks, forced=forced, ranked=ranked, keep=keep)
         candidates += [found] if isinstance(found, Candidate) else []
         refusals += [found] if isinstance(found, Refusal) else []
-    chosen = [c.trials[-1] for c in candidates] if max_macs is None else _within(graph, candidates, max_macs)
-    edits, totals = [], []
-    for candidate, trial in zip(candidates, chosen, strict=True):
-        if trial is None:
-            refusals.append(Refusal(candidate.layer, "the MACs allowed let it stay as it is"))
-        else:
-            edits.append(_edit(candidate, trial, block == "auto"))
-            totals.append((trial.params - candidate.params, trial.macs - candidate.node.macs))
-    return _plan(graph, edits, refusals, totals)
+    return candidates, refusals
+
+
+def plan_of(
+    graph: Graph,
+    chosen: Sequence[tuple[Candidate, Trial | None]],
+    refusals: Sequence[Refusal],
+    auto: bool,
+    budget: Budget | None = None,
+) -> Plan:
+    """The plan that puts each candidate's trial in its place; None leaves it as it is."""
+    kept = [Refusal(c.layer, "the MACs allowed let it stay as it is") for c, trial in chosen if trial is None]
+    changed = [(c, trial) for c, trial in chosen if trial is not None]
+    edits = [_edit(c, trial, auto) for c, trial in changed]
+    totals = [(trial.params - c.params, trial.macs - c.node.macs) for c, trial in changed]
+    return _plan(graph, edits, [*refusals, *kept], totals, budget)
 
 
 def _consider(
@@ -196,10 +219,17 @@ def _edit(candidate: Candidate, trial: Trial, auto: bool) -> Replace:
     )
 
 
-def _plan(graph: Graph, edits: list[Replace], refusals: list[Refusal], changes: list[tuple[int, int]]) -> Plan:
+def _plan(
+    graph: Graph,
+    edits: list[Replace],
+    refusals: list[Refusal],
+    changes: list[tuple[int, int]],
+    budget: Budget | None,
+) -> Plan:
     units, _ = find_units(graph, find_stages(graph, graph.reaches()))
     base = Totals(tuple(map(len, units)), score(graph).gain, graph.params, graph.macs)
     params, macs = (sum(change[i] for change in changes) for i in (0, 1))
     # A block of Quality keeps its convolution's place in the count, so the published gain stays.
     new = Totals(base.blocks, base.gain, base.params + params, base.macs + macs)
-    return Plan(graph.model, graph.inputs[0].shape[1:], graph.fingerprint, base, new, tuple(edits), tuple(refusals))
+    shape = graph.inputs[0].shape[1:]
+    return Plan(graph.model, shape, graph.fingerprint, base, new, tuple(edits), tuple(refusals), budget)

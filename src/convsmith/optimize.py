@@ -14,19 +14,22 @@ import torch
 from torch import nn
 
 from convsmith.bench import Bench, bench
+from convsmith.calibrate import take_images
+from convsmith.capture import capture
 from convsmith.data import Data
 from convsmith.decompose import decompose
 from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.export import export
 from convsmith.files import write_text
-from convsmith.graph import Graph, capture
+from convsmith.graph import Graph
 from convsmith.load import Loaded, Wish, holds_model, load_folder, load_with_data, save
 from convsmith.metric import score
 from convsmith.organize import organize
 from convsmith.plan import Plan
-from convsmith.rewrite import rewrite
-from convsmith.train import Epoch, Recipe, evaluate, recipe_for, recovery_for, train
+from convsmith.rewrite import means_of, rewrite
+from convsmith.train import Epoch, Recipe, evaluate, recipe_for, recovery_for, reestimate_norms, train
+from convsmith.transfer import Means
 
 BASELINE, OPTIMIZED = "baseline", "optimized"  # folders, and what the two are called in tables
 RUN, ORGANIZE, DECOMPOSE, BENCH = "run.json", "organize.json", "decompose.json", "bench.json"
@@ -88,7 +91,7 @@ def optimize(
     weights = Path(settings.weights) if settings.weights else None
     base, data = load_with_data(settings.model, settings.data, settings.wish, weights=weights)
     watch.step("planning")
-    better = _plan(base, settings, out)
+    better = _plan(base, data, settings, out)
     recipe = _recipe(data, settings, base.origin.trained, device)
     kept = base.origin.trained
     nets = {BASELINE: _finish(base, data, replace(recipe, epochs=0) if kept else recipe, None, out / BASELINE, watch)}
@@ -120,23 +123,24 @@ def _open(settings: Settings, out: Path, command: str) -> None:
         _write(path, {"command": command, "settings": told, "environment": environment()})
 
 
-def _plan(base: Loaded, settings: Settings, out: Path) -> Loaded:
-    """Move units, then swap convolutions; carried weights where they are trained, else fresh blocks."""
+def _plan(base: Loaded, data: Data, settings: Settings, out: Path) -> Loaded:
+    """Move units, then swap convolutions; weights fitted to the data's images where they are trained, else fresh."""
     trained = base.origin.trained
     net, graph = base, _capture(base)
     allowed = None if settings.max_macs is None else settings.max_macs * graph.macs
     _write(out / BASELINE / SCORES, score(graph).to_dict())
     if settings.organize or (settings.organize is None and not trained):
-        net, graph = _apply(net, organize(graph), out / ORGANIZE, trained)
+        net, graph = _apply(net, organize(graph), out / ORGANIZE, None)
     if settings.block != "none":
         limit = None if allowed is None else allowed / graph.macs
-        net, graph = _apply(net, decompose(graph, block=settings.block, max_macs=limit), out / DECOMPOSE, trained)
+        means = means_of(None, take_images(data, seed=settings.seed), seed=settings.seed) if trained else None
+        net, graph = _apply(net, decompose(graph, block=settings.block, max_macs=limit), out / DECOMPOSE, means)
     _write(out / OPTIMIZED / SCORES, score(graph).to_dict())
     return net
 
 
-def _apply(net: Loaded, plan: Plan, path: Path, trained: bool) -> tuple[Loaded, Graph]:
-    applied = rewrite(net.model, plan, method="svd" if trained else None)
+def _apply(net: Loaded, plan: Plan, path: Path, means: Means | None) -> tuple[Loaded, Graph]:
+    applied = rewrite(net.model, plan, means)
     write_text(path, applied.plan.to_json() + "\n")
     after = net.after(applied.model, applied.plan)
     return after, _capture(after)
@@ -160,6 +164,10 @@ def _finish(net: Loaded, data: Data, recipe: Recipe, teacher: nn.Module | None, 
         watch.step(f"evaluating {name}")
         before = evaluate(net.model, data.test, device=recipe.device)
         told.append({"when": "before recovery" if recipe.epochs else "as loaded"} | asdict(before))
+    if trained and recipe.epochs:
+        watch.step(f"estimating the norms of {name} anew")
+        if reestimate_norms(net.model, data, teacher=teacher, seed=recipe.seed, device=recipe.device).kept:
+            told.append({"when": "norms anew"} | asdict(evaluate(net.model, data.test, device=recipe.device)))
     if recipe.epochs:
         watch.step(f"{'recovering' if trained else 'training'} {name}")
         done = train(

@@ -61,6 +61,15 @@ class Replace:
     kind: Literal["replace"] = "replace"
 
 
+@dataclass(frozen=True, config=_STRICT)
+class Budget:
+    """What ranks were chosen under: the block asked for, MACs as a multiple of the base's, layers to keep."""
+
+    block: str
+    max_macs: float
+    keep: tuple[str, ...] = ()
+
+
 Edit = Annotated[Repeat | Remove | Replace, Field(discriminator="kind")]
 
 
@@ -76,6 +85,8 @@ class Refusal:
 class Plan:
     """What to do to one model on one input shape (channels, height, width); `fingerprint` tells that model from others.
 
+    With a `budget`, ranks followed MACs alone; applied with data, they are chosen anew by the error they cause.
+
     >>> plan = Plan("toy", (3, 8, 8), "0" * 16, Totals((1,), 8.0, 10, 20), Totals((1,), 8.0, 5, 9), (), ())
     >>> Plan.from_json(plan.to_json()) == plan
     True
@@ -88,6 +99,7 @@ class Plan:
     new: Totals
     edits: tuple[Edit, ...]
     refusals: tuple[Refusal, ...]
+    budget: Budget | None = None
 
     def to_json(self) -> str:
         """The plan as text to read, edit and review."""

@@ -1,18 +1,23 @@
 """Apply a plan to a copy of a model, carry the weights, and prove the shapes."""
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from convsmith.blocks import parse_block
-from convsmith.conv import ConvSpec
+from convsmith.calibrate import IMAGES, Images, take_images
+from convsmith.capture import capture
 from convsmith.errors import ConvsmithError
-from convsmith.graph import Graph, capture
+from convsmith.graph import Graph
 from convsmith.plan import Plan, Remove, Repeat, Replace
+from convsmith.ranks import reallocate
+from convsmith.statistics import Statistics
+from convsmith.transfer import Means, find, put_blocks
+
+WEIGHTS = Means("svd")
 
 
 @dataclass(frozen=True)
@@ -23,31 +28,60 @@ class Applied:
     plan: Plan
 
 
-def apply(model: nn.Module, plan: Plan, *, method: str | None = "svd") -> nn.Module:
+def apply(
+    model: nn.Module,
+    plan: Plan,
+    *,
+    method: str | None = None,
+    data: Images | None = None,
+    images: int = IMAGES,
+    statistics: Mapping[str, Statistics] | None = None,
+    seed: int = 0,
+) -> nn.Module:
     """The model that `plan` makes of a copy of `model`; the model itself stays as it is.
 
-    method: how weights are carried into blocks (`svd`); None leaves blocks as initialized.
-    Raises ConvsmithError when the plan was made for another model or input.
+    method: how weights are carried into blocks, a name in METHODS; `none` leaves blocks as initialized. By default
+    `als` with data or statistics, else `svd`, which looks at weights alone.
+    data: unlabelled images to fit responses on (a tensor, a data set, or batches), of which `images` are taken; layers
+    are then fitted in order, each to the original's responses behind those replaced before. Ranks that a plan chose
+    under a budget of MACs are chosen anew by the error they cause.
+    statistics: of `calibrate`, for fits layer by layer without data. seed: draws images and positions.
+    Raises ConvsmithError when the plan was made for another model or input, and on data or a method that do not fit.
 
     >>> import convsmith as cs, torch
     >>> vgg, x = cs.build("vgg11", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)
     >>> cs.apply(vgg, cs.organize(cs.capture(vgg, x)))(x).shape
     torch.Size([1, 10])
     """
-    return rewrite(model, plan, method=method).model
+    taken = None if data is None else take_images(data, images, seed)
+    return rewrite(model, plan, means_of(method, taken, statistics, seed)).model
 
 
-def rewrite(model: nn.Module, plan: Plan, *, method: str | None = "svd") -> Applied:
-    """The same as `apply`, with the attained errors in the plan."""
+def means_of(
+    method: str | None, images: Tensor | None = None, statistics: Mapping[str, Statistics] | None = None, seed: int = 0
+) -> Means | None:
+    """How weights are carried when so much is told: see `apply`."""
+    if method == "none":
+        return None
+    usual = "svd" if images is None and statistics is None else "als"
+    return Means(method or usual, images, statistics, seed)
+
+
+def rewrite(model: nn.Module, plan: Plan, means: Means | None = WEIGHTS) -> Applied:
+    """The same as `apply`, with the attained errors in the plan; means: None leaves blocks as initialized."""
     base = capture_for(model, plan)
     if base.fingerprint != plan.fingerprint:
         raise ConvsmithError(
             f"The plan was made for {plan.model} on input {_times(plan.input)} and does not fit this model's layers; "
             "make a plan for this model with `convsmith organize` or `decompose`."
         )
+    if plan.budget is not None and means is not None and means.images is not None:
+        plan = reallocate(model, base, plan.budget, means.images, means.method, means.statistics, means.seed)
     new = deepcopy(model)
-    edits = [_put_block(new, edit, method) if isinstance(edit, Replace) else edit for edit in plan.edits]
-    _move_units(new, [edit for edit in edits if not isinstance(edit, Replace)])
+    replaced = put_blocks(model, new, base, [edit for edit in plan.edits if isinstance(edit, Replace)], means)
+    _move_units(new, [edit for edit in plan.edits if not isinstance(edit, Replace)])
+    by_layer = {edit.layer: edit for edit in replaced}
+    edits = [by_layer[edit.layer] if isinstance(edit, Replace) else edit for edit in plan.edits]
     _prove(base, capture_for(new, plan), plan)
     return Applied(new, replace(plan, edits=tuple(edits)))
 
@@ -58,41 +92,18 @@ def capture_for(model: nn.Module, plan: Plan) -> Graph:
     return capture(model, torch.zeros(1, *plan.input, device=like.device, dtype=like.dtype), name=plan.model)
 
 
-def _put_block(model: nn.Module, edit: Replace, method: str | None) -> Replace:
-    conv = _find(model, edit.layer)
-    if not isinstance(conv, nn.Conv2d):
-        raise ConvsmithError(f"{edit.layer} is no convolution module; take it out of the plan.")
-    if type(conv).forward is not nn.Conv2d.forward:  # standardized weights, padding of its own
-        raise ConvsmithError(
-            f"{edit.layer} is a {type(conv).__name__}, not a plain convolution; take it out of the plan."
-        )
-    block = parse_block(edit.block)
-    with torch.device(conv.weight.device):
-        new = block.build(ConvSpec.of(conv)).to(dtype=conv.weight.dtype)
-    error = None if method is None else block.carry(conv, new, method)
-    new.train(conv.training)
-    model.set_submodule(edit.layer, new)
-    return replace(edit, error=error)
-
-
 def _move_units(model: nn.Module, edits: Iterable[Repeat | Remove]) -> None:
     """All moves of one parent at once, and all parents found first: paths are those of the model before any move."""
     by_parent: dict[nn.Module, list[Repeat | Remove]] = defaultdict(list)
     for edit in edits:
         for path in edit.unit:
-            _find(model, path)
+            find(model, path)
         by_parent[_parent(model, edit)].append(edit)
     for parent, moves in by_parent.items():
         if isinstance(parent, nn.Sequential):
             _rebuild(parent, moves)
         else:
             _wrap(parent, moves)
-
-
-def _find(model: nn.Module, path: str) -> nn.Module:
-    if not path or path not in dict(model.named_modules()):
-        raise ConvsmithError(f"The plan edits {path!r}, which this model does not have; take that edit out.")
-    return model.get_submodule(path)
 
 
 def _parent(model: nn.Module, move: Repeat | Remove) -> nn.Module:

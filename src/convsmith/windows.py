@@ -87,7 +87,7 @@ class Taps:
     def flipped(self, size: int) -> "Taps":
         """For each of `size` indices read, where in this table, read tap by tap, it stands."""
         places = np.arange(self.index.size).reshape(self.index.T.shape)
-        found = [places[self.index.T == i] for i in range(size)]
+        found = [places[i == self.index.T] for i in range(size)]
         most = max(len(where) for where in found)
         table = np.full((size, max(most, 1)), -1)
         for row, where in zip(table, found, strict=True):

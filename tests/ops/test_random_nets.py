@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from specimens import Call, Join, conv
 from torch import Tensor, nn
 
 import convsmith as cs
 from oracles import disagreements, transparent
-from specimens import Call, Join, conv
 
 Build = Callable[[st.DrawFn], nn.Module]
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

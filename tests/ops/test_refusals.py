@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from specimens import MAP, Call, conv
 from torch import Tensor, nn
 
 import convsmith as cs
-from specimens import MAP, Call, conv
 
 aten = torch.ops.aten
 

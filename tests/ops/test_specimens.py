@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from specimens import SPECIMENS, Call
 from torch import Tensor, nn
 
 import convsmith as cs
 from convsmith.call import RULES
 from oracles import disagreements, exceeded, torch_macs, transparent
-from specimens import SPECIMENS, Call
 
 # torch, of an even kernel under `same`, which pads one side more than the other
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")

@@ -1,6 +1,28 @@
-"""Closed forms that replace a weight by cheaper factors, each with the error it attains."""
+"""Closed forms and descents that replace a weight by cheaper factors, each with the error it attains."""
 
-from convsmith.algebra.separable import METHODS, Method, Separable, relative_error
-from convsmith.algebra.svd import svd_input_wise, svd_output_wise
+from convsmith.algebra import als, baselines, compensated, cp, gsvd, svd
+from convsmith.algebra.fitting import METHODS, Fit, Target, fit, fits, relative_error
+from convsmith.algebra.forms import Channel, DepthwiseFirst, Factors, Form, PointwiseFirst, Spatial, ThreeWay, Tucker
 
-__all__ = ["METHODS", "Method", "Separable", "relative_error", "svd_input_wise", "svd_output_wise"]
+__all__ = [
+    "METHODS",
+    "Channel",
+    "DepthwiseFirst",
+    "Factors",
+    "Fit",
+    "Form",
+    "PointwiseFirst",
+    "Spatial",
+    "Target",
+    "ThreeWay",
+    "Tucker",
+    "als",
+    "baselines",
+    "compensated",
+    "cp",
+    "fit",
+    "fits",
+    "gsvd",
+    "relative_error",
+    "svd",
+]

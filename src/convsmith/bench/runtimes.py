@@ -9,9 +9,9 @@ from zipfile import BadZipFile
 import torch
 from torch import Tensor, nn
 
+from convsmith.capture import FORWARD_ERRORS
 from convsmith.errors import ConvsmithError
 from convsmith.export import ORT_ERRORS, evaluation_copy, export, quiet, reason, session
-from convsmith.graph import FORWARD_ERRORS
 from convsmith.registry import Registry
 
 # OSError is torch.compile's where its cache folder cannot be written, BadZipFile that of a .pt2 file which is none.

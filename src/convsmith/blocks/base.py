@@ -10,10 +10,23 @@ from typing import Any, ClassVar, Literal, TypeVar, cast, final
 import torch
 from torch import Tensor, nn
 
-from convsmith.algebra import METHODS
+from convsmith.algebra import DepthwiseFirst, Factors, Form, fit
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
 from convsmith.registry import Registry
+from convsmith.statistics import Rows, Statistics
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What carrying weights attained: the relative error, and the mean (N,) that the outputs still lack.
+
+    shift: to be added to every output pixel; only where there were statistics and the kernels have no bias to hold
+    it, so that a BatchNorm that follows can take it off its running mean.
+    """
+
+    error: float
+    shift: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -60,11 +73,51 @@ class Block(ABC):
         """The kernels in order of execution; the convolution's bias is on the last."""
 
     @abstractmethod
-    def carry(self, conv: nn.Conv2d, block: nn.Sequential, method: str = "svd") -> float:
-        """Write the trained convolution's weights into the built block, and answer ||W - W'|| / ||W||.
+    def carry(
+        self,
+        conv: nn.Conv2d,
+        block: nn.Sequential,
+        method: str = "svd",
+        statistics: Statistics | None = None,
+        rows: Rows | None = None,
+    ) -> Carried:
+        """Write the trained convolution's weights into the built block.
 
-        method: a name in METHODS. Raises ConvsmithError on an unknown method or a weight that is not finite.
+        method: a name in METHODS. statistics: moments of its patches against the responses wanted; without them the
+        weight is all that is fitted. rows: patches and responses to refit the last kernel on for the ReLU behind it.
+        Raises ConvsmithError on a method that does not fit this block or lacks statistics, and on numbers that are not
+        finite.
         """
+
+
+class Factored(Block):
+    """A block whose kernels are the factors of a form."""
+
+    @abstractmethod
+    def form(self, conv: ConvSpec) -> Form:
+        """The form that the algebra fits."""
+
+    def weights(self, conv: ConvSpec, factors: Factors) -> tuple[Tensor, ...]:
+        """The weights of the kernels, in order of execution and as `write` reshapes them; the factors themselves."""
+        return factors
+
+    @final
+    def carry(
+        self,
+        conv: nn.Conv2d,
+        block: nn.Sequential,
+        method: str = "svd",
+        statistics: Statistics | None = None,
+        rows: Rows | None = None,
+    ) -> Carried:
+        """Fit the form and write its factors, and the bias refitted with them where the convolution has one."""
+        spec = ConvSpec.of(conv)
+        found = fit(self.form(spec), taps(conv), method, statistics, rows)
+        *first, last = zip(block.children(), self.weights(spec, found.factors), strict=True)
+        for kernel, weight in first:
+            write(kernel, weight)
+        write(*last, conv.bias if found.bias is None or conv.bias is None else found.bias)
+        return Carried(found.error, found.bias if conv.bias is None else None)
 
 
 BLOCKS = Registry[type[Block]]("block")
@@ -175,12 +228,23 @@ def ranks_above(rank: int, conv: ConvSpec, channels: int) -> range:
     return range(rank + 1, min(prod(conv.kernel), channels) + 1)
 
 
-def depthwise(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
-    """A depthwise kernel with the convolution's geometry: C -> r C filters each channel r times, r N -> N sums r."""
+def steps_above(rank: int, conv: ConvSpec, most: int) -> range:
+    """The next ranks up to `most`, an eighth of the smaller channel count apart: enough to choose from."""
+    step = max(1, min(conv.in_channels, conv.out_channels) // 8)
+    return range(rank + step, most + 1, step)
+
+
+def convolution(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False, groups: int = 1) -> nn.Conv2d:
+    """A kernel with the convolution's geometry between other channels."""
     return nn.Conv2d(
-        inputs, outputs, conv.kernel, conv.stride, conv.padding, conv.dilation, min(inputs, outputs), bias,
+        inputs, outputs, conv.kernel, conv.stride, conv.padding, conv.dilation, groups, bias,
         cast(Literal["zeros", "reflect", "replicate", "circular"], conv.padding_mode),
     )  # fmt: skip
+
+
+def depthwise(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
+    """A depthwise kernel with that geometry: C -> r C filters each channel r times, r N -> N sums r."""
+    return convolution(conv, inputs, outputs, bias, min(inputs, outputs))
 
 
 def depthwise_first(conv: ConvSpec, multiplier: int, pointwise: nn.Module) -> dict[str, nn.Module]:
@@ -204,24 +268,16 @@ def taps(conv: nn.Conv2d) -> Tensor:
     return conv.weight.detach().flatten(2)
 
 
-def carry_depthwise_first(
-    conv: nn.Conv2d, block: nn.Sequential, method: str, rank: int = 1, reads: Tensor | None = None
-) -> float:
-    """Fit and write a depthwise kernel and a pointwise one; answers the relative error.
+def only(reads: Tensor, conv: ConvSpec) -> DepthwiseFirst:
+    """The form of rank 1 whose outputs read the input channels `reads` (N, cg), each once."""
+    mask = torch.zeros(conv.out_channels, conv.in_channels, dtype=torch.bool)
+    return DepthwiseFirst(1, mask.scatter(1, reads, True))
 
-    reads: (N, cg), the input channels that each output of the pointwise reads, each once; None for all.
-    """
-    weight = taps(conv)
-    outputs, inputs, _ = weight.shape
-    if reads is None:
-        reads = torch.arange(inputs).expand(outputs, inputs)
-    reads = reads.to(weight.device)
-    mask = torch.zeros(outputs, inputs, dtype=torch.bool, device=weight.device).scatter(1, reads, True)
-    fit = METHODS[method].input_wise(weight, rank, mask)
-    write(block.get_submodule("depthwise"), fit.depthwise)
-    # (n, c, r) -> (n, cg, r)
-    write(block.get_submodule("pointwise"), fit.pointwise.gather(1, reads[..., None].expand(-1, -1, rank)), conv.bias)
-    return fit.error
+
+def read(factors: Factors, reads: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors of such a form, of the pointwise just what is read, (n, c, 1) -> (n, cg)."""
+    depthwise, pointwise = factors
+    return depthwise, pointwise[..., 0].gather(1, reads.to(pointwise.device))
 
 
 def write(kernel: nn.Module, weight: Tensor, bias: Tensor | None = None) -> None:

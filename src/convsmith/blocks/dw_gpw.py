@@ -4,16 +4,17 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from convsmith.blocks.base import Block, carry_depthwise_first, count, depthwise_first, registered
+from convsmith.algebra import Factors, Form
+from convsmith.blocks.base import Factored, count, depthwise_first, only, read, registered
 from convsmith.conv import ConvSpec
 
 
 @registered
 @final
 @dataclass(frozen=True)
-class DwGpw(Block):
+class DwGpw(Factored):
     """A depthwise kernel, then a pointwise one in g groups; C (K + N / g) multiply-accumulates per output pixel.
 
     g: groups; each output reaches C / g input channels, however many of these blocks are stacked.
@@ -36,9 +37,16 @@ class DwGpw(Block):
         pointwise = nn.Conv2d(conv.in_channels, conv.out_channels, 1, groups=self.g, bias=conv.bias)
         return depthwise_first(conv, 1, pointwise)
 
-    def carry(self, conv: nn.Conv2d, block: nn.Sequential, method: str = "svd") -> float:
-        """Fit rank 1 per input channel within its group; the weights between groups are lost."""
+    def form(self, conv: ConvSpec) -> Form:
+        """Rank 1 per input channel within its group; the weights between groups are lost."""
+        return only(self._reads(conv), conv)
+
+    def weights(self, conv: ConvSpec, factors: Factors) -> tuple[Tensor, ...]:
+        """The pointwise without what it does not connect."""
+        return read(factors, self._reads(conv))
+
+    def _reads(self, conv: ConvSpec) -> Tensor:
+        """The input channels that each output reads, (n, cg)."""
         width = conv.in_channels // self.g
         group = torch.arange(conv.out_channels) // (conv.out_channels // self.g)
-        # (n, 1) + (cg) -> (n, cg)
-        return carry_depthwise_first(conv, block, method, reads=group[:, None] * width + torch.arange(width))
+        return group[:, None] * width + torch.arange(width)  # (n, 1) + (cg) -> (n, cg)

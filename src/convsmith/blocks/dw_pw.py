@@ -5,9 +5,10 @@ from typing import ClassVar, final
 
 from torch import nn
 
+from convsmith.algebra import DepthwiseFirst, Form
 from convsmith.blocks.base import (
     Block,
-    carry_depthwise_first,
+    Factored,
     count,
     depthwise_first,
     rank_misfit,
@@ -20,7 +21,7 @@ from convsmith.conv import ConvSpec
 @registered
 @final
 @dataclass(frozen=True)
-class DwPw(Block):
+class DwPw(Factored):
     """A depthwise kernel C -> r C, then a pointwise r C -> N; r C (K + N) multiply-accumulates per output pixel.
 
     r: filters per input channel; at r = min(K, N) it represents every convolution.
@@ -45,6 +46,6 @@ class DwPw(Block):
         pointwise = nn.Conv2d(self.r * conv.in_channels, conv.out_channels, 1, bias=conv.bias)
         return depthwise_first(conv, self.r, pointwise)
 
-    def carry(self, conv: nn.Conv2d, block: nn.Sequential, method: str = "svd") -> float:
-        """Fit rank r per input channel."""
-        return carry_depthwise_first(conv, block, method, self.r)
+    def form(self, conv: ConvSpec) -> Form:
+        """Rank r per input channel."""
+        return DepthwiseFirst(self.r)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from torch import nn
+from torch import Tensor, nn
 
-from convsmith.blocks.base import Block, carry_depthwise_first, count, depthwise_first, fraction, registered
+from convsmith.algebra import Factors, Form
+from convsmith.blocks.base import Factored, count, depthwise_first, fraction, only, read, registered
 from convsmith.blocks.rpw import RollingPointwise, windows
 from convsmith.conv import ConvSpec
 
@@ -13,7 +14,7 @@ from convsmith.conv import ConvSpec
 @registered
 @final
 @dataclass(frozen=True)
-class DwRpw(Block):
+class DwRpw(Factored):
     """A depthwise kernel, then a rolling pointwise one; C (K + N / g) multiply-accumulates per output pixel.
 
     g: an output reads C / g input channels, but windows overlap, so that stacked blocks reach all;
@@ -38,7 +39,14 @@ class DwRpw(Block):
         pointwise = RollingPointwise(conv.in_channels, conv.out_channels, self.g, self.o, bias=conv.bias)
         return depthwise_first(conv, 1, pointwise)
 
-    def carry(self, conv: nn.Conv2d, block: nn.Sequential, method: str = "svd") -> float:
-        """Fit rank 1 per input channel within the windows that read it; the other weights are lost."""
-        reads = windows(conv.in_channels, conv.out_channels, self.g, self.o)
-        return carry_depthwise_first(conv, block, method, reads=reads)
+    def form(self, conv: ConvSpec) -> Form:
+        """Rank 1 per input channel within the windows that read it; the other weights are lost."""
+        return only(self._reads(conv), conv)
+
+    def weights(self, conv: ConvSpec, factors: Factors) -> tuple[Tensor, ...]:
+        """The pointwise without what it does not connect."""
+        return read(factors, self._reads(conv))
+
+    def _reads(self, conv: ConvSpec) -> Tensor:
+        """The input channels that each output reads, (n, cg)."""
+        return windows(conv.in_channels, conv.out_channels, self.g, self.o)

@@ -5,17 +5,16 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from convsmith.algebra import METHODS
+from convsmith.algebra import Form, PointwiseFirst
 from convsmith.blocks.base import (
     Block,
+    Factored,
     count,
     depthwise,
     keep_variance,
     rank_misfit,
     ranks_above,
     registered,
-    taps,
-    write,
 )
 from convsmith.conv import ConvSpec
 
@@ -23,7 +22,7 @@ from convsmith.conv import ConvSpec
 @registered
 @final
 @dataclass(frozen=True)
-class PwDw(Block):
+class PwDw(Factored):
     """A pointwise kernel C -> r N, then a depthwise r N -> N; r N (s^2 C + K) multiply-accumulates per output pixel.
 
     r: pointwise maps per output channel; at r = min(K, C) it represents every convolution. s: the stride.
@@ -53,10 +52,6 @@ class PwDw(Block):
         pointwise = keep_variance(nn.Conv2d(conv.in_channels, middle, 1, bias=False))
         return {"pointwise": pointwise, "depthwise": depthwise(conv, middle, conv.out_channels, conv.bias)}
 
-    def carry(self, conv: nn.Conv2d, block: nn.Sequential, method: str = "svd") -> float:
-        """Fit rank r per output channel."""
-        fit = METHODS[method].output_wise(taps(conv), self.r)
-        # (n, c, r) -> (n, r, c)
-        write(block.get_submodule("pointwise"), fit.pointwise.transpose(1, 2))
-        write(block.get_submodule("depthwise"), fit.depthwise, conv.bias)
-        return fit.error
+    def form(self, conv: ConvSpec) -> Form:
+        """Rank r per output channel."""
+        return PointwiseFirst(self.r)

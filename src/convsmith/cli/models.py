@@ -2,19 +2,26 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
 from torch import nn
 
+from convsmith.algebra import METHODS
+from convsmith.calibrate import IMAGES
 from convsmith.cli import options as opt
+from convsmith.cli.calibration import statistics_of, with_images
 from convsmith.cli.plans import told
 from convsmith.cli.terminal import Terminal, told_in_one_line
+from convsmith.data import Data
 from convsmith.errors import ConvsmithError
 from convsmith.load import Loaded, Wish, load, load_with_data, read_plan, save
+from convsmith.plan import Replace
 from convsmith.report import bench_table, plan_table
-from convsmith.rewrite import rewrite
+from convsmith.rewrite import means_of, rewrite
+
+Recovery = Literal["weights", "bn"]
 
 
 @told_in_one_line
@@ -23,20 +30,32 @@ def apply(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="What organize or decompose wrote.")],
     out: opt.Out,
     weights: opt.Weights = None,
-    method: Annotated[str, typer.Option(help="How weights are carried into blocks.")] = "svd",
+    data: opt.Calibration = None,
+    images: opt.Images = IMAGES,
+    stats: opt.Stats = None,
+    method: Annotated[
+        str | None, typer.Option(help=f"{', '.join(METHODS)} or none (default: als with data, else svd).")
+    ] = None,
     input: opt.Input = None,
     classes: opt.Classes = None,
     blocks_per_stage: opt.Depths = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
     seed: opt.Seed = 0,
     json: opt.Json = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Make the new model, its weights carried over."""
+    """Make the new model, its weights carried over and fitted to your images."""
     terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
     torch.manual_seed(seed)
-    loaded = load(model, Wish(input, classes, blocks_per_stage), weights=weights)
-    applied = rewrite(loaded.model, read_plan(plan), method=method)
+    found = read_plan(plan)
+    loaded, taken = with_images(model, Wish(input, classes, blocks_per_stage, mean, std), weights, data, images, seed)
+    statistics = None
+    if stats is not None:
+        layers = [edit.layer for edit in found.edits if isinstance(edit, Replace)]
+        statistics, taken = statistics_of(loaded, taken, stats, layers, seed), None
+    applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed))
     save(loaded.after(applied.model, applied.plan), out)
     terminal.show(plan_table(applied.plan), f"model: {out}")
     terminal.record(told(applied.plan))
@@ -51,9 +70,19 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
     schedule: Annotated[str | None, typer.Option(help="one-cycle or cosine.")] = None,
-    teacher: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A trained folder to learn from as well.")
+    teacher: Annotated[str | None, typer.Option(metavar="MODEL", help="A trained model to learn from as well.")] = None,
+    teacher_weights: Annotated[
+        Path | None, typer.Option("--teacher-weights", metavar="FILE", help="The teacher's state dict.")
     ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels/--no-labels", help="Learn from labels too, or from the teacher alone.")
+    ] = True,
+    responses: Annotated[
+        bool, typer.Option("--responses", help="Match the responses of replaced layers to the teacher's.")
+    ] = False,
+    recover: Annotated[
+        Recovery, typer.Option(help="bn: estimate BatchNorm statistics anew, nothing else; weights: train.")
+    ] = "weights",
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with a run that was stopped.")] = True,
     weights: opt.Weights = None,
     input: opt.Input = None,
@@ -75,18 +104,50 @@ def train(
     torch.manual_seed(seed)
     wish = Wish(input, classes, blocks_per_stage, mean, std)
     loaded, images = load_with_data(model, data, wish, weights=weights)
-    given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "schedule": schedule}
+    helper = load(teacher, Wish(images.shape, len(images.classes)), weights=teacher_weights).model if teacher else None
+    if recover == "bn":
+        _recover_norms(terminal, loaded, images, helper, out, seed, device)
+        return
+    if helper is None and (responses or not labels):
+        raise ConvsmithError("train: there is no teacher to learn from; give --teacher MODEL.")
+    given: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "schedule": schedule}
     changes = {name: value for name, value in given.items() if value is not None}
+    if not labels:
+        changes["teacher_weight"] = 1.0
     recipe = (recovery_for if loaded.origin.trained else recipe_for)(images, seed=seed, device=device, **changes)
-    helper = load(teacher).model if teacher else None
+    matched = [e.layer for plan in loaded.plans for e in plan.edits if isinstance(e, Replace)] if responses else []
 
     def watch(epoch: Any) -> None:
         terminal.epoch(loaded.name, recipe.epochs, epoch)
 
-    history = fit(loaded.model, images, recipe, out=out, resume=resume, teacher=helper, progress=watch)
+    history = fit(
+        loaded.model, images, recipe, out=out, resume=resume, teacher=helper, responses=matched, progress=watch
+    )
     save(loaded.trained_on(images.mean, images.std), out)
     terminal.show(_accuracy(asdict(history.final)), f"model: {out}")
     terminal.record(asdict(history))
+
+
+def _recover_norms(
+    terminal: Terminal,
+    loaded: Loaded,
+    images: Data,
+    teacher: nn.Module | None,
+    out: Path,
+    seed: int,
+    device: str | None,
+) -> None:
+    from convsmith.train import evaluate as measure
+    from convsmith.train import reestimate_norms
+
+    before = measure(loaded.model, images.test, device=device)
+    found = reestimate_norms(loaded.model, images, teacher=teacher, seed=seed, device=device)
+    after = measure(loaded.model, images.test, device=device)
+    save(loaded.trained_on(images.mean, images.std), out)
+    verdict = "kept" if found.kept else "worse on held-out images, so the old ones stay"
+    terminal.show(f"before: {_accuracy(asdict(before))}", f"after:  {_accuracy(asdict(after))}", f"model: {out}")
+    terminal.show(f"statistics: {verdict} (loss {found.before:.4g} -> {found.after:.4g})")
+    terminal.record({"before": asdict(before), "final": asdict(after), "kept": found.kept})
 
 
 @told_in_one_line

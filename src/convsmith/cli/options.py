@@ -105,6 +105,14 @@ DataSet = Annotated[
     str,
     typer.Option("--data", help="digits, cifar10:PATH, cifar100:PATH, imagefolder:PATH, a parquet folder, or timm's."),
 ]
+Calibration = Annotated[
+    str | None, typer.Option("--data", help="Images to fit responses on, without labels; named as for train.")
+]
+Images = Annotated[int, typer.Option("--images", min=1, help="How many of them.")]
+Stats = Annotated[
+    Path | None,
+    typer.Option("--stats", metavar="FILE", help="Moments of layers: written with --data where missing, else read."),
+]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="PATH", help="Write the result as JSON; - for stdout alone.")

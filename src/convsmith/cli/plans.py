@@ -4,20 +4,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import RenderableType
 
+from convsmith.calibrate import IMAGES
 from convsmith.cli import options as opt
+from convsmith.cli.calibration import captured, statistics_of, with_images
 from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.decompose import decompose as plan_blocks
+from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
-from convsmith.graph import Graph, capture
-from convsmith.load import Loaded, Wish, load
+from convsmith.load import Wish, load
 from convsmith.metric import Convention, Counting, score
 from convsmith.organize import organize as plan_stages
 from convsmith.organize import pareto as front_of
 from convsmith.plan import Plan, Replace
+from convsmith.ranks import reallocate
 from convsmith.report import pareto_table, plan_table, scores_page, scores_table
 
 
@@ -86,9 +88,17 @@ def decompose(
     block: opt.BlockName = "auto",
     max_macs: opt.MaxMacs = None,
     keep: Annotated[list[str] | None, typer.Option("--keep", metavar="LAYER", help="Leave a layer alone.")] = None,
+    weights: opt.Weights = None,
+    data: opt.Calibration = None,
+    images: opt.Images = IMAGES,
+    stats: opt.Stats = None,
+    method: Annotated[str, typer.Option(help="What errors of ranks are those of, with data.")] = "als",
     input: opt.Input = None,
     classes: opt.Classes = None,
     blocks_per_stage: opt.Depths = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    seed: opt.Seed = 0,
     output: opt.PlanFile = None,
     json: opt.Json = None,
     quiet: opt.Quiet = False,
@@ -96,14 +106,16 @@ def decompose(
 ) -> None:
     """Plan a cheaper block for every convolution that admits one."""
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
-    graph = captured(load(model, Wish(input, classes, blocks_per_stage)))
-    plan = plan_blocks(graph, block=block, max_macs=_times(max_macs, graph.macs), keep=keep or ())
+    if max_macs is None and (data or stats):
+        raise ConvsmithError("decompose: data chooses ranks under a budget; give --max-macs, or leave --data out.")
+    loaded, taken = with_images(model, Wish(input, classes, blocks_per_stage, mean, std), weights, data, images, seed)
+    graph = captured(loaded)
+    limit = _times(max_macs, graph.macs)
+    plan = plan_blocks(graph, block=block, max_macs=limit, keep=keep or ())
+    if plan.budget is not None and (taken is not None or stats is not None):
+        statistics = None if stats is None else statistics_of(loaded, taken, stats, None, seed)
+        plan = reallocate(loaded.model, graph, plan.budget, taken, method, statistics, seed)
     _publish(out, plan, output, told(plan), [plan_table(plan)])
-
-
-def captured(loaded: Loaded) -> Graph:
-    """A loaded model's graph on its own input shape."""
-    return capture(loaded.model, torch.zeros(1, *loaded.origin.input), name=loaded.name)
 
 
 def told(plan: Plan) -> dict[str, Any]:

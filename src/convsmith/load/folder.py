@@ -65,7 +65,7 @@ def load_folder(folder: Path) -> Loaded:
     model = source.build(name, origin)
     plans = [read_plan(folder / file) for file in origin.plans]
     for plan in plans:
-        model = apply(model, plan, method=None)
+        model = apply(model, plan, method="none")
     load_weights(model, folder / WEIGHTS)
     return Loaded(model, origin, tuple(plans), folder)
 

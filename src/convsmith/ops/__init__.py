@@ -1,6 +1,6 @@
 """What each ATen op does to reach and what it costs: one rule per op, and nothing else asks what an op is.
 
-ATen's names and arguments are those that a model's forward calls, before autograd and decomposition.
+Names and arguments are those of the ATen calls that a model's forward makes, before autograd takes them apart.
 """
 
 from convsmith.ops import convolutions, elementwise, moves, norms, pools, products, reductions, resize, shapes

@@ -1,7 +1,6 @@
 """Ops that work element by element: activations, casts, sums and choices, and products, gates among them."""
 
 from collections.abc import Sequence
-from math import prod
 
 from convsmith.call import Answer, Call, Seen, joining, out_numel, unary
 from convsmith.joins import union

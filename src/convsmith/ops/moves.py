@@ -15,11 +15,13 @@ Ints = NDArray[np.int64]
 
 def _inside(index: Ints, size: int, mode: str) -> Ints:
     """Where a padded map reads: index -1 for a constant."""
-    if mode == "reflect":
-        return (size - 1) - np.abs((size - 1) - np.abs(index))
-    if mode == "circular":
-        return index % size
-    return np.clip(index, 0, size - 1) if mode == "replicate" else np.where((index < 0) | (index >= size), -1, index)
+    read = {
+        "reflect": (size - 1) - np.abs((size - 1) - np.abs(index)),
+        "circular": index % size,
+        "replicate": index.clip(0, size - 1),
+        "constant": np.where((index < 0) | (index >= size), -1, index),
+    }
+    return read[mode]
 
 
 @unary("aten.pad.default", "aten.constant_pad_nd.default")

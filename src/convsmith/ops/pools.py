@@ -20,7 +20,7 @@ def max_pool(call: Call, x: Reach) -> Reach:
        "aten.max_pool3d_with_indices.default", ptflops=in_numel)  # fmt: skip
 def max_pool_with_indices(call: Call, x: Reach) -> Answer:
     """The same for the largest values, and where they are."""
-    pooled = max_pool(call, x)
+    pooled = _pool(call, x, numbers(call["dilation"], _axes(call)))
     return pooled, pooled
 
 
@@ -44,6 +44,10 @@ def _pool(call: Call, x: Reach, dilation: tuple[int, ...]) -> Reach:
 @unary(*(f"aten.adaptive_avg_pool{n}d.default" for n in (1, 2, 3)), ptflops=in_numel)
 def adaptive_avg_pool(call: Call, x: Reach) -> Reach:
     """Cut each axis into bins."""
+    return _bins(call, x)
+
+
+def _bins(call: Call, x: Reach) -> Reach:
     n = _axes(call)
     for dim in range(len(call.out) - n, len(call.out)):
         x = x.select(dim, Taps.bins(x.shape[dim], call.out[dim]))
@@ -53,7 +57,7 @@ def adaptive_avg_pool(call: Call, x: Reach) -> Reach:
 @unary(*(f"aten.adaptive_max_pool{n}d.default" for n in (1, 2, 3)), ptflops=in_numel)
 def adaptive_max_pool(call: Call, x: Reach) -> Answer:
     """The same for the largest values, and where they are."""
-    pooled = adaptive_avg_pool(call, x)
+    pooled = _bins(call, x)
     return pooled, pooled
 
 

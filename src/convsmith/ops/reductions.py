@@ -24,6 +24,10 @@ def _reduced(call: Call, x: Reach, dims: Sequence[int]) -> Reach:
 )  # fmt: skip
 def reduction(call: Call, x: Reach) -> Reach:
     """One element that sees the whole of each reduced dimension; no dimensions mean all."""
+    return _given(call, x)
+
+
+def _given(call: Call, x: Reach) -> Reach:
     given = numbers([] if call["dim"] is None else call["dim"], 1)
     return _reduced(call, x, [dim_of(call, d) for d in given] or range(len(x.shape)))
 
@@ -41,7 +45,7 @@ def total(call: Call, x: Reach) -> Reach:
        "aten.std_mean.dim", "aten.median.dim")  # fmt: skip
 def pair(call: Call, x: Reach) -> Answer:
     """Two answers about the same dimensions."""
-    answer = reduction(call, x)
+    answer = _given(call, x)
     return answer, answer
 
 

@@ -2,6 +2,7 @@
 
 from convsmith.train.evaluate import evaluate
 from convsmith.train.loop import train
+from convsmith.train.norms import Reestimated, reestimate_norms
 from convsmith.train.place import fastest_precision, pick_device
 from convsmith.train.records import Epoch, Evaluation, History, Recipe, recipe_for, recovery_for
 from convsmith.train.schedules import SCHEDULES
@@ -12,10 +13,12 @@ __all__ = [
     "Evaluation",
     "History",
     "Recipe",
+    "Reestimated",
     "evaluate",
     "fastest_precision",
     "pick_device",
     "recipe_for",
     "recovery_for",
+    "reestimate_norms",
     "train",
 ]

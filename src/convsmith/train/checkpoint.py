@@ -30,6 +30,7 @@ class State:
     recipe: Recipe
     data: str
     teacher: bool
+    responses: tuple[str, ...] = ()
     epochs: tuple[Epoch, ...] = ()
     tensors: str = ""
 

@@ -1,6 +1,6 @@
 """The training loop: one run of a recipe, resumable after every epoch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -19,6 +19,7 @@ from convsmith.train.evaluate import evaluate
 from convsmith.train.losses import Objective, objective
 from convsmith.train.place import autocast, check_fit, lent, pick_device
 from convsmith.train.records import Epoch, Evaluation, History, Recipe, recipe_for
+from convsmith.train.responses import Responses
 from convsmith.train.schedules import SCHEDULES
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the GPU
@@ -45,20 +46,22 @@ def train(
     out: Path | None = None,
     resume: bool = True,
     teacher: nn.Module | None = None,
+    responses: Sequence[str] = (),
     progress: Callable[[Epoch], None] | None = None,
 ) -> History:
     """Train `model` in place and give its history; the final weights stay in it, on the device it came from.
 
     `recipe` defaults to `recipe_for(data)`. `out` gets history.jsonl and after each epoch a checkpoint, from which the
     same call goes on where it was stopped, on the CPU to the very same weights; a finished run comes back at once.
-    `teacher` is a net whose answers the model learns too (Hinton et al., arXiv 1503.02531). `progress` is called after
-    each epoch. Under `accelerate launch`, each process takes its share of every batch.
+    `teacher` is a net whose answers the model learns too (Hinton et al., arXiv 1503.02531), and `responses` are modules
+    whose outputs are to match the teacher's (FitNets, Romero et al., arXiv 1412.6550). `progress` is called after each
+    epoch. Under `accelerate launch`, each process takes its share of every batch.
 
     Raises ConvsmithError when model and data do not fit, the loss diverges, or the checkpoint is of another run.
     """
     recipe = recipe or recipe_for(data)
-    with _prepared(model, data, recipe, teacher) as run:
-        state = resumed(out, State(recipe, data.name, teacher is not None), run.parts, resume)
+    with _prepared(model, data, recipe, teacher, responses) as run:
+        state = resumed(out, State(recipe, data.name, teacher is not None, tuple(responses)), run.parts, resume)
         for epoch in range(len(state.epochs), recipe.epochs):
             began = perf_counter()
             rate, loss, top1 = _train_epoch(run, epoch)
@@ -114,7 +117,9 @@ def _batches(run: _Run, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @contextmanager
-def _prepared(model: nn.Module, data: Data, recipe: Recipe, teacher: nn.Module | None) -> Iterator[_Run]:
+def _prepared(
+    model: nn.Module, data: Data, recipe: Recipe, teacher: nn.Module | None, responses: Sequence[str]
+) -> Iterator[_Run]:
     """Bring everything to the device; at the end nets, but for their weights, and torch's generator are as before."""
     # One process may train in several precisions, which Accelerator's own setting does not allow: autocast is torch's.
     accelerator = Accelerator(mixed_precision="no", device_placement=False)
@@ -131,7 +136,13 @@ def _prepared(model: nn.Module, data: Data, recipe: Recipe, teacher: nn.Module |
         parts = Parts(model, _sgd(model, recipe), _average(model, recipe))
         net = accelerator.prepare_model(model)
         borrowed.callback(vars(net).pop, "_is_accelerate_prepared")  # a net with this mark is not wrapped again
-        yield _Run(recipe, data, parts, net, objective(recipe, teacher), accelerator, device)
+        matched = None
+        if responses:
+            if teacher is None:
+                raise ConvsmithError("Responses are matched with a teacher's; give one.")
+            matched = Responses(model, teacher, responses)
+            borrowed.enter_context(matched.watched())
+        yield _Run(recipe, data, parts, net, objective(recipe, teacher, matched), accelerator, device)
 
 
 def _sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:

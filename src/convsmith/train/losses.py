@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convsmith.train.records import Recipe
+from convsmith.train.responses import Responses
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -21,8 +22,11 @@ def distance(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
-def objective(recipe: Recipe, teacher: nn.Module | None) -> Objective:
-    """Give the loss of (images, logits, labels): (1 - a) cross-entropy + a distance; a is 0 without a teacher."""
+def objective(recipe: Recipe, teacher: nn.Module | None, responses: Responses | None = None) -> Objective:
+    """Give the loss of (images, logits, labels): (1 - a) cross-entropy + a distance; a is 0 without a teacher.
+
+    With `responses`, the distance of layers' answers is added, by the recipe's `response_weight`.
+    """
 
     def cross_entropy(images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
@@ -35,6 +39,7 @@ def objective(recipe: Recipe, teacher: nn.Module | None) -> Objective:
             answer = teacher(images)
         share = recipe.teacher_weight
         apart = distance(logits, answer, recipe.temperature)
-        return (1 - share) * cross_entropy(images, logits, labels) + share * apart
+        loss = (1 - share) * cross_entropy(images, logits, labels) + share * apart
+        return loss if responses is None else loss + recipe.response_weight * responses.distance()
 
     return taught

@@ -16,7 +16,8 @@ class Recipe:
     """How to train: SGD with momentum, its learning rate scheduled over all steps of the run.
 
     `lr` is the schedule's largest rate. Norms and biases get no weight decay. `ema` is the decay of an average of the
-    weights that takes their place at the end, None for none. `teacher_weight` is a teacher's share of the loss.
+    weights that takes their place at the end, None for none. `teacher_weight` is a teacher's share of the loss, at 1
+    labels are not looked at; `response_weight` is that of layers' responses, where there are layers to match.
     `device` is cpu or cuda, None for the GPU where there is one.
 
     >>> Recipe(lr=0)
@@ -36,6 +37,7 @@ class Recipe:
     ema: float | None = None
     teacher_weight: float = 0.9
     temperature: float = 4.0
+    response_weight: float = 1.0
     precision: str = "fp32"
     channels_last: bool = True
     seed: int = 0
@@ -53,6 +55,7 @@ class Recipe:
             ("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1"),
             ("ema", self.ema is None or 0 < self.ema < 1, "between 0 and 1, or None"),
             ("teacher_weight", 0 <= self.teacher_weight <= 1, "from 0 to 1"),
+            ("response_weight", self.response_weight >= 0, "at least 0"),
             ("temperature", self.temperature > 0, "above 0"),
             ("precision", self.precision in ("bf16", "fp32"), "bf16 or fp32"),
         ):

@@ -1,0 +1,201 @@
+"""One way in: a form, a weight, and the moments to fit it on; the factors, the error they attain, and the bias out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from convsmith.algebra.forms import Factors, Form
+from convsmith.algebra.relu import relu_refit
+from convsmith.errors import ConvsmithError
+from convsmith.registry import Registry
+from convsmith.statistics import Rows, Statistics
+
+# White noise on every channel, as a share of the channel's variance: keeps factorizations of a Gram matrix sound.
+RIDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Factors in the weight's type, the relative error they attain, and the bias (N,) that goes with them.
+
+    error: with statistics that of the responses, the bias refitted; without, ||W - W'|| / ||W||, and no bias.
+    """
+
+    factors: Factors
+    error: float
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a method sees, in float64: the weight (N, C, K) and, with data, moments in which every channel is alive."""
+
+    weight: Tensor
+    statistics: Statistics | None
+    given: Statistics | None = None  # as they came
+
+    @classmethod
+    def of(cls, weight: Tensor, statistics: Statistics | None) -> Self:
+        """Check what was given; raises ConvsmithError on NaN or infinity and on statistics of another layer."""
+        if not weight.isfinite().all():
+            raise ConvsmithError("The weight to decompose holds NaN or infinity; load a sound checkpoint.")
+        if statistics is None:
+            return cls(weight.detach().double(), None)
+        rows = weight.detach().double().flatten(1).to(statistics.gram.device)
+        if statistics.cross.shape != rows.T.shape:
+            raise ConvsmithError(
+                f"The statistics are of {_times(statistics.cross)} patches and responses, the weight needs "
+                f"{_times(rows.T)}; calibrate with the model that is to be decomposed."
+            )
+        if not all(part.isfinite().all() for part in (statistics.gram, statistics.cross, statistics.energy)):
+            raise ConvsmithError("The statistics hold NaN or infinity; check the calibration data and the model on it.")
+        return cls(rows.reshape(weight.shape), _conditioned(statistics, rows, weight.shape[1]), statistics)
+
+    @property
+    def moments(self) -> Statistics:
+        """The moments; raises ConvsmithError where there are none."""
+        return _needed(self.statistics)
+
+    @property
+    def measured(self) -> Statistics:
+        """The moments as they came; raises ConvsmithError where there are none."""
+        return _needed(self.given)
+
+    @property
+    def gram(self) -> Tensor:
+        """The Gram matrix of patches by channels and taps, (C, K, C, K)."""
+        _, channels, taps = self.weight.shape
+        return self.moments.gram.view(channels, taps, channels, taps)
+
+    @property
+    def blocks(self) -> Tensor:
+        """Its diagonal blocks, those of each channel, (C, K, K)."""
+        return self.gram.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+
+    @property
+    def cross(self) -> Tensor:
+        """Patches against responses, (C, K, N)."""
+        return self.moments.cross.view(*self.weight.shape[1:], -1)
+
+    @property
+    def deviations(self) -> Tensor:
+        """Of each channel's input, (C,): units in which channels of any scale count the same; 1 without data."""
+        if self.statistics is None:
+            return torch.ones_like(self.weight[0, :, 0])
+        variance = self.statistics.gram.diagonal().view(self.weight.shape[1], -1).mean(1)
+        # a dead channel has none of its own
+        return torch.where(variance > 1e-9 * variance.mean(), variance, variance.mean()).sqrt()
+
+    def best(self, form: Form, *found: Factors) -> Factors:
+        """Those that lose least on the moments as they came, the first of equals."""
+        return min(found, key=lambda factors: self.measured.error(form.compose(factors)))
+
+    @property
+    def energy(self) -> Tensor:
+        """The responses' mean square, or the weight's sum of squares; safe to divide by."""
+        energy = self.weight.square() if self.statistics is None else self.statistics.energy
+        return energy.sum().clamp(min=1e-300)
+
+
+Solver = Callable[[Any, Target], Factors]
+METHODS = Registry[dict[type[Form], Solver]]("decomposition method")
+
+
+def fits(method: str, form: type[Form]) -> Callable[[Solver], Solver]:
+    """Decorate `solve(form, target) -> factors` (float64, any scale) to enter it as a method's way to fit a form."""
+
+    def enter(solve: Solver) -> Solver:
+        table = METHODS[method] if method in METHODS else METHODS.add(method, {})
+        if form in table:
+            raise ValueError(f"{method} of {form.name} is registered twice")
+        table[form] = solve
+        return solve
+
+    return enter
+
+
+def fit(
+    form: Form, weight: Tensor, method: str = "svd", statistics: Statistics | None = None, rows: Rows | None = None
+) -> Fit:
+    """Factor a weight (N, C, K) of any float type into a form; computed in float64 where the statistics lie.
+
+    rows: patches and responses on which the last factor is refitted for the ReLU behind it; they need statistics.
+    Raises ConvsmithError on an unknown method, one that does not know the form, one that needs statistics and has
+    none, and on numbers that are not finite.
+
+    >>> from convsmith.algebra import DepthwiseFirst
+    >>> weight = torch.randn(8, 4, 9, generator=torch.Generator().manual_seed(0))
+    >>> [round(fit(DepthwiseFirst(rank), weight).error, 2) for rank in (1, 4, 8)]
+    [0.8, 0.33, 0.0]
+    """
+    table = METHODS[method]
+    if type(form) not in table:
+        knows = ", ".join(sorted(name for name, other in METHODS.items() if type(form) in other))
+        raise ConvsmithError(f"{method} does not fit {form.name}; choose from {knows}.")
+    if rows is not None and statistics is None:
+        raise ConvsmithError("Rows refine a fit to statistics; give the statistics of the same layer too.")
+    found = form.balance(table[type(form)](form, Target.of(weight, statistics)))
+    if statistics is None:
+        factors = tuple(factor.to(weight) for factor in found)
+        return Fit(factors, relative_error(weight.detach(), form.compose(_double(factors))), None)
+    bias = statistics.bias(form.compose(found))
+    if rows is not None:
+        found, bias = relu_refit(form, found, bias, rows)
+    factors = tuple(factor.to(weight) for factor in found)
+    made = form.compose(_double(factors))
+    return Fit(factors, statistics.error(made), (statistics.bias(made) if rows is None else bias).to(weight))
+
+
+def _double(factors: Factors) -> Factors:
+    return tuple(factor.double() for factor in factors)
+
+
+def relative_error(weight: Tensor, fitted: Tensor) -> float:
+    """||W - W'|| / ||W|| in the Frobenius norm, both of one shape; 0 for a weight of zeros fitted by zeros.
+
+    >>> relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 0.0]))
+    0.8
+    """
+    missed = (weight.double() - fitted.double()).norm().item()
+    return missed / weight.double().norm().item() if missed else 0.0
+
+
+def _needed(statistics: Statistics | None) -> Statistics:
+    if statistics is None:
+        raise ConvsmithError("This method fits responses and needs data; give calibration data, or use svd.")
+    return statistics
+
+
+def _conditioned(statistics: Statistics, rows: Tensor, channels: int) -> Statistics:
+    """The moments with what few samples make up taken out, and a little white noise on every channel.
+
+    With channels of unit variance, entries between channels that S samples make up have squares of (C K)^2 / S in all;
+    that share of what stands there is taken off, down to the metric of each channel alone (as Ledoit and Wolf, "A
+    well-conditioned estimator for large-dimensional covariance matrices", 2004). It vanishes with many samples.
+    Responses follow as if the weight had made them from such inputs: what is missing of the data is filled in by it.
+    A dead channel gets a little of the others' noise and is so fitted to its weight.
+    """
+    gram = statistics.gram.clone()
+    taps = len(gram) // channels
+    own = gram.view(channels, taps, channels, taps).diagonal(dim1=0, dim2=2)  # (k, k, c), a view
+    blocks, variance = own.clone(), gram.diagonal().view(channels, taps).mean(1)
+    alive = variance > 0
+    unit = torch.where(alive, 1 / variance, 0.0)
+    between = (gram.square() @ unit.repeat_interleave(taps)) @ unit.repeat_interleave(taps)
+    between = (between - (blocks.square().sum((0, 1)) * unit.square()).sum()).clamp(min=1e-300)
+    kept = 1 - ((alive.sum() * taps).square() / statistics.samples / between).clamp(max=1)
+    gram *= kept
+    own.copy_(blocks)
+    mean = variance.mean()
+    noise = RIDGE * (variance + torch.where(mean > 0, 1e-6 * mean, 1.0))
+    gram.diagonal().add_(noise.repeat_interleave(taps))
+    answers = rows @ gram - rows @ statistics.gram  # what the weight answers to the change (n, c k)
+    cross, energy = statistics.cross + answers.T, statistics.energy + (answers * rows).sum(1)
+    return replace(statistics, gram=gram, cross=cross, energy=energy)
+
+
+def _times(matrix: Tensor) -> str:
+    return " x ".join(map(str, matrix.shape))

@@ -1,0 +1,47 @@
+"""Tucker-2: channels reduced, a smaller standard kernel, channels restored."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import nn
+
+from convsmith.algebra import Form, Tucker
+from convsmith.blocks.base import Factored, convolution, count, keep_variance, registered
+from convsmith.conv import ConvSpec
+
+
+@registered
+@final
+@dataclass(frozen=True)
+class TuckerTwo(Factored):
+    """C -> r, a standard kernel r -> s, s -> N; S^2 r C + K r s + s N multiply-accumulates per output pixel, stride S.
+
+    From Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications"
+    (ICLR 2016).
+
+    >>> TuckerTwo(r=4, s=6).build(ConvSpec(8, 16)).core
+    Conv2d(4, 6, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+    """
+
+    name: ClassVar[str] = "tucker"
+    r: int = count()
+    s: int = count()
+
+    def misfit(self, conv: ConvSpec) -> str | None:
+        """More channels inside than outside."""
+        if self.r > conv.in_channels or self.s > conv.out_channels:
+            channels = f"its {conv.in_channels} input and {conv.out_channels} output channels"
+            return f"r={self.r}, s={self.s} are more than {channels}"
+        return None
+
+    def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
+        """`reduce`, `core` with the geometry, `pointwise` with the bias."""
+        return {
+            "reduce": keep_variance(nn.Conv2d(conv.in_channels, self.r, 1, bias=False)),
+            "core": keep_variance(convolution(conv, self.r, self.s)),
+            "pointwise": nn.Conv2d(self.s, conv.out_channels, 1, bias=conv.bias),
+        }
+
+    def form(self, conv: ConvSpec) -> Form:
+        """Ranks r of the inputs and s of the outputs."""
+        return Tucker(self.r, self.s)

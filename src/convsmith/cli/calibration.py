@@ -1,0 +1,43 @@
+"""What commands share that look at a user's images: loading them beside the model, and keeping statistics in a file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from convsmith.calibrate import calibrate, load_statistics, save_statistics, take_images
+from convsmith.capture import capture
+from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph
+from convsmith.load import Loaded, Wish, load, load_with_data
+from convsmith.statistics import Statistics
+
+
+def captured(loaded: Loaded) -> Graph:
+    """A loaded model's graph on its own input shape."""
+    return capture(loaded.model, torch.zeros(1, *loaded.origin.input), name=loaded.name)
+
+
+def with_images(
+    reference: str, wish: Wish, weights: Path | None, data: str | None, count: int, seed: int
+) -> tuple[Loaded, Tensor | None]:
+    """A model, and `count` calibration images (n, c, h, w) of the training split where data is named."""
+    if data is None:
+        return load(reference, wish, weights=weights), None
+    loaded, found = load_with_data(reference, data, wish, weights=weights)
+    return loaded, take_images(found, count, seed)
+
+
+def statistics_of(
+    loaded: Loaded, images: Tensor | None, path: Path, layers: Sequence[str] | None, seed: int
+) -> dict[str, Statistics]:
+    """The moments kept in a file; worked out from the images and written where there is no file yet."""
+    fingerprint = captured(loaded).fingerprint
+    if path.is_file():
+        return load_statistics(path, fingerprint)
+    if images is None:
+        raise ConvsmithError(f"{path}: no such file; give --data as well to have it made.")
+    statistics = calibrate(loaded.model, images, layers, seed=seed)
+    save_statistics(path, statistics, fingerprint)
+    return statistics

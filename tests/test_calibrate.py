@@ -1,0 +1,153 @@
+"""Calibration: moments against unfolded patches, in order against runs of the changed net, files, and two processes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, multiprocessing, nn
+from torch.nn import functional as F
+
+import convsmith as cs
+from convsmith.calibrate import Calibration, calibrate, load_statistics, save_statistics, sliding, take_images
+from convsmith.capture import capture
+from convsmith.conv import ConvSpec
+from convsmith.errors import ConvsmithError
+from convsmith.statistics import Moments, Statistics
+
+IMAGES = torch.rand(24, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(8, 4, (1, 3), padding="same", bias=False), nn.Flatten(), nn.Linear(4 * 36, 5),
+    ).eval()  # fmt: skip
+
+
+def by_unfold(conv: nn.Conv2d, x: Tensor, y: Tensor) -> Statistics:
+    spec = ConvSpec.of(conv)
+    patches = F.unfold(x, spec.kernel, spec.dilation, spec.padding, spec.stride)
+    moments = Moments(patches.shape[1], y.shape[1])
+    moments.add(patches.transpose(1, 2).flatten(0, 1), y.flatten(2).transpose(1, 2).flatten(0, 1))
+    return moments.statistics()
+
+
+def same(a: Statistics, b: Statistics) -> None:
+    assert a.samples == b.samples
+    for name in ("gram", "cross", "energy", "mean_x", "mean_y"):
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-5, atol=1e-6)
+
+
+# Of two images every position is drawn.
+@pytest.mark.parametrize("batch", [2, 1])
+def test_all_positions_of_all_layers_in_one_pass(batch: int) -> None:
+    model = net()
+    found = calibrate(model, IMAGES[:2], batch=batch)
+    assert list(found) == ["0", "3", "5"]
+    x = IMAGES[:2]
+    with torch.no_grad():
+        for path, module in model.named_children():
+            y = module(x)
+            if path in found:
+                same(found[path], by_unfold(module, x, y))
+            x = y
+
+
+def test_positions_are_drawn_by_the_seed_until_there_are_enough() -> None:
+    model = net()
+    first, again, other = (calibrate(model, IMAGES.repeat(40, 1, 1, 1), ["0"], seed=seed)["0"] for seed in (3, 3, 4))
+    assert first.samples < 960 * 144
+    assert first.samples >= 16 * 27
+    assert torch.equal(first.gram, again.gram)
+    assert not torch.equal(first.gram, other.gram)
+    torch.testing.assert_close(first.gram.diagonal(), other.gram.diagonal(), rtol=0.2, atol=0)
+
+
+def test_in_order_a_layer_sees_the_changed_net_and_wants_the_originals_answer() -> None:
+    original, changed = net(), net()
+    calibration = Calibration(original, changed, IMAGES[:2], batch=1)
+    assert calibration.order == ["0", "3", "5"]
+    same(calibration.statistics("0"), calibrate(original, IMAGES[:2], ["0"])["0"])
+    block = nn.Conv2d(3, 6, 3, padding=1)
+    calibration.put("0", block)
+    changed[0] = block
+    changed[1].running_mean.add_(0.3)  # what an edit folds into the norm behind it counts from there on
+    with torch.no_grad():
+        x, y = changed[:5](IMAGES[:2]), original[:6](IMAGES[:2])
+    same(calibration.statistics("5"), by_unfold(original[5], x, y))
+    with pytest.raises(ConvsmithError, match="take layers in order"):
+        calibration.statistics("3")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ConvSpec(2, 3), ConvSpec(2, 3, (5, 5), (2, 1), (2, 2)), ConvSpec(2, 3, (1, 3), padding=(0, 1)),
+        ConvSpec(2, 3, stride=(2, 2), padding=(0, 3), dilation=(2, 3)),
+    ],
+)  # fmt: skip
+def test_patches_are_those_of_unfold(spec: ConvSpec) -> None:
+    x = torch.rand(2, 2, 9, 11)
+    patches = sliding(x, spec).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+    wanted = F.unfold(x, spec.kernel, spec.dilation, spec.padding, spec.stride).transpose(1, 2)
+    assert torch.equal(patches, wanted)
+
+
+def test_a_model_is_left_as_it_was() -> None:
+    model = net().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    calibrate(model, IMAGES[:4])
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_statistics_are_kept_in_a_file(tmp_path: Path) -> None:
+    model = net()
+    fingerprint = capture(model, IMAGES[:1]).fingerprint
+    found = calibrate(model, IMAGES[:8])
+    save_statistics(tmp_path / "s", found, fingerprint)
+    again = load_statistics(tmp_path / "s", fingerprint)
+    assert list(again) == list(found)
+    for layer, each in found.items():
+        assert torch.equal(each.gram, again[layer].gram)
+        assert each.samples == again[layer].samples
+    with pytest.raises(ConvsmithError, match="another net"):
+        load_statistics(tmp_path / "s", "0" * 16)
+    (tmp_path / "broken").write_text("no")
+    with pytest.raises(ConvsmithError, match="broken: cannot be read"):
+        load_statistics(tmp_path / "broken", fingerprint)
+
+
+def test_images_come_from_tensors_batches_and_data_sets() -> None:
+    assert torch.equal(take_images(IMAGES, 5), IMAGES[:5])
+    assert torch.equal(take_images([IMAGES[:3], (IMAGES[3:9], torch.zeros(6))], 5), IMAGES[:5])
+    digits = cs.load_data("digits")
+    first, again, other = (take_images(digits, 30, seed) for seed in (0, 0, 1))
+    assert first.shape == (30, 3, 32, 32)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert len(take_images(digits, 10**6)) == len(digits.train)
+    with pytest.raises(ConvsmithError, match="no images"):
+        take_images([])
+
+
+def test_what_is_no_convolution_is_refused() -> None:
+    with pytest.raises(ConvsmithError, match="7 is no plain convolution"):
+        calibrate(net(), IMAGES[:2], ["7"])
+
+
+def _share(rank: int, path: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}/meet", rank=rank, world_size=2)
+    found = calibrate(net(), IMAGES[rank : rank + 1])
+    if rank == 0:
+        save_statistics(Path(path) / "two", found, "net")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
+    multiprocessing.spawn(_share, (str(tmp_path),), nprocs=2)
+    one, two = calibrate(net(), IMAGES[:2]), load_statistics(tmp_path / "two", "net")
+    for layer in one:
+        same(one[layer], two[layer])

@@ -1,0 +1,106 @@
+"""Ranks under a budget: the chooser against exhaustive search, and plans that spend a budget on a trained net."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import convsmith as cs
+from convsmith.calibrate import calibrate
+from convsmith.errors import ConvsmithError
+from convsmith.plan import Budget
+from convsmith.ranks import Choice, choose, reallocate
+
+LAYERS = st.lists(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(0, 60)), min_size=1, max_size=4), min_size=1, max_size=5
+)
+
+
+@given(layers=LAYERS, limit=st.integers(1, 160))
+@settings(max_examples=200, deadline=None)
+def test_no_other_choice_within_the_limit_is_better(layers: list[list[tuple[int, int]]], limit: int) -> None:
+    options = [[Choice(None, macs, output=error / 8) for macs, error in layer] for layer in layers]
+    fitting = [each for each in product(*options) if sum(choice.macs for choice in each) <= limit]
+    chosen = choose(options, limit)
+    if not fitting:
+        assert chosen is None
+    else:
+        assert chosen is not None
+        assert sum(choice.macs for choice in chosen) <= limit
+        assert sum(choice.output for choice in chosen) == min(sum(c.output for c in each) for each in fitting)
+
+
+@given(layers=LAYERS, share=st.floats(0.3, 0.9))
+@settings(max_examples=50, deadline=None)
+def test_large_costs_keep_the_limit(layers: list[list[tuple[int, int]]], share: float) -> None:
+    options = [[Choice(None, macs * 1_234_567, output=error) for macs, error in layer] for layer in layers]
+    limit = share * sum(max(choice.macs for choice in layer) for layer in options)
+    chosen = choose(options, limit)
+    assert chosen is None or sum(choice.macs for choice in chosen) <= limit
+
+
+def trained() -> nn.Sequential:
+    """Two convolutions behind a stem: the answer depends on the second alone, as the first's is scaled away."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        net[2].weight *= 0.01  # its responses are almost its bias: errors in them reach nothing
+        net[2].bias += 1
+    return net
+
+
+IMAGES = torch.rand(32, 3, 10, 10, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_budget_is_spent_where_errors_reach_the_output() -> None:
+    net = trained()
+    graph = cs.capture(net, IMAGES[:1])
+    plan = reallocate(net, graph, Budget("dw-pw", 0.75), IMAGES, "gsvd")
+    assert [edit.layer for edit in plan.edits] == ["2"]
+    assert plan.new.macs <= 0.75 * plan.base.macs
+    assert plan.budget is None, "it is spent"
+    assert "output" in plan.edits[0].reason
+    blind = cs.decompose(graph, block="dw-pw", max_macs=0.75)
+    assert {edit.layer for edit in blind.edits} == {"2", "4"}, "by costs alone both give way"
+
+
+def test_apply_with_data_spends_the_plans_budget() -> None:
+    net = trained()
+    plan = cs.decompose(cs.capture(net, IMAGES[:1]), block="dw-pw", max_macs=0.75)
+    assert plan.budget == Budget("dw-pw", 0.75)
+    new = cs.apply(net, plan, data=IMAGES, method="gsvd")
+    assert isinstance(new[4], nn.Conv2d)
+    assert isinstance(new[2], nn.Sequential)
+    fixed = cs.apply(net, replace(plan, budget=None), data=IMAGES, method="gsvd")
+    assert isinstance(fixed[4], nn.Sequential)
+
+
+def test_auto_takes_the_form_with_the_smaller_error() -> None:
+    net = trained()
+    with torch.no_grad():  # channels mixed from two: a three-way form with few terms is exact, one filter each is not
+        factors = [torch.randn(shape) for shape in ((16, 2), (2, 16), (2, 9))]
+        net[4].weight.copy_(torch.einsum("nr,rc,rk->nck", *factors).view(16, 16, 3, 3))
+    plan = reallocate(net, cs.capture(net, IMAGES[:1]), Budget("auto", 0.7, keep=("2",)), IMAGES, "als")
+    assert [edit.block.partition(":")[0] for edit in plan.edits] == ["cp"]
+
+
+def test_statistics_alone_choose_by_the_layers_own_errors() -> None:
+    net = trained()
+    graph = cs.capture(net, IMAGES[:1])
+    plan = reallocate(net, graph, Budget("dw-pw", 0.6), None, "gsvd", calibrate(net, IMAGES))
+    assert plan.new.macs <= 0.6 * plan.base.macs
+    with pytest.raises(ConvsmithError, match="statistics lack 2"):
+        reallocate(net, graph, Budget("dw-pw", 0.6), None, "gsvd", calibrate(net, IMAGES, ["4"]))
+
+
+def test_a_budget_that_cannot_be_met_is_refused() -> None:
+    net = trained()
+    with pytest.raises(ConvsmithError, match=r"the cheapest plan has 0\.\d+ of its MACs, more than the 0.010 allowed"):
+        reallocate(net, cs.capture(net, IMAGES[:1]), Budget("dw-pw", 0.01), IMAGES, "gsvd")

@@ -1,0 +1,107 @@
+"""Second moments against numpy's covariance, their laws, and inputs that give a covariance trouble."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from convsmith.statistics import Moments, Statistics
+
+PARTS = ("gram", "cross", "energy", "mean_x", "mean_y")
+
+
+def rows(samples: int = 200, inputs: int = 6, outputs: int = 3, mean: float = 2.0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(samples, inputs, generator=generator, dtype=torch.float64) + mean
+    y = x @ torch.randn(inputs, outputs, generator=generator, dtype=torch.float64)
+    return x, y + torch.randn(samples, outputs, generator=generator, dtype=torch.float64) + 5
+
+
+def moments(x: Tensor, y: Tensor, chunk: int = 1000) -> Moments:
+    seen = Moments(x.shape[1], y.shape[1])
+    for part in zip(x.split(chunk), y.split(chunk), strict=True):
+        seen.add(*part)
+    return seen
+
+
+def same(one: Statistics, other: Statistics) -> None:
+    assert one.samples == other.samples
+    for part in PARTS:
+        torch.testing.assert_close(getattr(one, part), getattr(other, part), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("mean", [0.0, 2.0, 1e3])
+def test_moments_are_the_covariance(mean: float) -> None:
+    x, y = rows(mean=mean)
+    told = moments(x, y).statistics()
+    whole = np.cov(np.hstack([x, y]), rowvar=False, bias=True)
+    np.testing.assert_allclose(told.gram, whole[:6, :6], atol=1e-9)
+    np.testing.assert_allclose(told.cross, whole[:6, 6:], atol=1e-9)
+    np.testing.assert_allclose(told.energy, whole.diagonal()[6:], atol=1e-9)
+    np.testing.assert_allclose(told.mean_x, x.mean(0))
+    np.testing.assert_allclose(told.mean_y, y.mean(0))
+    assert told.samples == 200
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 199])
+def test_any_chunks_give_the_same(chunk: int) -> None:
+    same(moments(*rows(), chunk).statistics(), moments(*rows()).statistics())
+
+
+def test_merged_accumulators_and_summed_tensors_are_one_pass() -> None:
+    x, y = rows()
+    whole, first, second = moments(x, y), moments(x[:50], y[:50]), moments(x[50:], y[50:])
+    summed = Moments(6, 3)
+    for total, *parts in zip(summed.sums, first.sums, second.sums, strict=True):
+        total += sum(parts)
+    first.merge(second)
+    same(first.statistics(), whole.statistics())
+    same(summed.statistics(), whole.statistics())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_low_precision_rows_are_summed_in_double(dtype: torch.dtype) -> None:
+    x, y = (each.to(dtype) for each in rows(5000))
+    same(moments(x, y).statistics(), moments(x.double(), y.double()).statistics())
+
+
+def test_error_and_bias_are_those_of_the_responses() -> None:
+    x, y = rows()
+    told, weight = moments(x, y).statistics(), torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(1))
+    made = x @ weight.double().flatten(1).T + told.bias(weight)
+    torch.testing.assert_close(made.mean(0), y.mean(0))
+    missed = ((y - made).square().sum() / (y - y.mean(0)).square().sum()).sqrt().item()
+    assert told.error(weight) == pytest.approx(missed)
+
+
+def test_without_data_the_error_is_that_of_the_weight() -> None:
+    weight = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    told = Statistics.of_weight(weight)
+    other = weight * (torch.arange(5) > 1)[:, None, None]
+    assert told.error(other) == pytest.approx(((weight - other).norm() / weight.norm()).item())
+    assert told.error(weight) < 1e-7
+    assert told.bias(other).eq(0).all()
+
+
+def test_what_is_constant_has_no_variance_at_all() -> None:
+    x, y = rows()
+    x[:, 2], y[:, 1] = 0.1, 1e6 / 3  # the rounding of their sums is no variance
+    told = moments(x, y).statistics()
+    assert told.gram[2].eq(0).all()
+    assert told.gram[:, 2].eq(0).all()
+    assert told.cross[2].eq(0).all()
+    assert told.cross[:, 1].eq(0).all()
+    assert told.energy[1] == 0
+    assert told.gram.diagonal().count_nonzero() == 5
+    assert told.error(torch.zeros(3, 2, 3)) == pytest.approx(1)
+
+
+def test_constant_responses_are_missed_by_nothing_or_by_infinitely_much() -> None:
+    told = moments(torch.ones(9, 4), torch.ones(9, 2)).statistics()
+    assert told.error(torch.ones(2, 2, 2)) == 0
+    assert moments(rows()[0], torch.ones(200, 2)).statistics().error(torch.ones(2, 2, 3)) == float("inf")
+
+
+def test_refuses_to_tell_before_any_row() -> None:
+    with pytest.raises(ValueError, match="no rows have been added"):
+        Moments(4, 2).statistics()
