@@ -15,7 +15,7 @@ Ints = NDArray[np.int64]
 
 def _inside(index: Ints, size: int, mode: str) -> Ints:
     """Where a padded map reads: index -1 for a constant."""
-    read = {
+    read: dict[str, Ints] = {
         "reflect": (size - 1) - np.abs((size - 1) - np.abs(index)),
         "circular": index % size,
         "replicate": index.clip(0, size - 1),

@@ -109,7 +109,7 @@ def _einsum_sides(call: Call) -> tuple[list[str], str]:
 
 
 def _einsum_macs(call: Call) -> int:
-    """From left to right, each operand times the product so far: torch's bmm, or a plain product with nothing summed."""
+    """From left to right, each operand times the product so far: a bmm, or a plain product with nothing summed."""
     inputs, out = _einsum_sides(call)
     total, letters, sizes = 0, "", dict[str, int]()
     for place, (operand, names) in enumerate(zip(call.operands, inputs, strict=True)):

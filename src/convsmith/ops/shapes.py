@@ -11,9 +11,9 @@ from convsmith.windows import Taps
 
 
 @unary(
-    "aten.view.default", "aten.reshape.default", "aten.flatten.using_ints", "aten.unflatten.int", "aten.view_as.default",
-    "aten._unsafe_view.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default",
-    "aten.reshape_as.default", "aten.ravel.default", "aten.atleast_1d.default",
+    "aten.view.default", "aten.reshape.default", "aten.flatten.using_ints", "aten.unflatten.int",
+    "aten.view_as.default", "aten._unsafe_view.default", "aten.squeeze.dim", "aten.squeeze.dims",
+    "aten.squeeze.default", "aten.reshape_as.default", "aten.ravel.default", "aten.atleast_1d.default",
 )  # fmt: skip
 def reshape(call: Call, x: Reach) -> Answer:
     """The same elements under another shape."""
