@@ -85,10 +85,7 @@ UNJUDGED = {
         "aten.lift_fresh.default", "aten.lift_fresh_copy.default", "aten.real.default", "aten.to.dtype_layout",
     ),
     "aten.tril.default": ("aten.triu.default",),
-    "aten.zeros_like.default": (
-        *(f"aten.{op}.default" for op in ("ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full")),
-        "aten.new_empty.default", "aten.zero_.default", "aten.fill_.Scalar",
-    ),
+    "aten.upsample_linear1d.default": ("aten.upsample_linear1d.vec",),
     "aten.take_along_dim.default": (
         "aten.scatter.src", "aten.scatter_.src", "aten.scatter.value", "aten.scatter_add.default",
         "aten.index_put.default", "aten.index_put_.default", "aten.index_add.default", "aten.masked_scatter.default",

@@ -55,11 +55,9 @@ def cast(call: Call, x: Reach) -> Reach:
     return x
 
 
-@unary("aten.zeros_like.default", "aten.ones_like.default", "aten.full_like.default", "aten.empty_like.default",
-       "aten.new_zeros.default", "aten.new_ones.default", "aten.new_full.default", "aten.new_empty.default",
-       "aten.zero_.default", "aten.fill_.Scalar")  # fmt: skip
+@unary("aten.zero_.default", "aten.fill_.Scalar")
 def constant(call: Call, x: Reach) -> Reach:
-    """A shape is taken, no value."""
+    """What was there before is gone."""
     return x.nothing(call.out)
 
 

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
 
 from convsmith.blocks import RollingPointwise
 from specimens.base import Call, Specimen, alone, aten, behind, conv, own
@@ -72,6 +73,7 @@ CONVOLUTIONS = {
     "transposed 1d": Specimen(nn.ConvTranspose1d(2, 3, 3, stride=2), (2, 5)),
     "transposed 3d": Specimen(nn.ConvTranspose3d(2, 2, 2, stride=2, groups=2), (2, 3, 2, 2)),
     "transposed, then strided": Specimen(nn.Sequential(nn.ConvTranspose2d(4, 4, 3, 2), conv(stride=2)), (4, 4, 4)),
+    "led by offsets": behind(lambda x: deform_conv2d(x, own(1, 18, 7, 6), own(6, 2, 3, 3), padding=1), bound=True),
     "rolling": Specimen(RollingPointwise(8, 12, 4, 0.5), (8, 3, 3)),
     "rolling strided": Specimen(RollingPointwise(6, 5, 2, 0.33, stride=2), (6, 5, 5)),
     "max pool": behind(lambda x: F.max_pool2d(x, 3, 2, 1), draws=40),

@@ -102,6 +102,8 @@ ELEMENTWISE = {
     "mask of the map": joined(lambda a, b: a * b.mean(1, keepdim=True)),
     "copied over": joined(lambda a, b: torch.zeros_like(a).copy_(b) + a),
     "copied over in part": behind(lambda x: torch.cat([x.clone().copy_(own(6)), x], 1)),
+    "zeroed": joined(lambda a, b: a.clone().zero_() + b),
+    "filled": joined(lambda a, b: torch.cat([a.clone().fill_(0.5), b], 1)),
     "zeros beside": behind(lambda x: torch.cat([torch.zeros_like(x), x, x.new_ones(1, 2, 7, 6)], 1)),
     "halves multiplied": behind(lambda x: F.glu(x, 1)),
     "parametric": Specimen(nn.Sequential(conv(), nn.PReLU(4))),
