@@ -92,7 +92,7 @@ def subjects() -> Iterator[Subject]:
         build = _torchvision(name, weights_backbone=None)
         yield Subject(f"torchvision/detection/{name}", lambda build=build: build().backbone, (3, 320, 320))
     for name in models.list_models(module=models.video):
-        yield Subject(f"torchvision/video/{name}", _torchvision(name), (3, 16, 112, 112))
+        yield Subject(f"torchvision/video/{name}", _torchvision(name), (3, 16, 224, 224))
 
 
 def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
@@ -131,8 +131,7 @@ def examine(subject: Subject) -> Finding:
 
 
 def analyzed(subject: Subject, began: float) -> Finding:
-    with torch.device("meta"):
-        model = subject.build().eval().requires_grad_(False)  # torch's counter hooks gradients
+    model = built(subject).eval().requires_grad_(False)  # torch's counter hooks gradients
     shape = subject.input or tuple(model.default_cfg["input_size"])
     if sum(isinstance(module, _ConvNd) for module in model.modules()) < CONVOLUTIONS:
         return Finding(subject.name, "not convolutional")
@@ -149,6 +148,15 @@ def analyzed(subject: Subject, began: float) -> Finding:
         counter.get_total_flops() // 2, round(captured - start, 3), round(scored - captured, 3),
         round(perf_counter() - began, 3),
     )  # fmt: skip
+
+
+def built(subject: Subject) -> nn.Module:
+    """Without weights; nets that read values as they are built get some first."""
+    try:
+        with torch.device("meta"):
+            return subject.build()
+    except (NotImplementedError, RuntimeError):
+        return subject.build().to("meta")
 
 
 def save(nets: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
