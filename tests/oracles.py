@@ -46,7 +46,7 @@ def gradient_support(
         x = torch.rand(1, *shape, generator=generator, dtype=torch.float64).add_(0.05).requires_grad_()
         out = net(x)
         for support, index in zip(found, indices, strict=True):
-            (gradient,) = torch.autograd.grad(out[(0, *index)], x, retain_graph=True, allow_unused=True)
+            (gradient,) = torch.autograd.grad(out[index], x, retain_graph=True, allow_unused=True)
             support |= gradient[0].numpy() != 0 if gradient is not None else False
     return found
 
@@ -77,3 +77,10 @@ def disagreements(
         computed, found = seen_by_reach(reach, index), seen_by_gradient(support)
         if computed != found:
             yield index, computed, found
+
+
+def exceeded(computed: Seen, found: Seen) -> bool:
+    """Whether something was found that a bound leaves out."""
+    channels = any(b and not a for a, b in zip(computed[0], found[0], strict=True))
+    spans = zip(computed[1], found[1], strict=True)
+    return channels or any(low <= high and (low < first or high > last) for (first, last), (low, high) in spans)

@@ -44,7 +44,7 @@ def test_analyze_prints_the_contract() -> None:
     first = told["layers"][0]
     assert (first["name"], first["kind"], first["stage"], first["kernel"]) == ("features.0", "conv", "stage1", [3, 3])
     assert (first["in"], first["out"], first["groups"]) == ([3, 32, 32], [64, 32, 32], 1)
-    assert first["reach"] == {"window": [3, 3], "window_free": [3, 3], "channels": 3.0, "gated": False}
+    assert first["reach"] == {"window": [3, 3], "window_free": [3, 3], "channels": 3.0, "gated": False, "bound": False}
     assert [stage["layers"] for stage in told["stages"]] == [2, 2, 3, 3, 3]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "errors registry files environment markup aliases conv windows reach statistics algebra plan",
+    "errors registry files environment markup aliases conv windows labels places reach joins statistics algebra plan",
     "call kernels blocks ops",
     "graph tape capture replay onnx_graph zoo",
     "stages metric units advice",

@@ -246,14 +246,14 @@ class Unruled(nn.Module):
         self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x).cumsum(1))
+        return self.second(self.first(x).renorm(2, 1, 1.0))
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_behind_an_op_without_a_rule_nothing_is_claimed_but_cost(convention: str) -> None:
     scores = cs.score(graph_of(Unruled(), 4, 8, 8), convention=convention)
     first, second = scores.layers
-    assert scores.to_dict()["totals"]["unknown_ops"] == {"aten.cumsum.default": 1}
+    assert scores.to_dict()["totals"]["unknown_ops"] == {"aten.renorm.default": 1}
     assert (first.stage, first.reach is None, first.gain > 0) == ("stage1", False, True)
     assert (second.stage, second.reach, second.side, second.gain) == ("", None, None, 0.0)
     assert scores.macs == first.macs + second.macs == 2 * 4 * 4 * 9 * 64
@@ -300,9 +300,9 @@ def test_scores_show_themselves_in_a_notebook() -> None:
 
 
 def test_a_notebook_says_what_is_unknown() -> None:
-    class Cumulative(torch.nn.Module):
+    class Renormed(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x.cumsum(2)
+            return x.renorm(2, 1, 1.0)
 
-    net = torch.nn.Sequential(Cumulative(), torch.nn.Conv2d(3, 4, 3))
+    net = torch.nn.Sequential(Renormed(), torch.nn.Conv2d(3, 4, 3))
     assert "unknown" in cs.score(cs.capture(net, torch.zeros(1, 3, 8, 8)))._repr_html_()

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import convsmith as cs
-from convsmith.reach import Reach
+from convsmith.joins import concatenate, union
+from convsmith.reach import PLACES, Reach
 from convsmith.windows import Taps
 from oracles import disagreements, transparent
 
@@ -50,41 +52,41 @@ def zeros(*shape: int) -> Tensor:
 def test_what_sees_nothing_keeps_its_place(function: Function) -> None:
     net, graph = graph_of(function)
     reach = graph.reaches()[graph.outputs[0]]
-    assert reach.shape == graph.shapes[graph.outputs[0]][1:]
+    assert reach.shape == graph.shapes[graph.outputs[0]]
+    assert list(disagreements(net, MAP, reach)) == []
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.roll(3),
+        lambda x: x.roll(1, 0),
+        lambda x: x.mean(0),
+        lambda x: x.sum((0, 1)),
+        lambda x: torch.cat([x, x * 2], 0),
+        lambda x: x.split(1, 0)[0],
+        lambda x: x.transpose(0, 1),
+        lambda x: x.permute(1, 0, 2, 3),
+        lambda x: x.reshape(2, 2, 7, 6),
+        lambda x: x.reshape(2, 2, 7, 6).sum(0, keepdim=True),
+        lambda x: x.reshape(4, 1, 7, 6).permute(2, 1, 0, 3).reshape(1, 7, 4, 6),
+    ],
+)
+def test_the_batch_is_a_dimension_like_others(function: Function) -> None:
+    net, graph = graph_of(function)
+    reach = graph.reaches()[graph.outputs[0]]
+    assert reach.shape == graph.shapes[graph.outputs[0]]
     assert list(disagreements(net, MAP, reach)) == []
 
 
 @pytest.mark.parametrize(
     ("op", "function"),
     [
-        ("aten.roll.default", lambda x: x.roll(3)),
-        ("aten.roll.default", lambda x: x.roll(1, 0)),
-        ("aten.mean.dim", lambda x: x.mean(0)),
-        ("aten.mean.dim", lambda x: x.mean([])),
-        ("aten.amax.default", lambda x: x.amax()),
-        ("aten.sum.dim_IntList", lambda x: x.sum((0, 1))),
-        ("aten.cat.default", lambda x: torch.cat([x, x], 0)),
-        ("aten.split.Tensor", lambda x: x.split(1, 0)[0]),
-        ("aten.softmax.int", lambda x: x.softmax(0)),
-        ("aten.transpose.int", lambda x: x.transpose(0, 1)),
-        ("aten.permute.default", lambda x: x.permute(1, 0, 2, 3)),
-        ("aten.reshape.default", lambda x: x.reshape(2, 2, 7, 6)),
+        ("aten.renorm.default", lambda x: x + F.avg_pool2d(x.renorm(2, 1, 1.0), 3, 1, 1)),
+        ("aten.cummax.default", lambda x: torch.cat([x, x.cummax(2)[0]], 1)),
+        ("aten.renorm.default", lambda x: x.sum((2, 3), keepdim=True) * x.renorm(2, 1, 1.0)),
     ],
-)
-def test_what_mixes_the_batch_has_no_answer(op: str, function: Function) -> None:
-    _, graph = graph_of(function)
-    assert graph.unknown_ops == {op: 1}
-    assert graph.outputs[0] not in graph.reaches()
-
-
-@pytest.mark.parametrize(
-    ("op", "function"),
-    [
-        ("aten.pad.default", lambda x: x + F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)),
-        ("aten.cumsum.default", lambda x: torch.cat([x, x.cumsum(2)], 1)),
-        ("aten.fft_rfft2.default", lambda x: x.sum((2, 3), keepdim=True) * torch.fft.rfft2(x).abs()),
-    ],
-    ids=["reflected", "summed", "spectrum"],
+    ids=["added", "beside", "gated"],
 )
 def test_a_join_with_what_is_not_known_is_not_known_and_not_blamed(op: str, function: Function) -> None:
     _, graph = graph_of(function)
@@ -94,23 +96,50 @@ def test_a_join_with_what_is_not_known_is_not_known_and_not_blamed(op: str, func
 
 def test_an_extent_is_the_hull_over_channels_the_widest_position_and_the_mean_of_channels() -> None:
     x = Reach.source((4, 9, 5))
-    left = x.select(1, Taps.slide(9, kernel=3, padding=1)).select(0, Taps.groups(4, 2)).repeat(0, 2)
+    left = x.select(2, Taps.slide(9, kernel=3, padding=1)).select(1, Taps.groups(4, 2)).repeat(1, 2)
     assert left.extent().window == (3, 1)
     assert left.extent().channels == 2
-    wide = left.join(x.select(2, Taps.slide(5, kernel=5, padding=2)))
+    wide = union([left, x.select(3, Taps.slide(5, kernel=5, padding=2))], left.shape)
     assert wide.extent().window == (3, 5)
     assert wide.extent().volume == 2 * 3 * 5
-    both = x.concatenate(wide, 0)
-    assert both.shape == (8, 9, 5)
+    both = concatenate([x, wide], 1)
+    assert both.shape == (1, 8, 9, 5)
     assert both.extent().channels == 1.5
     assert both.extent().gated is False
-    assert both.concatenate(x.with_gate(), 0).extent().gated is True
+    assert concatenate([both, x.with_gate()], 1).extent().gated is True
+    assert union([x, x.as_bound()], x.shape).extent().bound is True
 
 
 def test_a_window_is_clamped_by_the_map_and_the_free_one_is_not() -> None:
     x = Reach.source((1, 6, 6))
     for _ in range(4):
-        x = x.select(1, Taps.slide(x.shape[1], kernel=3, padding=1))
+        x = x.select(2, Taps.slide(x.shape[2], kernel=3, padding=1))
     assert (x.extent().window, x.extent().window_free) == ((6, 1), (9, 1))
-    assert x.at((0, 0, 0))[1][0] == (0, 4)
-    assert x.at((0, 5, 0))[1][0] == (1, 5)
+    assert x.at((0, 0, 0, 0))[1][0] == (0, 4)
+    assert x.at((0, 0, 5, 0))[1][0] == (1, 5)
+
+
+def test_places_are_no_channels() -> None:
+    x = Reach.source((2, 6, 6)).select(2, Taps.slide(6, kernel=3, padding=1))
+    tokens = x.reshape((1, 2, 36))
+    assert tokens.axes == (None, None, PLACES)
+    assert tokens.extent().window == (3, 1), "not the hull over all places"
+    assert tokens.map == ()
+    assert tokens.reshape((1, 2, 6, 6)).map == (6, 6)
+
+
+def test_places_find_back_to_axes() -> None:
+    x = Reach.source((2, 6, 6)).select(2, Taps.slide(6, kernel=3, padding=1))
+    back = x.reshape((1, 2, 36)).reshape((1, 2, 6, 6)).reduce(1)
+    assert back.axes == (None, None, 0, 1)
+    assert all(back.at((0, 0, i, j))[1] == x.at((0, 0, i, j))[1] for i in range(6) for j in range(6))
+    apart = x.reshape((1, 2, 36)).select(2, Taps.pick(np.arange(36)[::-1, None] // 7)).reshape((1, 2, 6, 6)).reduce(1)
+    assert apart.axes == (None, None, PLACES, PLACES), "where a row is no row of the source"
+
+
+def test_what_agrees_is_held_once() -> None:
+    x = Reach.source((64, 8, 8))
+    mixed = x.select(1, Taps.groups(64, 1)).repeat(1, 256)
+    assert mixed.shape == (1, 256, 8, 8)
+    assert (mixed.set_of.size, mixed.window_of.size, len(mixed.sets), mixed.rows) == (1, 1, 1, 1)
+    assert concatenate([mixed, mixed], 1).rows == 1

@@ -121,5 +121,5 @@ def numbers(value: Any, dims: int, empty: Sequence[int] = ()) -> tuple[int, ...]
 
 
 def dim_of(call: Call, dim: int) -> int:
-    """A dimension argument of the first operand, without the batch."""
-    return dim % len(call.input.shape) - 1
+    """A dimension argument of the first operand, counted from the front."""
+    return dim % max(len(call.input.shape), 1)

@@ -76,10 +76,14 @@ def entry(graph: Graph, node: Node) -> str:
 
 
 def _maps(graph: Graph, reaches: Mapping[str, Reach]) -> dict[str, tuple[int, ...]]:
-    """The map of every tensor whose reach is known; a list of tensors, as a split makes, has its source's."""
-    maps = {name: tuple(w.positions for w in reach.windows) for name, reach in reaches.items()}
-    lists = {graph.sources(n)[0] for n in graph.nodes if n.call.op == GETITEM and n.name in maps}
-    return maps | {node.name: maps[graph.sources(node)[0]] for node in graph.nodes if node.name in lists}
+    """The map of every tensor whose reach is known; where none is to be seen (tokens, lists), its source's."""
+    lists = {graph.sources(node)[0] for node in graph.nodes if node.call.op == GETITEM}
+    maps = {name: reach.map for name, reach in reaches.items() if len(reach.map) == len(reach.windows)}
+    for node in graph.nodes:
+        source = next((name for name in graph.sources(node) if name in maps), None)
+        if node.name not in maps and source and (node.name in reaches or node.name in lists):
+            maps[node.name] = maps[source]
+    return maps
 
 
 def is_spatial(node: Node) -> bool:

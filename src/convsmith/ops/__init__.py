@@ -1,10 +1,12 @@
 """What each ATen op does to reach and what it costs: one rule per op, and nothing else asks what an op is.
 
-Reaches leave the batch dimension out, so dimension d of a tensor is dimension d - 1 here. ATen's names and arguments
-are those that a model's forward calls, before autograd takes them apart.
+Names and arguments are those of the ATen calls that a model's forward makes, before autograd takes them apart.
 """
 
-from convsmith.ops import elementwise, pools, products, shapes  # these fill RULES
-from convsmith.ops.products import conv_padding
+from convsmith.ops import convolutions, elementwise, moves, norms, pools, products, reductions, resize, shapes
+from convsmith.ops.convolutions import conv_padding
 
-__all__ = ["conv_padding", "elementwise", "pools", "products", "shapes"]
+__all__ = [
+    "conv_padding", "convolutions", "elementwise", "moves", "norms", "pools", "products", "reductions", "resize",
+    "shapes",
+]  # fmt: skip

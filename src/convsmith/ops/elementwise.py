@@ -1,108 +1,116 @@
-"""Ops that work element by element: activations, normalization, sums, and products, gates among them."""
+"""Ops that work element by element: activations, casts, sums and choices, and products, gates among them."""
 
 from collections.abc import Sequence
-from functools import reduce
-from math import prod
 
-import numpy as np
-
-from convsmith.call import Answer, Call, Seen, dim_of, in_numel, joining, out_numel, unary
+from convsmith.call import Answer, Call, Seen, joining, out_numel, unary
+from convsmith.joins import union
 from convsmith.reach import Reach
-from convsmith.windows import Taps
 
-# Ops that also come in place, with an underscore; the others follow them.
-_ACTIVATIONS = [
-    "relu",
-    "relu6",
-    "hardtanh",
-    "leaky_relu",
-    "elu",
-    "gelu",
-    "silu",
-    "mish",
-    "sigmoid",
-    "tanh",
-    "hardswish",
-    "hardsigmoid",
-    "selu",
-]
-_SCALARS = ["abs", "neg", "exp", "log", "sqrt", "rsqrt", "square", "clamp", "clamp_min", "clamp_max", "reciprocal"]
-_COPIES = ["detach", "dropout", "feature_dropout", "alpha_dropout"]
-_FORMS = (
+# Ops that also come in place, with an underscore.
+_ACTIVATIONS = (
+    "relu", "relu6", "hardtanh", "leaky_relu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish", "sigmoid",
+    "tanh", "hardswish", "hardsigmoid", "threshold",
+)  # fmt: skip
+_SCALARS = (
+    "abs", "neg", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "square", "clamp",
+    "clamp_min", "clamp_max", "reciprocal", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "erf",
+    "floor", "ceil", "round", "trunc", "frac", "sign", "nan_to_num", "logit", "bitwise_not", "logical_not",
+)  # fmt: skip
+_COPIES = ("detach", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+_ALONE = (
     "aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.lift_fresh_copy.default",
-    "aten._to_copy.default", "aten.to.dtype", "aten.pow.Tensor_Scalar", "aten.pow_.Scalar",
+    "aten.lift_fresh.default", "aten._to_copy.default", "aten.to.dtype", "aten.to.device", "aten.to.dtype_layout",
+    "aten.isnan.default", "aten.isinf.default", "aten.isfinite.default", "aten.sgn.default", "aten.pow.Tensor_Scalar",
+    "aten.pow_.Scalar", "aten.pow.Scalar", "aten.rsub.Scalar", "aten.real.default",
+)  # fmt: skip
+_WITH_SCALAR = tuple(
+    f"aten.{op}{place}.Scalar"
+    for op in ("add", "sub", "mul", "div", "floor_divide", "remainder", "fmod", "gt", "ge", "lt", "le", "eq", "ne")
+    for place in ("", "_")
 )  # fmt: skip
 
 
-def _both(ops: list[str]) -> list[str]:
-    return [f"aten.{op}{place}.default" for op in ops for place in ("", "_")]
+def _both(ops: Sequence[str], form: str = "default") -> list[str]:
+    return [f"aten.{op}{place}.{form}" for op in ops for place in ("", "_")]
 
 
-@unary(*_both(_ACTIVATIONS), "aten.prelu.default", "aten.softplus.default", ptflops=out_numel)
+@unary(
+    *_both(_ACTIVATIONS), "aten.prelu.default", "aten.softplus.default", "aten.log_sigmoid.default",
+    "aten.softshrink.default", "aten.hardshrink.default", ptflops=out_numel,
+)  # fmt: skip
 def activation(call: Call, x: Reach) -> Reach:
     """Nothing moves."""
     return x
 
 
-@unary(*_both(_SCALARS), *_both(_COPIES), *_FORMS)
+@unary(*_both(_SCALARS), *_both(_COPIES), *_ALONE, *_WITH_SCALAR)
 def elementwise(call: Call, x: Reach) -> Reach:
     """Nothing moves."""
     return x
 
 
-def _norm_ptflops(call: Call) -> int:
-    return 2 * in_numel(call)
-
-
-@unary("aten.batch_norm.default", ptflops=_norm_ptflops)
-def batch_norm(call: Call, x: Reach) -> Reach:
-    """In evaluation a scale and a shift per channel: nothing moves."""
+@unary("aten.type_as.default", "aten.to.other")
+def cast(call: Call, x: Reach) -> Reach:
+    """The other operand gives its type alone."""
     return x
 
 
-@unary("aten.layer_norm.default")
-def layer_norm(call: Call, x: Reach) -> Reach:
-    """The statistics mix the normalized dimensions."""
-    for dim in range(len(x.axes) - len(call["normalized_shape"]), len(x.axes)):
-        x = _everywhere(x, dim)
-    return x
+@unary("aten.zero_.default", "aten.fill_.Scalar")
+def constant(call: Call, x: Reach) -> Reach:
+    """What was there before is gone."""
+    return x.nothing(call.out)
 
 
-@unary("aten.softmax.int")
-def softmax(call: Call, x: Reach) -> Answer:
-    """The sum mixes one dimension."""
-    dim = dim_of(call, call["dim"])
-    return _everywhere(x, dim) if dim >= 0 else None
+_SUMS = ("add", "sub", "div", "floor_divide", "remainder", "fmod", "gt", "ge", "lt", "le", "eq", "ne")
+_PAIRS = ("maximum", "minimum", "fmax", "fmin", "atan2", "logaddexp", "hypot")
 
 
-def _everywhere(x: Reach, dim: int) -> Reach:
-    size = x.shape[dim]
-    return x.select(dim, Taps.pick(np.arange(size)[None].repeat(size, 0)))
-
-
-@joining(*(f"aten.{op}{place}.Tensor" for op in ("add", "sub", "div") for place in ("", "_")), "aten.maximum.default")
+@joining(
+    *_both(_SUMS, "Tensor"), *(f"aten.{op}.default" for op in _PAIRS), "aten.max.other", "aten.min.other",
+    *_both(["div"], "Tensor_mode"), "aten.rsub.Tensor", "aten.pow.Tensor_Tensor", "aten.where.self",
+    "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar", *_both(["masked_fill"], "Scalar"),
+    *_both(["masked_fill"], "Tensor"), *_both(["logical_and", "logical_or", "logical_xor"]), "aten.clamp.Tensor",
+    "aten.bitwise_and.Tensor", "aten.bitwise_or.Tensor", *_both(["lerp"], "Scalar"), *_both(["lerp"], "Tensor"),
+    *_both(["addcdiv"]),
+)  # fmt: skip
 def add(call: Call, seen: Seen) -> Answer:
     """The union of what the operands see."""
-    return _join(call, [x for x in seen if x is not None])
+    return union([x for x in seen if x is not None], call.out)
+
+
+@joining("aten.copy_.default")
+def copy(call: Call, seen: Seen) -> Answer:
+    """What was there before is gone."""
+    before, now = seen
+    if now is not None:
+        return now.expand(call.out)
+    return None if before is None else before.nothing(call.out)
 
 
 @joining("aten.mul.Tensor", "aten.mul_.Tensor")
 def multiply(call: Call, seen: Seen) -> Answer:
     """A union, but a factor broadcast over the whole map is a gate: it widens nothing and is flagged."""
-    present = [x for x in seen if x is not None]
-    factors = [x for x in present if not _is_gate(x, call.out[1:])]
+    return _product([x for x in seen if x is not None], call.out)
+
+
+@joining(*_both(["addcmul"]))
+def add_product(call: Call, seen: Seen) -> Answer:
+    """A sum with a product, whose factor may be a gate."""
+    term, *factors = seen
+    present = [x for x in factors if x is not None]
+    summands = [] if term is None else [term]
+    return union([*summands, _product(present, call.out)] if present else summands, call.out)
+
+
+def _product(present: Sequence[Reach], out: Sequence[int]) -> Reach:
+    factors = [x for x in present if not _is_gate(x, present, out)]
     if not factors or len(factors) == len(present):
-        return _join(call, present)
-    joined = _join(call, factors)
-    return None if joined is None else joined.with_gate()
+        return union(present, out)
+    return union(factors, out).with_gate()
 
 
-def _is_gate(x: Reach, out: Sequence[int]) -> bool:
-    inner, outer = x.shape[1:], tuple(out)[1:]
-    return prod(outer) > 1 and prod(inner[-len(outer) :] if outer else ()) == 1
-
-
-def _join(call: Call, present: list[Reach]) -> Reach | None:
-    shape = call.out[1:]
-    like = next((x for x in present if x.shape == shape), None)
-    return None if like is None else reduce(Reach.join, [x.expand(like) for x in present])
+def _is_gate(x: Reach, present: Sequence[Reach], out: Sequence[int]) -> bool:
+    """Whether `x` has one value for the whole map that the product is laid out on."""
+    dims = range(-len(out), 0)
+    walked = {d for y in present for d in dims if d >= -len(y.shape) and y.axes[d] is not None and y.shape[d] > 1}
+    return bool(walked) and all(d < -len(x.shape) or x.shape[d] == 1 for d in walked)
