@@ -107,7 +107,7 @@ class Graph:
     @cached_property
     def unknown_ops(self) -> dict[str, int]:
         """Ops without a rule, or called in a way that their rule has no answer for, and how often each is."""
-        _, lost = self._answers(self.inputs[0].name)
+        _, lost = self._from_input
         unanswered = (n for n in self.nodes if n.name in lost and not lost.intersection(self.sources(n)))
         unruled = (node for node in self.nodes if not node.ruled)
         return dict(Counter(node.call.op for node in dict.fromkeys([*unruled, *unanswered])))
@@ -156,8 +156,13 @@ class Graph:
 
     def reaches(self, source: str | None = None) -> dict[str, Reach]:
         """The reach of every tensor behind `source` (default: the model's first input), as far as it is known."""
-        answers, _ = self._answers(source or self.inputs[0].name)
+        from_input = source is None or source == self.inputs[0].name
+        answers, _ = self._from_input if from_input else self._answers(source or "")
         return {name: reach for name, reach in answers.items() if isinstance(reach, Reach)}
+
+    @cached_property
+    def _from_input(self) -> tuple[dict[str, Any], set[str]]:
+        return self._answers(self.inputs[0].name)
 
     def _answers(self, start: str) -> tuple[dict[str, Any], set[str]]:
         """What the rules answer behind `start` (several reaches for several outputs), and what they cannot answer."""
