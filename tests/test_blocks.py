@@ -416,6 +416,10 @@ def test_a_block_refuses_what_its_parameters_do_not_fit(block: Block, spec: Conv
 # --- names ---
 
 
+def test_a_rank_may_be_written_as_in_formulas() -> None:
+    assert parse_block("cp:R=64") == parse_block("cp:r=64") == parse_block("cp:64")
+
+
 @pytest.mark.parametrize(
     ("text", "block", "canonical"),
     [

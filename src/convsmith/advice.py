@@ -87,7 +87,7 @@ def advise(graph: Graph, scores: Scores, *, threshold: float = THRESHOLD) -> Adv
     findings: list[Finding] = []
     idle = set()
     for stage in stages.stages:
-        seen = graph.reaches(entry(graph, stage.counted[0]))
+        seen = graph.reaches(entry(graph, stage.counted[0]), _names(stage))
         layers = {node: scores.layers[places[node.name]] for node in stage.nodes if node.kind}
         steps = list(_steps(graph, stage, layers, seen, scores))
         for step in steps:
@@ -136,11 +136,15 @@ def _saturated(stage: StageNodes, steps: Sequence[_Step], remedies: "_Remedies")
         yield Finding("saturated", f"{told} convolutions; {remedy}.", stage=stage.name)
 
 
+def _names(stage: StageNodes) -> list[str]:
+    return [node.name for node in stage.nodes]
+
+
 def _unmixed(graph: Graph, stage: StageNodes, seen: Mapping[str, Reach]) -> Iterator[Finding]:
     reached, entering = _channels(graph, stage, stage.counted[0], seen)
     if reached < entering:  # what stands before the first counted one may mix
         first = next(node for node in stage.nodes if node.kind)
-        reached, entering = _channels(graph, stage, first, graph.reaches(entry(graph, first)))
+        reached, entering = _channels(graph, stage, first, graph.reaches(entry(graph, first), wanted=_names(stage)))
     if reached < entering:
         told = f"{stage.name} never mixes: its layers reach {reached:.4g} of {entering} channels that enter, at most"
         yield Finding("unmixed", f"{told}; add a pointwise convolution, as block dw-pw has.", stage=stage.name)

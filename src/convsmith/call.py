@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -34,7 +35,7 @@ class Call:
         """The shape of the (first) output, batch included."""
         return self.outs[0]
 
-    @property
+    @cached_property
     def operands(self) -> list[Operand]:
         """Every tensor argument in order, lists unpacked."""
         flat: list[Any] = []

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -154,21 +154,24 @@ class Graph:
         first = min(order[name] for name in self.sources(node))
         return max((cut for cut in self.cuts if order[cut] <= first), key=order.__getitem__)
 
-    def reaches(self, source: str | None = None) -> dict[str, Reach]:
-        """The reach of every tensor behind `source` (default: the model's first input), as far as it is known."""
+    def reaches(self, source: str | None = None, wanted: Collection[str] | None = None) -> dict[str, Reach]:
+        """The reach of every tensor behind `source` (default: the model's first input), as far as it is known.
+
+        wanted: the tensors asked for, what they are made from among them; None for all.
+        """
         from_input = source is None or source == self.inputs[0].name
-        answers, _ = self._from_input if from_input else self._answers(source or "")
+        answers, _ = self._from_input if from_input else self._answers(source or "", wanted)
         return {name: reach for name, reach in answers.items() if isinstance(reach, Reach)}
 
     @cached_property
     def _from_input(self) -> tuple[dict[str, Any], set[str]]:
         return self._answers(self.inputs[0].name)
 
-    def _answers(self, start: str) -> tuple[dict[str, Any], set[str]]:
+    def _answers(self, start: str, wanted: Collection[str] | None = None) -> tuple[dict[str, Any], set[str]]:
         """What the rules answer behind `start` (several reaches for several outputs), and what they cannot answer."""
         known: dict[str, Any] = {start: Reach.source(self.shapes[start][1:])}
         lost: set[str] = set()  # also what joins it with something known: half an answer would be a guess
-        for node in self.nodes:
+        for node in self.nodes if wanted is None else self._leading_to(wanted):
             sources = self.sources(node)
             if not node.known or lost.intersection(sources):
                 lost.add(node.name)
@@ -179,6 +182,15 @@ class Graph:
                 else:
                     known.setdefault(node.name, answer)
         return known, lost
+
+    def _leading_to(self, wanted: Collection[str]) -> list[Node]:
+        """The calls that tensors are made by, directly or on the way, in order."""
+        needed, leading = set(wanted), []
+        for node in reversed(self.nodes):
+            if node.name in needed:
+                needed.update(self.sources(node))
+                leading.append(node)
+        return leading[::-1]
 
 
 def _answer(node: Node, known: Mapping[str, Any]) -> Any:

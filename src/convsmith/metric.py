@@ -242,7 +242,7 @@ def _published(stage: StageNodes, alpha: float, clamp: bool) -> dict[str, Growth
 def _exact(graph: Graph, stage: StageNodes, alpha: float) -> dict[str, Growth]:
     """Gains from each layer's own input to its output, both counted from the stage's entry."""
     start = entry(graph, stage.counted[0])
-    reaches = graph.reaches(start)
+    reaches = graph.reaches(start, [node.name for node in stage.nodes])
     volume = prod(graph.shapes[start][1:])
     growth = {}
     for node in stage.nodes:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from convsmith.aliases import Aliases
 from convsmith.call import Call, Operand
@@ -87,30 +86,35 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call: on shapes where it depends on the inputs, as it is where it does not."""
-        both = (args, kwargs or {})
-        tensors = [leaf for leaf in tree_leaves(both) if isinstance(leaf, Tensor)]
+        kwargs = kwargs or {}
+        tensors = _tensors((args, kwargs))
         if all(self._value(tensor).operand.own for tensor in tensors):
-            # A table made "where the input is" keeps its values, so that forward may ask for them.
-            args, kwargs = tree_map_only(torch.device, lambda device: self._home if device == META else device, both)
-            out = func(*args, **kwargs)
+            out = func(*_changed(args, self._at_home), **_changed(kwargs, self._at_home))
             self._keep_own(tensors, out)
             return out
-        bound = _bind(func, *both)
+        bound = _bind(func, args, kwargs)
         seen = {name: self._plain(value) for name, value in bound.items()}
-        args, kwargs = tree_map_only(torch.device, lambda device: META, tree_map_only(Tensor, self._shadow, both))
-        out = self._run(func, args, kwargs)
-        self._write_down(func, Call(str(func), seen, _shapes(out)), bound, out)
+        out = self._run(func, _changed(args, self._without_values), _changed(kwargs, self._without_values))
+        self._write_down(func, Call(str(func), seen, tuple(tuple(x.shape) for x in _tensors(out))), bound, out)
         return out
+
+    def _at_home(self, value: Any) -> Any:
+        """A table made "where the input is" is made where the model is: forward may ask for its values."""
+        return self._home if isinstance(value, torch.device) and value == META else value
+
+    def _without_values(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._shadow(value)
+        return META if isinstance(value, torch.device) else value
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Shapes are worked out once for calls that are alike: torch needs milliseconds for a normalization's."""
         like = (func, _signature(args), _signature([*kwargs.items()]))
         in_place = _in_place(func)
         if like in self._answers:
-            return args[0] if in_place else tree_map_only(Tensor, torch.empty_like, self._answers[like])
+            return args[0] if in_place else _changed(self._answers[like], _alike)
         out = func(*args, **kwargs)
-        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        shared = any(id(leaf) in self._values or self._aliases.overlapping(leaf) for leaf in made)
+        shared = any(id(made) in self._values or self._aliases.overlapping(made) for made in _tensors(out))
         if in_place or not shared:  # a view, and dropout, share their input's memory
             self._answers[like] = out
         return out
@@ -194,7 +198,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _keep_own(self, sources: Sequence[Tensor], made: Any) -> None:
         """Enter what does not depend on the inputs, with the parameters it is made of."""
         inside = frozenset(path for x in sources for path in self._inside.get(self._value(x).operand.name, ()))
-        for tensor in (leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)):
+        for tensor in _tensors(made):
             if id(tensor) not in self._values:
                 operand = Operand(self._fresh("constant"), tuple(tensor.shape), own=True)
                 self._inside[operand.name] = inside
@@ -232,8 +236,27 @@ def _written(func: Any, bound: Mapping[str, Any]) -> Iterator[Tensor]:
     """The tensors that a call writes into."""
     for argument in func._schema.arguments:
         if argument.alias_info is not None and argument.alias_info.is_write:
-            yield from (leaf for leaf in tree_leaves(bound.get(argument.name)) if isinstance(leaf, Tensor))
+            yield from _tensors(bound.get(argument.name))
 
 
-def _shapes(out: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(leaf.shape) for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
+def _tensors(value: Any) -> list[Tensor]:
+    """Those in a call's arguments or answer, in order: what torch's own tree functions find in many times the time."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
+    return [tensor for item in value for tensor in _tensors(item)]
+
+
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Lists, tuples and dictionaries of arguments, each changed."""
+    if isinstance(value, list | tuple):
+        items = [_changed(item, change) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    return {name: _changed(item, change) for name, item in value.items()} if isinstance(value, dict) else change(value)
+
+
+def _alike(value: Any) -> Any:
+    return torch.empty_like(value) if isinstance(value, Tensor) else value

@@ -207,8 +207,9 @@ def _read(block: type[Block], texts: list[str]) -> dict[str, float]:
         raise ConvsmithError(f"{block.name}: {len(texts)} parameters are too many; {_usage(block)}.")
     for position, text in zip(known, texts, strict=False):
         key, equals, value = (part.strip() for part in text.partition("="))
+        key = key.lower()  # ranks are R in formulas
         if not equals:
-            key, value = position, key
+            key, value = position, text.strip()
         if key not in known:
             raise ConvsmithError(f"{block.name}: unknown parameter {key}; {_usage(block)}.")
         if key in values:
