@@ -131,7 +131,7 @@ def _behind(graph: Graph, first: Node) -> list[Node] | str:
             others = len(readers) + graph.outputs.count(calls[-1].name)
             return f"{others} calls read what comes out of it" if others else "nothing reads what comes out of it"
         if readers[0].kind != "conv" and not is_norm(readers[0]) and readers[0].call.op not in ACTIVATIONS:
-            return f"{readers[0].call.op} stands behind it, no BatchNorm, activation or pointwise"
+            return f"{readers[0].call.op} stands behind it, no scale per channel, activation or pointwise"
         calls.append(readers[0])
     return calls[1:]
 

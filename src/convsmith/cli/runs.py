@@ -88,7 +88,7 @@ def expand(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Train a separable net as standard convolutions, decompose it to its old cost, and fine-tune; stopped runs go on."""
+    """Train a separable net as standard convolutions, decompose it to its old cost, fine-tune; stopped runs go on."""
     from convsmith.optimize import Expansion, Watch, expansion
 
     terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
@@ -117,6 +117,11 @@ def report(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Rebuild the report from a run's records."""
+    """Rebuild the report from a run's records; of a run of expand, its table."""
+    from convsmith.optimize import EXPAND
+
     terminal = Terminal(quiet=quiet, verbose=verbose)
+    if (folder / EXPAND).is_file():
+        terminal.show(expansion_table(folder))
+        return
     terminal.show(before_after(read_run(folder)), f"report: {write_report(folder)}")
