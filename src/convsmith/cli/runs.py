@@ -71,6 +71,7 @@ def expand(
         int | None, typer.Option(min=0, help="Epochs after decomposing (default: half of --epochs).")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
+    finetune_lr: Annotated[float | None, typer.Option(help="That after decomposing (default: the same).")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
     images: opt.Images = IMAGES,
     teacher: Annotated[
@@ -102,7 +103,18 @@ def expand(
     if output is not None or json is not None:
         raise ConvsmithError(f"expand: the plan is kept in {out}; leave -o and --json out, or --data and --out.")
     settings = Expansion(
-        model, data, str(weights) if weights else None, wish, epochs, finetune, lr, batch_size, images, teacher, seed
+        model,
+        data,
+        str(weights) if weights else None,
+        wish,
+        epochs,
+        finetune,
+        lr,
+        finetune_lr,
+        batch_size,
+        images,
+        teacher,
+        seed,
     )
     expansion(
         settings, out, watch=Watch(terminal.step, terminal.epoch), device=device,

@@ -31,7 +31,7 @@ class Expansion:
     """What decides such a run's result: one folder holds one of them.
 
     `epochs` train the expanded net, `finetune` the decomposed one (None: what suits the data, and half of that); the
-    baseline gets their sum. `images` are what the decomposition is fitted to. With `teacher` the decomposed net learns
+    baseline gets their sum. `lr` is the largest learning rate, `finetune_lr` that of the decomposed net. `images` are what the decomposition is fitted to. With `teacher` the decomposed net learns
     from the expanded one too, which the baseline has none of.
     """
 
@@ -42,6 +42,7 @@ class Expansion:
     epochs: int | None = None
     finetune: int | None = None
     lr: float | None = None
+    finetune_lr: float | None = None
     batch_size: int | None = None
     images: int = IMAGES
     teacher: bool = False
@@ -72,7 +73,8 @@ def expansion(
     wide = finish(wide, data, recipe, None, out / EXPANDED, watch)
     narrow = _decomposed(wide, plan, data, settings, out, watch, device)
     teacher = wide.model if settings.teacher else None
-    finish(narrow, data, replace(recipe, epochs=finetune), teacher, out / DECOMPOSED, watch)
+    gentle = replace(recipe, epochs=finetune, lr=recipe.lr if settings.finetune_lr is None else settings.finetune_lr)
+    finish(narrow, data, gentle, teacher, out / DECOMPOSED, watch)
     return out
 
 
