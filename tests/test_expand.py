@@ -22,6 +22,7 @@ from convsmith.report.records import read_net
 from convsmith.rewrite import rewrite
 
 C, N = 6, 10
+BN, RELU = nn.BatchNorm2d, nn.ReLU
 
 
 def depthwise(channels: int = C, kernel: int | tuple[int, int] = 3, bias: bool = False, **options) -> nn.Conv2d:
@@ -61,7 +62,12 @@ def called(forward: Callable[[nn.Module, Tensor], Tensor], **modules: nn.Module)
 
 
 def graph_of(net: nn.Module, channels: int = C) -> cs.Graph:
-    return cs.capture(net, torch.zeros(1, channels, 12, 12))
+    return cs.capture(net, torch.zeros(1, channels, 12, 12, dtype=next(net.parameters()).dtype))
+
+
+def shared_norm() -> list[nn.Module]:
+    norm = BN(C)
+    return [depthwise(), BN(C), pointwise(C, C), norm, pointwise(C, C), norm]
 
 
 def trained_like(net: nn.Module) -> nn.Module:
@@ -75,8 +81,6 @@ def trained_like(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
-BN, RELU = nn.BatchNorm2d, nn.ReLU
-
 # --- pairs: what is merged, whether exactly, and with a bias or not
 
 EXACT = {
@@ -87,6 +91,7 @@ EXACT = {
     "biases": (lambda: [depthwise(bias=True), pointwise(bias=True), BN(N)], ("0", "1"), True),
     "first bias": (lambda: [depthwise(bias=True), pointwise()], ("0", "1"), True),
     "bias to the norm": (lambda: [depthwise(bias=True), pointwise(), BN(N)], ("0", "1"), False),
+    "a norm of two behind": (shared_norm, ("0", "1", "2"), True),
     "stride": (lambda: [depthwise(stride=2, padding=1), BN(C), pointwise(), BN(N)], ("0", "1", "2"), False),
     "5x5": (lambda: [depthwise(kernel=5, padding=4, dilation=2), pointwise()], ("0", "1"), False),
     "1x3": (lambda: [depthwise(kernel=(1, 3), padding=(0, 1)), pointwise()], ("0", "1"), False),

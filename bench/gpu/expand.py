@@ -5,8 +5,8 @@
 The claim is of He et al., "Depth-wise Decomposition for Accelerating Separable Convolutions in Efficient CNNs" (2019).
 For every seed a baseline is trained for epochs + finetune, the expanded net for epochs, and the decomposed one, of the
 baseline's cost, for finetune; `--teacher` lets that one learn from the expanded net too. Each seed's result is written
-at once to bench/gpu/results/expand-NET[-LABEL].json, and what is there for the same settings is not done again; a seed that was
-stopped goes on in its folder under --work.
+at once to bench/gpu/results/expand-NET[-LABEL].json, and what is there for the same settings is not done again; a seed
+that was stopped goes on in its folder under --work.
 """
 
 import argparse

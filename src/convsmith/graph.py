@@ -158,10 +158,13 @@ class Graph:
         return [node for node in self.nodes if name in self.sources(node)]
 
     def norm_behind(self, node: Node) -> Node | None:
-        """The BatchNorm with statistics of its own that alone reads what a call makes, if there is one."""
+        """The BatchNorm that alone reads what a call makes and keeps statistics of nothing else, if there is one."""
         readers = self.readers(node.name)
-        alone = len(readers) == 1 and node.name not in self.outputs
-        return readers[0] if alone and is_norm(readers[0]) else None
+        if len(readers) > 1 or node.name in self.outputs or not any(map(is_norm, readers)):
+            return None
+        kept = readers[0].call["running_mean"].name
+        calls = [norm for norm in filter(is_norm, self.nodes) if norm.call["running_mean"].name == kept]
+        return readers[0] if len(calls) == 1 else None
 
     def before(self, node: Node) -> str:
         """The last tensor through which everything that a call reads has come: its stage's or unit's entry."""

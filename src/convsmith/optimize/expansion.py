@@ -31,8 +31,9 @@ class Expansion:
     """What decides such a run's result: one folder holds one of them.
 
     `epochs` train the expanded net, `finetune` the decomposed one (None: what suits the data, and half of that); the
-    baseline gets their sum. `lr` is the largest learning rate, `finetune_lr` that of the decomposed net. `images` are what the decomposition is fitted to. With `teacher` the decomposed net learns
-    from the expanded one too, which the baseline has none of.
+    baseline gets their sum. `lr` is the largest learning rate, `finetune_lr` that of the decomposed net (None: the
+    same). `images` are what the decomposition is fitted to. With `teacher` the decomposed net learns from the expanded
+    one too; the baseline has no such help.
     """
 
     model: str
