@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convsmith.errors import ConvsmithError
-from convsmith.plan import Plan, Refusal, Remove, Repeat, Replace, Totals
+from convsmith.plan import Merge, Plan, Refusal, Remove, Repeat, Replace, Totals
 
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 COUNT = st.integers(0, 10**15)
@@ -22,6 +22,9 @@ EDIT = st.one_of(
     st.builds(Remove, UNIT, TEXT, TEXT),
     st.builds(
         Replace, TEXT, TEXT, TEXT, st.tuples(COUNT, COUNT), st.booleans(), st.booleans(), st.none() | NUMBER
+    ),
+    st.builds(
+        Merge, TEXT, UNIT, TEXT, st.booleans(), st.booleans(), TEXT, st.tuples(COUNT, COUNT)
     ),
 )  # fmt: skip
 PLAN = st.builds(

@@ -5,6 +5,7 @@ from convsmith.capture import capture
 from convsmith.data import load_data
 from convsmith.decompose import decompose
 from convsmith.errors import ConvsmithError
+from convsmith.expand import expand
 from convsmith.export import export
 from convsmith.graph import Graph
 from convsmith.load import capture_file, load
@@ -18,5 +19,5 @@ from convsmith.zoo import build
 
 __all__ = [
     "ConvsmithError", "Graph", "Plan", "Scores", "apply", "bench", "build", "capture", "capture_file", "decompose",
-    "evaluate", "export", "load", "load_data", "organize", "pareto", "report", "score", "train",
+    "evaluate", "expand", "export", "load", "load_data", "organize", "pareto", "report", "score", "train",
 ]  # fmt: skip

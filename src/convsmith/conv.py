@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Self
+from typing import Any, Literal, Self, cast
 
 from torch import nn
 
 from convsmith.errors import ConvsmithError
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,13 @@ class ConvSpec:
         return cls(
             conv.in_channels, conv.out_channels, kernel, _pair(conv.stride), padding, dilation,
             conv.groups, conv.bias is not None, conv.padding_mode,
+        )  # fmt: skip
+
+    def standard(self) -> nn.Conv2d:
+        """An untrained convolution of this specification."""
+        return nn.Conv2d(
+            self.in_channels, self.out_channels, self.kernel, self.stride, self.padding, self.dilation, self.groups,
+            self.bias, cast(PaddingMode, self.padding_mode),
         )  # fmt: skip
 
     def macs(self, out_size: tuple[int, int]) -> int:

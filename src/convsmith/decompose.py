@@ -16,7 +16,7 @@ from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph, Node
 from convsmith.metric import score
-from convsmith.plan import Budget, Plan, Refusal, Replace, Totals
+from convsmith.plan import Budget, Edit, Plan, Refusal, Replace, Totals
 from convsmith.stages import find_stages
 from convsmith.units import find_units
 
@@ -113,14 +113,14 @@ def plan_of(
     changed = [(c, trial) for c, trial in chosen if trial is not None]
     edits = [_edit(c, trial, auto) for c, trial in changed]
     totals = [(trial.params - c.params, trial.macs - c.node.macs) for c, trial in changed]
-    return _plan(graph, edits, [*refusals, *kept], totals, budget)
+    return planned(graph, edits, [*refusals, *kept], totals, budget)
 
 
 def _consider(
     graph: Graph, node: Node, wanted: Sequence[Block], forced: bool, ranked: bool, keep: Sequence[str]
 ) -> Candidate | Refusal:
     spec = node.conv_spec()
-    reason = "it was asked to be kept" if node.module in keep else _untouchable(graph, node, spec)
+    reason = "it was asked to be kept" if node.module in keep else untouchable(graph, node, spec)
     if reason or spec is None:
         return Refusal(node.module, reason or "")
     size = (node.call.input.shape[2], node.call.input.shape[3])
@@ -140,7 +140,8 @@ def _consider(
     return Candidate(node, node.params, tuple(sorted(cheaper, key=lambda t: -t.macs)))
 
 
-def _untouchable(graph: Graph, node: Node, spec: ConvSpec | None) -> str | None:
+def untouchable(graph: Graph, node: Node, spec: ConvSpec | None) -> str | None:
+    """Why nothing can be put in a convolution's place, or None where it can."""
     if spec is None:
         return "it is not a plain two-dimensional convolution module with a weight of its own"
     if not node.module:
@@ -220,17 +221,18 @@ def _edit(candidate: Candidate, trial: Trial, auto: bool) -> Replace:
     )
 
 
-def _plan(
+def planned(
     graph: Graph,
-    edits: list[Replace],
-    refusals: list[Refusal],
-    changes: list[tuple[int, int]],
-    budget: Budget | None,
+    edits: Sequence[Edit],
+    refusals: Sequence[Refusal],
+    changes: Sequence[tuple[int, int]],
+    budget: Budget | None = None,
 ) -> Plan:
+    """The plan of `edits` that see as much as what they replace; `changes` are what each adds: parameters, MACs."""
     units, _ = find_units(graph, find_stages(graph, graph.reaches()))
     base = Totals(tuple(map(len, units)), score(graph).gain, graph.params, graph.macs)
     params, macs = (sum(change[i] for change in changes) for i in (0, 1))
-    # A block of Quality keeps its convolution's place in the count, so the published gain stays.
+    # What sees as much keeps its place in the count, so the published gain stays.
     new = Totals(base.blocks, base.gain, base.params + params, base.macs + macs)
     shape = graph.inputs[0].shape[1:]
     return Plan(graph.model, shape, graph.fingerprint, base, new, tuple(edits), tuple(refusals), budget)

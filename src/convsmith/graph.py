@@ -66,6 +66,11 @@ class Node:
         return ConvSpec(per_group * groups, out, (height, width), stride, (pad[0], pad[1]), dilation, groups, bias)
 
 
+def is_norm(node: Node) -> bool:
+    """Whether a call is a BatchNorm that keeps statistics, in evaluation a scale and a shift."""
+    return node.call.op == "aten.batch_norm.default" and node.call["running_mean"] is not None
+
+
 def _pair(value: list[int]) -> tuple[int, int]:
     return value[0], value[-1]
 
@@ -147,6 +152,19 @@ class Graph:
     def sources(self, node: Node) -> list[str]:
         """The names of the tensors a call reads, the model's own left out."""
         return [x.name for x in node.call.operands if not x.own]
+
+    def readers(self, name: str) -> list[Node]:
+        """The calls that read a tensor."""
+        return [node for node in self.nodes if name in self.sources(node)]
+
+    def norm_behind(self, node: Node) -> Node | None:
+        """The BatchNorm that alone reads what a call makes and keeps statistics of nothing else, if there is one."""
+        readers = self.readers(node.name)
+        if len(readers) > 1 or node.name in self.outputs or not any(map(is_norm, readers)):
+            return None
+        kept = readers[0].call["running_mean"].name
+        calls = [norm for norm in filter(is_norm, self.nodes) if norm.call["running_mean"].name == kept]
+        return readers[0] if len(calls) == 1 else None
 
     def before(self, node: Node) -> str:
         """The last tensor through which everything that a call reads has come: its stage's or unit's entry."""

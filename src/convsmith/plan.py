@@ -62,6 +62,29 @@ class Replace:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Merge:
+    """Put one standard convolution in a pointwise's place; the depthwise before it and the modules between them go.
+
+    `exact` says that what stood between is linear, so that trained weights are carried without loss; else they are a
+    start. `bias` is what the convolution has; `macs` are the pair's before and its after.
+    """
+
+    depthwise: str
+    between: tuple[str, ...]
+    pointwise: str
+    bias: bool
+    exact: bool
+    reason: str
+    macs: tuple[int, int]
+    kind: Literal["merge"] = "merge"
+
+    @property
+    def unit(self) -> tuple[str, ...]:
+        """All modules that it puts one in the place of, in order of execution."""
+        return (self.depthwise, *self.between, self.pointwise)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Budget:
     """What ranks were chosen under: the block asked for, MACs as a multiple of the base's, layers to keep."""
 
@@ -70,7 +93,7 @@ class Budget:
     keep: tuple[str, ...] = ()
 
 
-Edit = Annotated[Repeat | Remove | Replace, Field(discriminator="kind")]
+Edit = Annotated[Repeat | Remove | Replace | Merge, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -19,7 +19,7 @@ from convsmith.statistics import Statistics
 
 # With data the separable form competes with the three-way form, which contains it and costs more per rank.
 FAMILIES = ("dw-pw", "cp:r=8")
-# Ranks tried per layer and family, evenly over the costs below the convolution's own.
+# Ranks tried per layer and family: each is fitted, and one at twice the budget's share is hardly ever chosen.
 TRIED = 5
 # Costs are told apart down to this share of the budget, rounded up, so that a choice never breaks it.
 GRAIN = 4096
@@ -96,7 +96,7 @@ def reallocate(
     first, refusals = families[0]
     for candidates, _ in families:
         for candidate in candidates:
-            by_layer.setdefault(candidate.layer, []).extend(_spread(candidate.trials))
+            by_layer.setdefault(candidate.layer, []).extend(_spread(candidate, budget.max_macs))
     if statistics is None:
         if images is None:
             raise ValueError("neither images nor statistics to choose ranks by")
@@ -122,10 +122,12 @@ def reallocate(
     return replace(new, edits=edits)
 
 
-def _spread(trials: Sequence[Trial]) -> list[Trial]:
-    """At most TRIED of the trials, evenly from the dearest to the cheapest."""
+def _spread(candidate: Candidate, share: float) -> list[Trial]:
+    """At most TRIED of the trials, evenly from the cheapest to twice the share of MACs that the whole net may keep."""
+    worth = [trial for trial in candidate.trials if trial.macs <= 2 * share * candidate.node.macs]
+    trials = worth or [*candidate.trials[-1:]]
     if len(trials) <= TRIED:
-        return list(trials)
+        return trials
     return [trials[round(i * (len(trials) - 1) / (TRIED - 1))] for i in range(TRIED)]
 
 

@@ -12,10 +12,10 @@ from convsmith.calibrate import IMAGES, Images, take_images
 from convsmith.capture import capture
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
-from convsmith.plan import Plan, Remove, Repeat, Replace
+from convsmith.plan import Merge, Plan, Remove, Repeat, Replace
 from convsmith.ranks import reallocate
 from convsmith.statistics import Statistics
-from convsmith.transfer import Means, find, put_blocks
+from convsmith.transfer import Means, find, merge_pairs, put_blocks
 
 WEIGHTS = Means()
 
@@ -78,7 +78,8 @@ def rewrite(model: nn.Module, plan: Plan, means: Means | None = WEIGHTS) -> Appl
         plan = reallocate(model, base, plan.budget, means.images, means.method, means.statistics, means.seed)
     new = deepcopy(model)
     replaced = put_blocks(model, new, base, [edit for edit in plan.edits if isinstance(edit, Replace)], means)
-    _move_units(new, [edit for edit in plan.edits if not isinstance(edit, Replace)])
+    merge_pairs(new, base, [edit for edit in plan.edits if isinstance(edit, Merge)], means is not None)
+    _move_units(new, [edit for edit in plan.edits if isinstance(edit, Repeat | Remove)])
     by_layer = {edit.layer: edit for edit in replaced}
     edits = [by_layer[edit.layer] if isinstance(edit, Replace) else edit for edit in plan.edits]
     _prove(base, capture_for(new, plan), plan)

@@ -11,8 +11,9 @@ from convsmith.blocks import Block, Carried, parse_block
 from convsmith.calibrate import Calibration
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
-from convsmith.graph import Graph
-from convsmith.plan import Replace
+from convsmith.expand import Pair, find_pairs
+from convsmith.graph import Graph, Node, is_norm
+from convsmith.plan import Merge, Replace
 from convsmith.statistics import Statistics
 
 
@@ -106,9 +107,66 @@ def _carry_in_order(
 
 def _settle(model: nn.Module, graph: Graph, layer: str, carried: Carried) -> float | None:
     """Where no bias can hold the mean of what was lost, the BatchNorm behind subtracts it."""
-    name = next(node.name for node in graph.nodes if node.module == layer)
-    readers = [node for node in graph.nodes if name in graph.sources(node)]
-    norms = [node.call["running_mean"] for node in readers if node.call.op == "aten.batch_norm.default"]
-    if carried.shift is not None and len(readers) == 1 and norms and norms[0] is not None:
-        model.get_buffer(norms[0].name).sub_(carried.shift)
+    if carried.shift is not None:
+        _shift_norm(model, graph, layer, carried.shift)
     return carried.error
+
+
+def _shift_norm(model: nn.Module, graph: Graph, layer: str, shift: Tensor) -> None:
+    norm = graph.norm_behind(next(node for node in graph.nodes if node.module == layer))
+    if norm is not None:
+        model.get_buffer(norm.call["running_mean"].name).sub_(shift)
+
+
+def merge_pairs(model: nn.Module, graph: Graph, edits: Sequence[Merge], carry: bool) -> None:
+    """Put one convolution in the place of each separable pair of `model`; carry: with the weights of both.
+
+    Activations between count as linear: what goes with them has to be learned. Raises ConvsmithError on an edit that is
+    no pair of this model.
+    """
+    pairs = {pair.edit.unit: pair for pair in find_pairs(graph)[0]} if edits else {}
+    for edit in edits:
+        if edit.unit not in pairs:
+            raise ConvsmithError(f"{' + '.join(edit.unit)} is no pair that can be merged; take it out of the plan.")
+        pair = pairs[edit.unit]
+        second = _convolution(model, edit.pointwise)
+        with torch.device(second.weight.device):
+            merged = pair.spec.standard().to(second.weight.dtype)
+        if carry:
+            _carry_pair(model, graph, pair, merged)
+        for path in edit.unit[:-1]:
+            model.set_submodule(path, nn.Identity())
+        model.set_submodule(edit.pointwise, merged.train(second.training))
+
+
+def _carry_pair(model: nn.Module, graph: Graph, pair: Pair, merged: nn.Conv2d) -> None:
+    """W[n, c, :] = p[n, c] s[c] d[c, :] and b = p t + b_p, where s and t scale and shift channels between the two."""
+    first, second = (_convolution(model, node.module) for node in (pair.first, pair.second))
+    like = first.weight.detach().double()
+    scale, shift = torch.ones_like(like[:, 0, 0, 0]), torch.zeros_like(like[:, 0, 0, 0])
+    if first.bias is not None:
+        shift = first.bias.detach().double()
+    for node in filter(is_norm, pair.between):
+        factor, term = _affine(model, node)
+        scale, shift = scale * factor, shift * factor + term
+    across = second.weight.detach().double().flatten(1)  # (n, c, 1, 1) -> (n, c)
+    constant = across @ shift
+    if second.bias is not None:
+        constant += second.bias.detach().double()
+    with torch.no_grad():
+        merged.weight.copy_(torch.einsum("nc,c,ckl->nckl", across, scale, like[:, 0]))
+        if merged.bias is not None:
+            merged.bias.copy_(constant)
+        else:
+            _shift_norm(model, graph, pair.second.module, constant)
+
+
+def _affine(model: nn.Module, norm: Node) -> tuple[Tensor, Tensor]:
+    """A BatchNorm in evaluation: y = factor x + term, per channel."""
+    state = model.state_dict()
+    mean, var = (state[norm.call[name].name].double() for name in ("running_mean", "running_var"))
+    factor = (var + norm.call["eps"]).rsqrt()
+    if norm.call["weight"] is not None:
+        factor = factor * state[norm.call["weight"].name].double()
+    term = -mean * factor
+    return factor, term if norm.call["bias"] is None else term + state[norm.call["bias"].name].double()

@@ -43,7 +43,7 @@ def find_units(graph: Graph, stages: Stages) -> tuple[list[list[Unit]], list[Ref
             if isinstance(found, Refusal):
                 refusals.append(found)
                 continue
-            taken.update(node.name for node in _inside(graph, found.modules))
+            taken.update(node.name for node in calls_inside(graph, found.modules))
             here.append(found)
         units.append(here)
     return units, refusals
@@ -81,7 +81,7 @@ def _run(graph: Graph, stage: StageNodes, conv: Node, path: str) -> tuple[str, .
     start = next(i for i, child in enumerate(children) if _within(conv.module, child))
     run = [children[start]]
     for child in children[start + 1 :]:
-        inside = _inside(graph, (child,))
+        inside = calls_inside(graph, (child,))
         if any(node in stage.counted or node not in stage.nodes for node in inside):
             break
         run.append(child)
@@ -93,20 +93,21 @@ def _within(path: str, ancestor: str) -> bool:
     return not ancestor or path == ancestor or path.startswith(f"{ancestor}.")
 
 
-def _inside(graph: Graph, modules: tuple[str, ...]) -> list[Node]:
+def calls_inside(graph: Graph, modules: tuple[str, ...]) -> list[Node]:
+    """The calls that modules, or those within them, make."""
     return [node for node in graph.nodes if any(_within(node.module, path) for path in modules)]
 
 
 def _leaves_stage(graph: Graph, stage: StageNodes, modules: tuple[str, ...]) -> bool:
     """Whether counted convolutions of other stages are inside."""
-    inside = _inside(graph, modules)
+    inside = calls_inside(graph, modules)
     spatial = [node for node in inside if node.kind == "conv" and node in stage.counted]
     return inside[-1] not in stage.nodes or not spatial
 
 
 def _closed(graph: Graph, modules: tuple[str, ...]) -> bool:
     """Whether all data of the net enters through one tensor and leaves through one."""
-    inside = _inside(graph, modules)
+    inside = calls_inside(graph, modules)
     names = {node.name for node in inside}
     entries = {s for node in inside for s in graph.sources(node)} - names
     used = {s for node in graph.nodes if node.name not in names for s in graph.sources(node)} | set(graph.outputs)
@@ -123,7 +124,7 @@ def _not_editable(graph: Graph, modules: tuple[str, ...]) -> str | None:
 
 
 def _describe(graph: Graph, stage: StageNodes, modules: tuple[str, ...]) -> Unit:
-    inside = _inside(graph, modules)
+    inside = calls_inside(graph, modules)
     counted = [node for node in stage.counted if node in inside]
     return Unit(
         modules,

@@ -3,9 +3,9 @@
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from math import prod
-from typing import Any, ClassVar, Literal, TypeVar, cast, final
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -257,10 +257,7 @@ def steps_above(rank: int, conv: ConvSpec, most: int) -> range:
 
 def convolution(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False, groups: int = 1) -> nn.Conv2d:
     """A kernel with the convolution's geometry between other channels."""
-    return nn.Conv2d(
-        inputs, outputs, conv.kernel, conv.stride, conv.padding, conv.dilation, groups, bias,
-        cast(Literal["zeros", "reflect", "replicate", "circular"], conv.padding_mode),
-    )  # fmt: skip
+    return replace(conv, in_channels=inputs, out_channels=outputs, bias=bias, groups=groups).standard()
 
 
 def depthwise(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:

@@ -17,7 +17,7 @@ app = typer.Typer(
 for command in (
     plans.analyze, plans.organize, plans.decompose,
     models.apply, models.train, models.evaluate, models.export, models.bench,
-    runs.optimize, runs.report,
+    runs.optimize, runs.expand, runs.report,
 ):  # fmt: skip
     app.command()(command)
 

@@ -97,7 +97,7 @@ def organize(
         front = front_of(graph, blocks=blocks)
         tables.append(pareto_table(front))
         record["pareto"] = [asdict(choice) for choice in front]
-    _publish(out, plan, output, record, tables)
+    publish(out, plan, output, record, tables)
 
 
 @told_in_one_line
@@ -133,7 +133,7 @@ def decompose(
     if plan.budget is not None and (taken is not None or stats is not None):
         statistics = None if stats is None else statistics_of(loaded, taken, stats, None, seed)
         plan = reallocate(loaded.model, graph, plan.budget, taken, method, statistics, seed)
-    _publish(out, plan, output, told(plan), [plan_table(plan)])
+    publish(out, plan, output, told(plan), [plan_table(plan)])
 
 
 def told(plan: Plan) -> dict[str, Any]:
@@ -152,9 +152,7 @@ def _times(limit: opt.Limit | None, base: int) -> float | None:
     return None if limit is None else limit.times(base)
 
 
-def _publish(
-    out: Terminal, plan: Plan, path: Path | None, record: dict[str, Any], tables: list[RenderableType]
-) -> None:
+def publish(out: Terminal, plan: Plan, path: Path | None, record: dict[str, Any], tables: list[RenderableType]) -> None:
     """Files first, so that what cannot be written is told before anything is shown."""
     if path is not None:
         write_text(path, plan.to_json() + "\n")

@@ -1,4 +1,4 @@
-"""The commands over a whole run: optimize and report."""
+"""The commands over a whole run: optimize, expand and report."""
 
 import shlex
 import sys
@@ -7,10 +7,15 @@ from typing import Annotated
 
 import typer
 
+from convsmith.calibrate import IMAGES
 from convsmith.cli import options as opt
+from convsmith.cli.calibration import captured
+from convsmith.cli.plans import publish, told
 from convsmith.cli.terminal import Terminal, told_in_one_line
-from convsmith.load import Wish
-from convsmith.report import before_after, read_run
+from convsmith.errors import ConvsmithError
+from convsmith.expand import expand as plan_pairs
+from convsmith.load import Wish, load
+from convsmith.report import before_after, expansion_table, plan_table, read_run
 from convsmith.report import report as write_report
 
 
@@ -56,11 +61,79 @@ def optimize(
 
 
 @told_in_one_line
+def expand(
+    model: opt.Reference,
+    data: Annotated[str | None, typer.Option("--data", help="Train on it; named as for train.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder to write, with --data.")] = None,
+    weights: opt.Weights = None,
+    epochs: opt.Epochs = None,
+    finetune: Annotated[
+        int | None, typer.Option(min=0, help="Epochs after decomposing (default: half of --epochs).")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
+    finetune_lr: Annotated[float | None, typer.Option(help="That after decomposing (default: the same).")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
+    images: opt.Images = IMAGES,
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="Fine-tune with the expanded net as teacher, which the baseline lacks.")
+    ] = False,
+    input: opt.Input = None,
+    classes: opt.Classes = None,
+    blocks_per_stage: opt.Depths = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    seed: opt.Seed = 0,
+    device: opt.Device = None,
+    output: opt.PlanFile = None,
+    json: opt.Json = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Train a separable net as standard convolutions, decompose it to its old cost, fine-tune; stopped runs go on."""
+    from convsmith.optimize import Expansion, Watch, expansion
+
+    terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
+    wish = Wish(input, classes, blocks_per_stage, mean, std)
+    if data is None or out is None:
+        if data is not None or out is not None:
+            raise ConvsmithError("expand: --data and --out go together; give both, or neither for the plan alone.")
+        plan = plan_pairs(captured(load(model, wish, weights=weights)))
+        publish(terminal, plan, output, told(plan), [plan_table(plan)])
+        return
+    if output is not None or json is not None:
+        raise ConvsmithError(f"expand: the plan is kept in {out}; leave -o and --json out, or --data and --out.")
+    settings = Expansion(
+        model,
+        data,
+        str(weights) if weights else None,
+        wish,
+        epochs,
+        finetune,
+        lr,
+        finetune_lr,
+        batch_size,
+        images,
+        teacher,
+        seed,
+    )
+    expansion(
+        settings, out, watch=Watch(terminal.step, terminal.epoch), device=device,
+        command=shlex.join(["convsmith", *sys.argv[1:]]),
+    )  # fmt: skip
+    terminal.show(expansion_table(out), f"model: {out / 'decomposed'}")
+
+
+@told_in_one_line
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What optimize wrote.")],
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Rebuild the report from a run's records."""
+    """Rebuild the report from a run's records; of a run of expand, its table."""
+    from convsmith.optimize import EXPAND
+
     terminal = Terminal(quiet=quiet, verbose=verbose)
+    if (folder / EXPAND).is_file():
+        terminal.show(expansion_table(folder))
+        return
     terminal.show(before_after(read_run(folder)), f"report: {write_report(folder)}")

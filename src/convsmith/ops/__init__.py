@@ -5,8 +5,9 @@ Names and arguments are those of the ATen calls that a model's forward makes, be
 
 from convsmith.ops import convolutions, elementwise, moves, norms, pools, products, reductions, resize, shapes
 from convsmith.ops.convolutions import conv_padding
+from convsmith.ops.elementwise import ACTIVATIONS
 
 __all__ = [
-    "conv_padding", "convolutions", "elementwise", "moves", "norms", "pools", "products", "reductions", "resize",
-    "shapes",
+    "ACTIVATIONS", "conv_padding", "convolutions", "elementwise", "moves", "norms", "pools", "products", "reductions",
+    "resize", "shapes",
 ]  # fmt: skip

@@ -34,10 +34,15 @@ def _both(ops: Sequence[str], form: str = "default") -> list[str]:
     return [f"aten.{op}{place}.{form}" for op in ops for place in ("", "_")]
 
 
-@unary(
-    *_both(_ACTIVATIONS), "aten.prelu.default", "aten.softplus.default", "aten.log_sigmoid.default",
-    "aten.softshrink.default", "aten.hardshrink.default", ptflops=out_numel,
+ACTIVATIONS = frozenset(
+    [
+        *_both(_ACTIVATIONS), "aten.prelu.default", "aten.softplus.default", "aten.log_sigmoid.default",
+        "aten.softshrink.default", "aten.hardshrink.default",
+    ]
 )  # fmt: skip
+
+
+@unary(*ACTIVATIONS, ptflops=out_numel)
 def activation(call: Call, x: Reach) -> Reach:
     """Nothing moves."""
     return x

@@ -1,5 +1,6 @@
 """Records in; tables, and pages that need no network, out."""
 
+from convsmith.report.expansion import expansion_table
 from convsmith.report.net_pages import compare_page, scores_page
 from convsmith.report.net_tables import compare_table, scores_table, stages_table
 from convsmith.report.page import report, run_page
@@ -12,6 +13,7 @@ __all__ = [
     "bench_table",
     "compare_page",
     "compare_table",
+    "expansion_table",
     "pareto_table",
     "plan_table",
     "read_run",

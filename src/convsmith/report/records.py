@@ -88,8 +88,8 @@ def read_run(folder: str | Path) -> RunRecords:
         told.environment,
         _read(folder / ORGANIZE, Plan.from_json),
         _read(folder / DECOMPOSE, Plan.from_json),
-        _net(folder / BASELINE),
-        _net(folder / OPTIMIZED),
+        read_net(folder / BASELINE),
+        read_net(folder / OPTIMIZED),
         _read(folder / BENCH, Bench.from_json),
     )
 
@@ -108,7 +108,8 @@ _EVALUATIONS = TypeAdapter(tuple[Evaluated, ...])
 _EXPORTS = TypeAdapter(tuple[Exported, ...])
 
 
-def _net(folder: Path) -> NetRecords:
+def read_net(folder: Path) -> NetRecords:
+    """What is known of the net in one of a run's folders."""
     return NetRecords(
         folder.name,
         _read(folder / SCORES, read_scores),

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from convsmith.bench import FASTER, SLOWER, Bench
 from convsmith.organize import Choice
-from convsmith.plan import Edit, Plan, Refusal, Remove, Repeat, Replace, Totals
+from convsmith.plan import Edit, Merge, Plan, Refusal, Remove, Repeat, Replace, Totals
 from convsmith.report.numbers import change, count, milliseconds, percent, times
 from convsmith.report.records import NetRecords, RunRecords
 
@@ -80,6 +80,8 @@ def _what(edit: Edit) -> str:
         return f"repeat x{edit.copies}"
     if isinstance(edit, Remove):
         return "remove"
+    if isinstance(edit, Merge):
+        return "merge into one"
     return f"{edit.block}{'' if edit.quality else ' (sees less)'}"
 
 

@@ -3,7 +3,7 @@
 from convsmith.train.evaluate import evaluate
 from convsmith.train.loop import train
 from convsmith.train.norms import Reestimated, reestimate_norms
-from convsmith.train.place import fastest_precision, pick_device
+from convsmith.train.place import fastest_precision, lent, pick_device
 from convsmith.train.records import Epoch, Evaluation, History, Recipe, recipe_for, recovery_for
 from convsmith.train.schedules import SCHEDULES
 
@@ -16,6 +16,7 @@ __all__ = [
     "Reestimated",
     "evaluate",
     "fastest_precision",
+    "lent",
     "pick_device",
     "recipe_for",
     "recovery_for",

@@ -1,0 +1,85 @@
+"""What whole runs share: a folder that is one run's, and nets judged, trained, judged again and kept in it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+from torch import nn
+
+from convsmith.capture import capture
+from convsmith.data import Data
+from convsmith.environment import environment
+from convsmith.errors import ConvsmithError
+from convsmith.files import write_text
+from convsmith.graph import Graph
+from convsmith.load import Loaded, holds_model, load_folder, save
+from convsmith.train import Epoch, Recipe, evaluate, reestimate_norms, train
+
+RUN, SCORES, EVALUATIONS = "run.json", "scores.json", "evaluations.json"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how far a run is: `step` when one begins, `epoch` after each (net, epochs in all, record)."""
+
+    step: Callable[[str], None] = lambda text: None
+    epoch: Callable[[str, int, Epoch], None] = lambda net, total, epoch: None
+
+
+def claim(settings: Any, out: Path, command: str) -> None:
+    """Claim the folder for these settings, or find that it is theirs."""
+    path, told = out / RUN, json.loads(json.dumps(asdict(settings)))
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text())["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConvsmithError(f"{path}: cannot be read as a run's record; choose another folder.") from error
+        changed = [name for name in told if before.get(name) != told[name]]
+        if changed:
+            got = f"{changed[0]} = {before.get(changed[0])!r}, not {told[changed[0]]!r}"
+            raise ConvsmithError(f"{out}: holds a run with {got}; repeat that one, or choose another folder.")
+    elif out.is_dir() and any(out.iterdir()):
+        raise ConvsmithError(f"{out}: is not empty and holds no run of convsmith; choose another folder.")
+    else:
+        write(path, {"command": command, "settings": told, "environment": environment()})
+
+
+def captured(net: Loaded) -> Graph:
+    """A net's graph on its own input shape."""
+    return capture(net.model, torch.zeros(1, *net.origin.input), name=net.name)
+
+
+def finish(net: Loaded, data: Data, recipe: Recipe, teacher: nn.Module | None, folder: Path, watch: Watch) -> Loaded:
+    """Evaluate a net that comes with weights, train it, evaluate it again, and save it; what is saved is not redone."""
+    if holds_model(folder):
+        return load_folder(folder)
+    name, trained, told = folder.name, net.origin.trained, []
+    if trained:
+        watch.step(f"evaluating {name}")
+        before = evaluate(net.model, data.test, device=recipe.device)
+        told.append({"when": "before recovery" if recipe.epochs else "as loaded"} | asdict(before))
+    if trained and recipe.epochs:
+        watch.step(f"estimating the norms of {name} anew")
+        if reestimate_norms(net.model, data, teacher=teacher, seed=recipe.seed, device=recipe.device).kept:
+            told.append({"when": "norms anew"} | asdict(evaluate(net.model, data.test, device=recipe.device)))
+    if recipe.epochs:
+        watch.step(f"{'recovering' if trained else 'training'} {name}")
+        done = train(
+            net.model, data, recipe, out=folder, teacher=teacher,
+            progress=lambda epoch: watch.epoch(name, recipe.epochs, epoch),
+        )  # fmt: skip
+        told.append({"when": "recovered" if trained else "trained"} | asdict(done.final))
+    write(folder / EVALUATIONS, told)
+    finished = net.trained_on(data.mean, data.std)
+    save(finished, folder)
+    rmtree(folder / "checkpoint", ignore_errors=True)
+    return finished
+
+
+def write(path: Path, record: Any) -> None:
+    """Keep a record as JSON."""
+    write_text(path, json.dumps(record, indent=1) + "\n")
