@@ -122,7 +122,7 @@ COUNTED = {
     name: one
     for name, one in SPECIMENS.items()
     if name.split()[0].strip(",") in ("conv", "transposed", "rolling", "linear", "matmul", "bmm", "mm", "addmm",
-                                      "baddbmm", "einsum", "attention")
+                                      "baddbmm", "einsum", "attention", "long", "gated", "memory")
 }  # fmt: skip
 
 

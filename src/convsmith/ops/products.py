@@ -168,7 +168,15 @@ def _by_name(call: Call, seen: Seen, names: Sequence[str]) -> list[Reach | None]
     return [next(reaches) if isinstance(value, Operand) else None for value in given]
 
 
-@unary("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input", kind="matmul")
+def _recurrent_macs(call: Call) -> int:
+    """Every weight matrix once a step; the first two dimensions are the steps and the batch."""
+    return int(prod(call.input.shape[:2]) * sum(prod(x.shape) for x in call["params"] if len(x.shape) == 2))
+
+
+@unary(
+    "aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input",
+    macs=_recurrent_macs, kind="matmul",
+)  # fmt: skip
 def recurrent(call: Call, x: Reach) -> Answer:
     """Every step is taken to see all steps of its sequence (a bound in one direction)."""
     steps = 1 if call["batch_first"] else 0
