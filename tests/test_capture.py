@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import convsmith as cs
 from convsmith.aliases import Aliases
 from convsmith.errors import ConvsmithError
+from oracles import torch_macs
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
 
@@ -57,6 +58,17 @@ def test_a_weight_worked_out_in_passing_has_its_parameters() -> None:
     graph = cs.capture(net, torch.zeros(1, 4, 8, 8))
     assert ops(graph) == ["conv2d", "conv2d"]
     assert [node.params for node in graph.nodes] == [4 * 4 * 9 + 4, 8]
+
+
+def test_products_that_make_a_table_in_every_run_are_counted_aside() -> None:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return x + net.mix(torch.linspace(0, 1, 8, device=x.device)[:, None]).T.view(1, 4, 1, 8)
+
+    net = Net(forward)
+    net.mix = nn.Linear(1, 4)
+    graph, x = cs.capture(net, torch.zeros(1, 4, 8, 8)), torch.zeros(1, 4, 8, 8)
+    assert graph.aside == 32
+    assert graph.macs == torch_macs(net, x) == cs.score(graph).macs
 
 
 def half_in_place(net: nn.Module, x: Tensor) -> Tensor:

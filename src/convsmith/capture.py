@@ -57,6 +57,7 @@ def capture(model: nn.Module, *inputs: Tensor, name: str = "", batch: int = 1) -
         Counter(node.module for node in tape.nodes if node.kind and node.leaf),
         frozenset(_sharing(model)),
         tape.constants,
+        tape.aside,
     )
 
 

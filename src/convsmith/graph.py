@@ -81,7 +81,8 @@ class Graph:
 
     `params` counts all learnable scalars, shared ones once; `sequences` names the children of every nn.Sequential in
     order; `calls` says how often each module ran; `shared` names modules whose parameters another module holds too;
-    `constants` are the tensors that calls read and that are neither input, parameter nor buffer.
+    `constants` are the tensors that calls read and that are neither input, parameter nor buffer; `aside` counts the
+    multiply-accumulates of calls that make such tensors anew in every run.
     """
 
     model: str
@@ -93,6 +94,7 @@ class Graph:
     calls: Mapping[str, int] = field(repr=False)
     shared: frozenset[str] = field(repr=False)
     constants: Mapping[str, Tensor] = field(repr=False, default_factory=dict)
+    aside: int = 0
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -120,7 +122,7 @@ class Graph:
     @property
     def macs(self) -> int:
         """Multiply-accumulates, batch 1, as torch's FlopCounterMode counts them, halved."""
-        return sum(node.macs for node in self.nodes)
+        return sum(node.macs for node in self.nodes) + self.aside
 
     @property
     def ptflops(self) -> int:

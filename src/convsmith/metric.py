@@ -209,7 +209,7 @@ def score(
     layers = [_layer(graph, node, stages, growth.get(node.name), reaches, count) for node in graph.layers]
     return Scores(
         graph.model, graph.inputs[0].shape[1:], convention, alpha, clamp, count,
-        graph.params, sum(_cost(node, count) for node in graph.nodes), graph.unknown_ops,
+        graph.params, graph.macs if count == "plain" else graph.ptflops, graph.unknown_ops,
         tuple(_stage(stage, growth, count) for stage in stages.stages), tuple(layers),
     )  # fmt: skip
 

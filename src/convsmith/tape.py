@@ -44,6 +44,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.nodes: list[Node] = []
         self.constants: dict[str, Tensor] = {}
+        self.aside = 0  # multiply-accumulates of calls that do not depend on the inputs: tables made anew in every run
         self._leaves = {path for path, module in model.named_modules() if not any(module.children())}
         self._running = [""]
         self._names: Counter[str] = Counter()
@@ -91,12 +92,20 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if all(self._value(tensor).operand.own for tensor in tensors):
             out = func(*_changed(args, self._at_home), **_changed(kwargs, self._at_home))
             self._keep_own(tensors, out)
+            self.aside += self._multiplied(func, args, kwargs, out)
             return out
         bound = _bind(func, args, kwargs)
         seen = {name: self._plain(value) for name, value in bound.items()}
         out = self._run(func, _changed(args, self._without_values), _changed(kwargs, self._without_values))
         self._write_down(func, Call(str(func), seen, tuple(tuple(x.shape) for x in _tensors(out))), bound, out)
         return out
+
+    def _multiplied(self, func: Any, args: Any, kwargs: Any, out: Any) -> int:
+        rule = RULES[str(func)] if str(func) in RULES else None
+        if rule is None or not rule.kind:
+            return 0
+        bound = _changed(_bind(func, args, kwargs), lambda x: self._value(x).operand if isinstance(x, Tensor) else x)
+        return rule.macs(Call(str(func), bound, tuple(tuple(x.shape) for x in _tensors(out))))
 
     def _at_home(self, value: Any) -> Any:
         """A table made "where the input is" is made where the model is: forward may ask for its values."""
