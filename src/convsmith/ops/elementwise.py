@@ -38,10 +38,7 @@ def _both(ops: list[str]) -> list[str]:
     return [f"aten.{op}{place}.default" for op in ops for place in ("", "_")]
 
 
-ACTIVATIONS = frozenset([*_both(_ACTIVATIONS), "aten.prelu.default", "aten.softplus.default"])
-
-
-@unary(*ACTIVATIONS, ptflops=out_numel)
+@unary(*_both(_ACTIVATIONS), "aten.prelu.default", "aten.softplus.default", ptflops=out_numel)
 def activation(call: Call, x: Reach) -> Reach:
     """Nothing moves."""
     return x
