@@ -200,7 +200,7 @@ REFUSED = {
     ),
     "tied": (tied, "shares its weights"),
     "reflecting": (
-        lambda: nn.Sequential(depthwise(padding=1, padding_mode="reflect"), pointwise()), "op without a rule|more than convolve",
+        lambda: nn.Sequential(depthwise(padding=1, padding_mode="reflect"), pointwise()), "without a rule|more than conv",
     ),
     "few channels": (lambda: nn.Sequential(depthwise(3), pointwise(3)), "no way back"),
     "no module": (
