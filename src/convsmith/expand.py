@@ -8,18 +8,11 @@ from convsmith.call import Operand
 from convsmith.conv import ConvSpec
 from convsmith.decompose import decompose, planned, untouchable
 from convsmith.graph import Graph, Node, is_norm
+from convsmith.ops import ACTIVATIONS
 from convsmith.plan import Merge, Plan, Refusal
 from convsmith.stages import is_depthwise
 from convsmith.units import calls_inside
 
-# Activations that may stand between the two kernels, in place or not.
-ACTIVATIONS = frozenset(
-    f"aten.{name}.default"
-    for name in (
-        "relu", "relu6", "hardtanh", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "silu", "mish", "sigmoid",
-        "tanh", "hardswish", "hardsigmoid", "softplus",
-    )
-)  # fmt: skip
 # Functions whose answer they leave alone when it comes back to them.
 IDEMPOTENT = frozenset(["aten.relu.default", "aten.relu6.default", "aten.hardtanh.default"])
 
@@ -137,7 +130,7 @@ def _behind(graph: Graph, first: Node) -> list[Node] | str:
         if len(readers) != 1 or calls[-1].name in graph.outputs:
             others = len(readers) + graph.outputs.count(calls[-1].name)
             return f"{others} calls read what comes out of it" if others else "nothing reads what comes out of it"
-        if readers[0].kind != "conv" and not is_norm(readers[0]) and _plain(readers[0].call.op) not in ACTIVATIONS:
+        if readers[0].kind != "conv" and not is_norm(readers[0]) and readers[0].call.op not in ACTIVATIONS:
             return f"{readers[0].call.op} stands behind it, no scale per channel, activation or pointwise"
         calls.append(readers[0])
     return calls[1:]

@@ -5,6 +5,7 @@ are those that a model's forward calls, before autograd takes them apart.
 """
 
 from convsmith.ops import elementwise, pools, products, shapes  # these fill RULES
+from convsmith.ops.elementwise import ACTIVATIONS
 from convsmith.ops.products import conv_padding
 
-__all__ = ["conv_padding", "elementwise", "pools", "products", "shapes"]
+__all__ = ["ACTIVATIONS", "conv_padding", "elementwise", "pools", "products", "shapes"]

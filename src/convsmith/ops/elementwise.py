@@ -38,7 +38,10 @@ def _both(ops: list[str]) -> list[str]:
     return [f"aten.{op}{place}.default" for op in ops for place in ("", "_")]
 
 
-@unary(*_both(_ACTIVATIONS), "aten.prelu.default", "aten.softplus.default", ptflops=out_numel)
+ACTIVATIONS = frozenset([*_both(_ACTIVATIONS), "aten.prelu.default", "aten.softplus.default"])
+
+
+@unary(*ACTIVATIONS, ptflops=out_numel)
 def activation(call: Call, x: Reach) -> Reach:
     """Nothing moves."""
     return x
