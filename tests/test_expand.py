@@ -200,7 +200,8 @@ REFUSED = {
     ),
     "tied": (tied, "shares its weights"),
     "reflecting": (
-        lambda: nn.Sequential(depthwise(padding=1, padding_mode="reflect"), pointwise()), "an op without a rule",
+        lambda: nn.Sequential(depthwise(padding=1, padding_mode="reflect"), pointwise()),
+        "without a rule|more than convolve",
     ),
     "few channels": (lambda: nn.Sequential(depthwise(3), pointwise(3)), "no way back"),
     "no module": (
