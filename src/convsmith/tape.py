@@ -101,11 +101,11 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _multiplied(self, func: Any, args: Any, kwargs: Any, out: Any) -> int:
-        rule = RULES.get(str(func))
-        if rule is None or not rule.kind:
+        name = str(func)
+        if name not in RULES or not RULES[name].kind:
             return 0
         bound = _changed(_bind(func, args, kwargs), lambda x: self._value(x).operand if isinstance(x, Tensor) else x)
-        return int(rule.macs(Call(str(func), bound, tuple(tuple(x.shape) for x in _tensors(out)))))
+        return RULES[name].macs(Call(name, bound, tuple(tuple(x.shape) for x in _tensors(out))))
 
     def _at_home(self, value: Any) -> Any:
         """A table made "where the input is" is made where the model is: forward may ask for its values."""
