@@ -116,6 +116,21 @@ def test_the_table_of_made_up_inputs_is_that_of_the_result_file() -> None:
     assert {"versions", "hardware", "rows", "seeds"} <= told.keys()
 
 
+def test_the_table_of_the_trained_net_is_that_of_the_result_file() -> None:
+    told = json.loads((ROOT / "bench" / "results" / "decompose.json").read_text())
+    points = [point for name, point in told["points"].items() if name.startswith("resnet20")]
+    _, _, *rows = between((ROOT / "docs" / "decomposition.md").read_text(), "resnet20")
+    assert len(rows) == 6
+    for setting, ours, tops, theirs, top in ([cell.strip() for cell in row.strip("|").split("|")] for row in rows):
+        for who, how, macs, top1 in (
+            ("convsmith", "cp als in order", ours, tops),
+            ("tensorly-torch", "cp", theirs, top),
+        ):
+            held = [p for p in points if (p["who"], p["how"], p["setting"]) == (who, how, float(setting))]
+            assert [f"{point['top1']:.4f}" for point in held] == top1.split()
+            assert f"{held[0]['macs']:.3f}" == macs
+
+
 def commands() -> list[str]:
     return [command.callback.__name__ for command in app.registered_commands if command.callback]
 
