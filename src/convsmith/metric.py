@@ -5,6 +5,7 @@ gain_k = (3DRF_k - 3DRF_{k-1}) / 3DRF_{k-1} * exp(-alpha * 3DRF_{k-1} / V_0)
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
@@ -203,9 +204,11 @@ def score(
     reaches = graph.reaches()
     stages = find_stages(graph, reaches)
     growth: dict[str, Growth] = {}
-    for stage in stages.stages:
-        published = _published(stage, alpha, clamp)
-        growth |= published if convention == "published" else _exact(graph, stage, alpha)
+    if convention == "exact":
+        growth = _exact(graph, stages.stages, alpha)
+    else:
+        for stage in stages.stages:
+            growth |= _published(stage, alpha, clamp)
     layers = [_layer(graph, node, stages, growth.get(node.name), reaches, count) for node in graph.layers]
     return Scores(
         graph.model, graph.inputs[0].shape[1:], convention, alpha, clamp, count,
@@ -239,17 +242,21 @@ def _published(stage: StageNodes, alpha: float, clamp: bool) -> dict[str, Growth
     return growth
 
 
-def _exact(graph: Graph, stage: StageNodes, alpha: float) -> dict[str, Growth]:
+def _exact(graph: Graph, stages: Sequence[StageNodes], alpha: float) -> dict[str, Growth]:
     """Gains from each layer's own input to its output, both counted from the stage's entry."""
-    start = entry(graph, stage.counted[0])
-    reaches = graph.reaches(start, [node.name for node in stage.nodes])
-    volume = prod(graph.shapes[start][1:])
+    inside: dict[str, list[Node]] = defaultdict(list)  # stages on branches beside each other have one entry
+    for stage in stages:
+        inside[entry(graph, stage.counted[0])] += stage.nodes
     growth = {}
-    for node in stage.nodes:
-        source = graph.sources(node)[0]
-        if node.kind and node.name in reaches and source in reaches:
-            before, after = reaches[source].extent(), reaches[node.name].extent()
-            growth[node.name] = Growth(after.window, after.channels, gain(before.volume, after.volume, volume, alpha))
+    for start, nodes in inside.items():
+        reaches = graph.reaches(start, [node.name for node in nodes])
+        volume = prod(graph.shapes[start][1:])
+        for node in nodes:
+            source = graph.sources(node)[0]
+            if node.kind and node.name in reaches and source in reaches:
+                before, after = reaches[source].extent(), reaches[node.name].extent()
+                added = gain(before.volume, after.volume, volume, alpha)
+                growth[node.name] = Growth(after.window, after.channels, added)
     return growth
 
 
