@@ -14,7 +14,7 @@ from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import Factors, Form, Part
 from convsmith.errors import ConvsmithError
 
-EVALUATIONS = 60  # of the product and its gradient
+EVALUATIONS = 40  # of the product and its gradient
 
 
 @dataclass(frozen=True, eq=False)
