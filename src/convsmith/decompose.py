@@ -82,7 +82,8 @@ def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = Non
         return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, auto)
     if not max_macs > 0:  # true for NaN too
         raise ConvsmithError(f"max_macs is {max_macs}; give a part of the net's own MACs that is more than 0, as 0.5.")
-    chosen = list(zip(candidates, _within(graph, candidates, max_macs), strict=True))
+    within = zip(candidates, _within(graph, candidates, max_macs), strict=True)
+    chosen = [(candidate, _proved(candidate, trial)) for candidate, trial in within]
     return plan_of(graph, chosen, refusals, auto, Budget(block, max_macs, tuple(keep)))
 
 
@@ -95,12 +96,22 @@ def none_below(conv: ConvSpec, size: tuple[int, int], macs: int) -> Sequence[Tri
 
 
 def searched(conv: ConvSpec, size: tuple[int, int], macs: int) -> Sequence[Trial]:
-    """Blocks that the search finds for a map of `size`, from fewer than `macs` down, each proved as it is built."""
+    """Blocks that the search finds for a map of `size`, from fewer than `macs` down; what is chosen is proved as built."""
     if refused(conv, size):
         return ()
     found = find_sequences(conv, size)
-    tried = (replace(try_block(each.block, conv, size), found=len(found)) for each in _ladder(found, macs))
-    return [trial for trial in tried if trial.quality and trial.compact]
+    return [Trial(each.block, each.params, each.macs, 1.0, True, len(found)) for each in _ladder(found, macs)]
+
+
+def _proved(candidate: Candidate, trial: Trial | None) -> Trial | None:
+    """The trial by the exact reach of the module, where it was found by the search's own arithmetic."""
+    spec = candidate.node.conv_spec()
+    if trial is None or spec is None or not trial.found:
+        return trial
+    height, width = candidate.node.call.input.shape[2:]
+    proved = replace(try_block(trial.block, spec, (height, width)), found=trial.found)
+    assert proved == trial, f"the search holds {trial} to be sound, the built module is {proved}"
+    return proved
 
 
 def _ladder(found: Sequence[Found], macs: float) -> list[Found]:
