@@ -75,9 +75,7 @@ def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = Non
     auto = block == "auto"
     wanted = [parse_block(name) for name in (SEPARABLE if auto else (block,))]
     below = searched if auto and max_macs is not None else none_below
-    candidates, refusals = consider(
-        graph, wanted, forced=not auto, ranked=max_macs is not None, keep=keep, below=below
-    )
+    candidates, refusals = consider(graph, wanted, forced=not auto, ranked=max_macs is not None, keep=keep, below=below)
     if max_macs is None:
         return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, auto)
     if not max_macs > 0:  # true for NaN too
@@ -96,7 +94,7 @@ def none_below(conv: ConvSpec, size: tuple[int, int], macs: int) -> Sequence[Tri
 
 
 def searched(conv: ConvSpec, size: tuple[int, int], macs: int) -> Sequence[Trial]:
-    """Blocks that the search finds for a map of `size`, from fewer than `macs` down; what is chosen is proved as built."""
+    """Blocks that the search finds for a map of `size`, from fewer than `macs` down; what is chosen is proved."""
     if refused(conv, size):
         return ()
     found = find_sequences(conv, size)
@@ -228,7 +226,7 @@ def _probe(conv: ConvSpec, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _sees_without(built: nn.Sequential, left_out: int, whole: Graph) -> float:
-    """What a block sees with one kernel left out; nothing where the others no longer fit together or leave no such map."""
+    """What a block sees with one kernel left out; nothing where the others do not fit or leave another map."""
     rest = type(built)(*(kernel for i, kernel in enumerate(built) if i != left_out))
     try:
         graph = capture(rest, torch.zeros(whole.inputs[0].shape, device="meta"))

@@ -1,7 +1,8 @@
-"""Which sequences of channel-mixing kernels reach all channels and need every kernel for it, proved on runs of channels.
+"""Which sequences of channel-mixing kernels reach all channels and need every kernel for it.
 
-On a ring of M channels every grouped or rolling kernel turns a run of outputs into a run of inputs: a group's, or windows
-that overlap. So what an output sees through several kernels is known by a start and a length, without any module.
+On a ring of M channels every grouped or rolling kernel turns a run of outputs into a run of inputs: a group's, or
+windows that overlap. So what an output sees through several kernels is known by a start and a length, and no module is
+built.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """All sequences of up to four kernels that see what a convolution sees and need every kernel for it, by their cost.
 
 Quality and Compact are those of `decompose`. Channels and pixels are proved apart: which kernels mix all channels is in
-`mixing`, which windows add up is found here, and every order of both is a sequence, for neither moves the other's reach.
+`mixing`, which windows add up is found here, and every order of both is a sequence: neither moves the other's reach.
 """
 
 from collections.abc import Iterator, Sequence
@@ -199,8 +199,10 @@ def _shapes(conv: ConvSpec) -> Iterator[Shape]:
     yield (conv.kernel,)
     if min(height, width) > 1:
         yield ((1, width), (height, 1))
-    if height == width and height % 2 and all(
-        2 * p in (0, d * (height - 1)) for p, d in zip(conv.padding, conv.dilation, strict=True)
+    if (
+        height == width
+        and height % 2
+        and all(2 * p in (0, d * (height - 1)) for p, d in zip(conv.padding, conv.dilation, strict=True))
     ):
         for count in (2, 3):
             for sides in combinations_with_replacement(range(3, height, 2), count):

@@ -34,7 +34,9 @@ class Kernel:
     o: float = 0.0
 
     def __str__(self) -> str:
-        told = ",".join(f"{name}={value:g}" for name, value in (("g", self.g), ("o", self.o)) if name in KINDS[self.kind])
+        told = ",".join(
+            f"{name}={value:g}" for name, value in (("g", self.g), ("o", self.o)) if name in KINDS[self.kind]
+        )
         size = "" if self.size is None else f"{self.size[0]}x{self.size[1]}"
         return f"{self.kind}{size}({told})" if told else f"{self.kind}{size}"
 
@@ -108,7 +110,7 @@ def _usage(kind: str) -> str:
 
 
 def channels(kernels: Sequence[Kernel], conv: ConvSpec) -> list[tuple[int, int]]:
-    """Inputs and outputs of each kernel: the last that mixes widens, the first that mixes narrows, which is cheapest."""
+    """Inputs and outputs of each kernel: the last that mixes widens, the first narrows, which is cheapest."""
     mixing = [place for place, kernel in enumerate(kernels) if kernel.mixes]
     wider = conv.out_channels >= conv.in_channels
     turn = (mixing or [0])[-1 if wider else 0]
@@ -117,7 +119,7 @@ def channels(kernels: Sequence[Kernel], conv: ConvSpec) -> list[tuple[int, int]]
 
 
 def parts(kernels: Sequence[Kernel], conv: ConvSpec) -> list[ConvSpec]:
-    """Each kernel's geometry. Along each axis the last that moves there strides, and those that move share the padding."""
+    """Each kernel's geometry. Along each axis the last that moves there strides, and all of them share the padding."""
     made = [replace(conv, kernel=k.window(conv), stride=(1, 1), padding=(0, 0)) for k in kernels]
     spatial = [place for place, kernel in enumerate(kernels) if kernel.spatial]
     for axis in (0, 1):
