@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise, product
-from math import gcd, prod
+from math import prod
 from time import process_time
 
 import numpy as np
@@ -74,7 +74,7 @@ def test_cheapest_first_and_cheaper_than_the_convolution() -> None:
     found = list(found_for(ConvSpec(24, 24)).values())
     assert [each.macs for each in found] == sorted(each.macs for each in found)
     assert found[-1].cost < 1
-    by_params = cs.search_blocks(nn.Conv2d(24, 24, 3, padding=1), size=(16, 16), rank="params")
+    by_params = cs.search_blocks(nn.Conv2d(24, 24, 3, padding=1, bias=False), size=(16, 16), rank="params")
     assert [each.params for each in by_params] == sorted(each.params for each in found)
     assert len({each.form for each in cheapest_by_form(found)}) == len(cheapest_by_form(found)) < len(found)
 
@@ -83,7 +83,7 @@ def test_wide_convolutions_take_under_a_second() -> None:
     find_sequences.cache_clear()
     mixings.cache_clear()
     begin = process_time()
-    assert len(cs.search_blocks(ConvSpec(512, 512), size=(14, 14))) == 7607
+    assert len(cs.search_blocks(ConvSpec(512, 512), size=(14, 14))) == 7623
     assert process_time() - begin < 2.5  # 0.4 s on a machine with nothing else to do
 
 
@@ -94,7 +94,7 @@ def volume_by_gradient(net: nn.Module, shape: tuple[int, ...], outputs: int) -> 
     """Mean number of channels times the window, at the middle of the map; 0 where the net leaves another map."""
     try:
         answer = net(torch.rand(1, *shape, dtype=torch.float64))
-    except RuntimeError:
+    except (RuntimeError, cs.ConvsmithError):
         return 0.0
     if answer.shape[1] != outputs:
         return 0.0
@@ -177,7 +177,7 @@ def reached(kernels: Sequence[Kernel], widths: Sequence[tuple[int, int]]) -> Boo
 
 
 def every_mixer(inputs: int, outputs: int) -> list[Kernel]:
-    divisors = [g for g in range(2, max(inputs, outputs)) if gcd(inputs, outputs) % g == 0 or inputs % g == 0]
+    divisors = [g for g in range(2, max(inputs, outputs)) if inputs % g == 0 or outputs % g == 0]
     rolling = [Kernel("rpw", g=g, o=o) for g in divisors for o in OVERLAPS]
     grouped = [Kernel(kind, g=g) for g in divisors for kind in ("gpw", "shuffle")]
     return [Kernel("pw"), *grouped, *rolling]
@@ -264,7 +264,8 @@ def test_orders_and_windows_are_those_of_brute_force() -> None:
             moved = [k.window(conv) for k in kernels if k.spatial]
             if moved not in ([(3, 3)], [(1, 3), (3, 1)]) or not sound(kernels, conv):
                 continue
-            if sum(k.kind in ("pw", "gpw", "rpw", "gc", "shuffle") for k in kernels) <= 3 and cheaper(kernels, conv):
+            word = [Kernel("gpw" if k.kind == "gc" else k.kind, g=k.g, o=k.o) for k in kernels if k.kind != "dw"]
+            if len(word) <= 3 and in_the_space(word) and cheaper(kernels, conv):
                 expected.add(f"seq:{','.join(map(str, kernels))}")
     found = {f"seq:{','.join(map(str, each.kernels))}" for each in find_sequences(conv, (8, 8))}
     assert found == expected
@@ -396,10 +397,10 @@ def test_auto_on_a_net(limit: float) -> None:
 def test_a_sequence_can_be_forced_and_a_missing_quality_is_flagged() -> None:
     graph = cs.capture(nn.Sequential(nn.Conv2d(16, 16, 3, padding=1)), torch.zeros(1, 16, 8, 8))
     whole, part = (
-        replaced(cs.decompose(graph, block=b))[0] for b in ("seq:dw,rpw(4,.5),rpw(4,.5)", "seq:dw,rpw(4,.5)")
+        replaced(cs.decompose(graph, block=b))[0] for b in ("seq:dw,rpw(2,.5),rpw(2,.5)", "seq:dw,rpw(2,.5)")
     )
-    assert (whole.block, whole.quality, whole.compact) == ("seq:dw,rpw(g=4,o=0.5),rpw(g=4,o=0.5)", True, True)
-    assert "misses Quality: sees 0.25" in part.reason
+    assert (whole.block, whole.quality, whole.compact) == ("seq:dw,rpw(g=2,o=0.5),rpw(g=2,o=0.5)", True, True)
+    assert "misses Quality: sees 0.5" in part.reason
 
 
 # --- the block ---
@@ -502,7 +503,7 @@ def test_a_convolution_that_is_a_sequence_comes_back_nearly_whole() -> None:
 
 def test_the_command_lists_blocks() -> None:
     told = CliRunner().invoke(app, ["search", "64", "64", "--map", "16", "--first", "3"]).stdout
-    assert "64 to 64 channels, 3x3: 2711 found, 3 shown" in told
+    assert "64 to 64 channels, 3x3: 2720 found, 3 shown" in told
     assert "seq:gpw(g=8),shuffle(g=8),gpw(g=8),dw" in told
     record = json.loads(CliRunner().invoke(app, ["search", "8", "8", "--window", "2", "--every", "--json", "-"]).stdout)
     assert record["found"] == len(found_for(ConvSpec(8, 8), 2, (32, 32)))

@@ -114,7 +114,7 @@ class Mixing:
 def mixings(inputs: int, outputs: int) -> tuple[Mixing, ...]:
     """All sequences of up to three kernels that mix all of `inputs` channels into each of `outputs`.
 
-    Three have one number of groups, two may differ. At most one of a sequence is not needed, as it may become spatial.
+    Three have one number of groups, two may differ. Those that are not needed may become spatial, and so be.
     A shuffle follows a grouped kernel and has its groups: outputs in a row then read all groups in turn, and with no
     other shuffle would fewer outputs do.
 
@@ -137,7 +137,7 @@ def _pairs(inputs: int, outputs: int) -> Iterator[Mixing]:
                 continue  # too few channels, however they lie
             needed = (inputs > outputs or y.kernel.g > 1, inputs < outputs or x.kernel.g > 1)
             full = runs.fill(x)
-            if full and any(needed):
+            if full:
                 yield Mixing((x.kernel, y.kernel), needed)
             if not full and x.kernel.kind == "gpw":
                 yield Mixing((x.kernel, Kernel("shuffle", g=x.kernel.g), y.kernel), (True, True, True))
@@ -156,7 +156,7 @@ def _triples(inputs: int, outputs: int) -> Iterator[Mixing]:
                 not runs.fill(x),
                 inputs < outputs or not Runs.of(y).fill(x),
             )
-            if sum(needed) >= 2 and runs.through(y).fill(x):
+            if runs.through(y).fill(x):
                 yield Mixing((x.kernel, y.kernel, z.kernel), needed)
 
 
