@@ -280,5 +280,5 @@ def test_the_table_is_what_the_documentation_says() -> None:
         "svd": {"dw-pw", "pw-dw", "channel", "spatial", "tucker"},
         "gsvd": {"dw-pw", "pw-dw", "channel"},
         "compensated": {"dw-pw"},
-        "als": {"dw-pw", "pw-dw", "cp"},
+        "als": {"dw-pw", "pw-dw", "cp", "seq"},
     }

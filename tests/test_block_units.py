@@ -11,7 +11,7 @@ import convsmith as cs
 from convsmith.blocks import BLOCKS, AddEca, AddOn, Address, AddSe, Ant, Block, DiceUnit, Shuffle, Unit, parse_block
 from convsmith.blocks.unit import Added
 from convsmith.conv import ConvSpec
-from convsmith.decompose import AUTO, try_block
+from convsmith.decompose import SEPARABLE, try_block
 from convsmith.errors import ConvsmithError
 from convsmith.kernels import ChannelGate
 from convsmith.plan import Replace
@@ -265,7 +265,7 @@ def test_a_mistake_in_a_size() -> None:
 
 def test_every_unit_and_add_on_is_in_these_tables() -> None:
     assert {b.name for b in (*UNITS, *ADD_ONS)} == {n for n, b in BLOCKS.items() if issubclass(b, Unit | AddOn)}
-    assert not {b.name for b in (*UNITS, *ADD_ONS)} & {text.partition(":")[0] for text in AUTO}
+    assert not {b.name for b in (*UNITS, *ADD_ONS)} & {text.partition(":")[0] for text in SEPARABLE}
 
 
 # --- planned and applied ---

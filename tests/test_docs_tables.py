@@ -8,6 +8,7 @@ import pytest
 from convsmith.blocks import parse_block
 from convsmith.conv import ConvSpec
 from convsmith.decompose import try_block
+from convsmith.search import search_blocks
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -26,6 +27,23 @@ def test_a_row_of_the_blocks(row: list[str]) -> None:
     assert (f"{trial.macs / spec.macs(size):.3f}", str(trial.params)) == (macs, parameters)
     assert f"{trial.share:.3g}" == sees
     assert weights == ("carried" if trial.block.carries else "untrained")
+
+
+def searches() -> list[list[str]]:
+    text = (DOCS / "blocks.md").read_text()
+    table = text[text.index("<!-- search -->") : text.index("<!-- /search -->")].splitlines()[3:]
+    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in table]
+
+
+@pytest.mark.parametrize("row", searches(), ids=lambda row: f"{row[0]} {row[4]}")
+def test_a_row_of_the_search(row: list[str]) -> None:
+    name, side, window, count, text, cost = row
+    inputs, outputs, kernel = map(int, re.findall(r"(\d+) to (\d+), (\d+)x", name)[0])
+    conv = ConvSpec(inputs, outputs, (kernel, kernel), padding=(kernel // 2, kernel // 2))
+    found = search_blocks(conv, int(window), size=(int(side), int(side)))
+    (own,) = (each for each in found if str(each.block) == text)
+    assert (str(len(found)), f"{own.cost:.3f}") == (count, cost)
+    assert own == next(each for each in found if len(each.kernels) == len(own.kernels))
 
 
 @pytest.mark.parametrize("page", ["blocks.md", "zoo.md"])

@@ -12,9 +12,9 @@ LEVELS = (
     "call kernels blocks ops",
     "graph tape capture replay onnx_graph zoo",
     "stages metric units advice",
-    "organize decompose expand",
+    "organize mixing sequences decompose expand",
     "calibrate transfer ranks rewrite",
-    "data train export bench load optimize",
+    "data train export bench search load optimize",
     "report",
     "cli",
 )

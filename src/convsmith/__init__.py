@@ -14,10 +14,12 @@ from convsmith.organize import organize, pareto
 from convsmith.plan import Plan
 from convsmith.report import report
 from convsmith.rewrite import apply
+from convsmith.search import search_blocks
 from convsmith.train import evaluate, train
 from convsmith.zoo import build
 
 __all__ = [
     "ConvsmithError", "Graph", "Plan", "Scores", "apply", "bench", "build", "capture", "capture_file", "decompose",
-    "evaluate", "expand", "export", "load", "load_data", "organize", "pareto", "report", "score", "train",
+    "evaluate", "expand", "export", "load", "load_data", "organize", "pareto", "report", "score",
+    "search_blocks", "train",
 ]  # fmt: skip

@@ -3,8 +3,8 @@
 Quality: 3DRF(block) = 3DRF(convolution) for the same input. Compact: leaving any kernel out makes it smaller.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -17,10 +17,14 @@ from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph, Node
 from convsmith.metric import score
 from convsmith.plan import Budget, Edit, Plan, Refusal, Replace, Totals
+from convsmith.sequences import Found, find_sequences, refused
 from convsmith.stages import find_stages
 from convsmith.units import find_units
 
-AUTO = ("dw-pw", "pw-dw", "dw-gpw:g=2", "dw-rpw:g=2,o=0.5")
+# What `auto` takes without a limit, and starts from under one: closed forms carry trained weights into them.
+SEPARABLE = ("dw-pw", "pw-dw")
+# Under a limit every next block has at most this part of the one before: steps fine enough for a budget, few to prove.
+RUNG = 0.85
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Trial:
     macs: int
     share: float
     compact: bool
+    found: int = 0  # of how many that the search found it was taken
 
     @property
     def quality(self) -> bool:
@@ -56,9 +61,10 @@ class Candidate:
 def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = None, keep: Sequence[str] = ()) -> Plan:
     """Plan a cheaper block for every convolution that admits one.
 
-    block: `auto` chooses per convolution the cheapest that has Quality and Compact; a name forces one, and a forced
-    block that misses Quality is planned and flagged. max_macs: a limit on the whole net as a multiple of its own; the
-    dearest layers then give way first, rank by rank. keep: layers to leave alone.
+    block: `auto` chooses per convolution among those that have Quality and Compact: without a limit the cheaper of the
+    two separable forms; under one, their ranks and below them what `search_blocks` finds. A name forces one, and a
+    forced block that misses Quality is planned and flagged. max_macs: a limit on the whole net as a multiple of its
+    own; the dearest layers then give way first, rank by rank. keep: layers to leave alone.
     Raises ConvsmithError for an unknown block or layer, and for a limit that cannot be met.
 
     >>> import convsmith as cs, torch
@@ -66,23 +72,69 @@ def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = Non
     >>> len(plan.edits), plan.edits[0].block, plan.edits[0].macs, plan.refusals[0]
     (7, 'dw-pw', (18874368, 2244608), Refusal(layer='features.0', reason='it is a stem with 3 input channels, ...'))
     """
-    wanted = [parse_block(name) for name in (AUTO if block == "auto" else (block,))]
-    candidates, refusals = consider(graph, wanted, forced=block != "auto", ranked=max_macs is not None, keep=keep)
+    auto = block == "auto"
+    wanted = [parse_block(name) for name in (SEPARABLE if auto else (block,))]
+    below = searched if auto and max_macs is not None else none_below
+    candidates, refusals = consider(graph, wanted, forced=not auto, ranked=max_macs is not None, keep=keep, below=below)
     if max_macs is None:
-        return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, block == "auto")
+        return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, auto)
     if not max_macs > 0:  # true for NaN too
         raise ConvsmithError(f"max_macs is {max_macs}; give a part of the net's own MACs that is more than 0, as 0.5.")
-    chosen = list(zip(candidates, _within(graph, candidates, max_macs), strict=True))
-    return plan_of(graph, chosen, refusals, block == "auto", Budget(block, max_macs, tuple(keep)))
+    within = zip(candidates, _within(graph, candidates, max_macs), strict=True)
+    chosen = [(candidate, _proved(candidate, trial)) for candidate, trial in within]
+    return plan_of(graph, chosen, refusals, auto, Budget(block, max_macs, tuple(keep)))
+
+
+Below = Callable[[ConvSpec, tuple[int, int], int], Sequence[Trial]]
+
+
+def none_below(conv: ConvSpec, size: tuple[int, int], macs: int) -> Sequence[Trial]:
+    """No cheaper blocks than those asked for."""
+    return ()
+
+
+def searched(conv: ConvSpec, size: tuple[int, int], macs: int) -> Sequence[Trial]:
+    """Blocks that the search finds for a map of `size`, from fewer than `macs` down; what is chosen is proved."""
+    if refused(conv, size):
+        return ()
+    found = find_sequences(conv, size)
+    return [Trial(each.block, each.params, each.macs, 1.0, True, len(found)) for each in _ladder(found, macs)]
+
+
+def _proved(candidate: Candidate, trial: Trial | None) -> Trial | None:
+    """The trial by the exact reach of the module, where it was found by the search's own arithmetic."""
+    spec = candidate.node.conv_spec()
+    if trial is None or spec is None or not trial.found:
+        return trial
+    height, width = candidate.node.call.input.shape[2:]
+    proved = replace(try_block(trial.block, spec, (height, width)), found=trial.found)
+    assert proved == trial, f"the search holds {trial} to be sound, the built module is {proved}"
+    return proved
+
+
+def _ladder(found: Sequence[Found], macs: float) -> list[Found]:
+    """The dearest that costs at most RUNG of the one before, of equals the one with fewest parameters and kernels."""
+    rungs: list[Found] = []
+    for each in sorted(found, key=lambda f: (-f.macs, f.params, len(f.kernels))):
+        if each.macs <= RUNG * macs:
+            rungs.append(each)
+            macs = each.macs
+    return rungs
 
 
 def consider(
-    graph: Graph, blocks: Sequence[Block], *, forced: bool, ranked: bool, keep: Sequence[str] = ()
+    graph: Graph,
+    blocks: Sequence[Block],
+    *,
+    forced: bool,
+    ranked: bool,
+    keep: Sequence[str] = (),
+    below: Below = none_below,
 ) -> tuple[list[Candidate], list[Refusal]]:
     """The convolutions that can be replaced by one of `blocks`, and why the others cannot.
 
-    forced: also by blocks that miss Quality or Compact; ranked: with dearer ranks of the cheapest block that can.
-    Raises ConvsmithError where a layer to keep is not there.
+    forced: also by blocks that miss Quality or Compact; ranked: with dearer ranks of the cheapest block that can, and
+    below it what `below` finds. Raises ConvsmithError where a layer to keep is not there.
     """
     unknown = sorted(set(keep) - {node.module for node in graph.layers})
     if unknown:
@@ -95,7 +147,7 @@ def consider(
             node.module, "it stands behind an op without a rule: what it sees is unknown"
         )
         if node.name in reaches:
-            found = _consider(graph, node, blocks, forced=forced, ranked=ranked, keep=keep)
+            found = _consider(graph, node, blocks, forced=forced, ranked=ranked, keep=keep, below=below)
         candidates += [found] if isinstance(found, Candidate) else []
         refusals += [found] if isinstance(found, Refusal) else []
     return candidates, refusals
@@ -117,7 +169,7 @@ def plan_of(
 
 
 def _consider(
-    graph: Graph, node: Node, wanted: Sequence[Block], forced: bool, ranked: bool, keep: Sequence[str]
+    graph: Graph, node: Node, wanted: Sequence[Block], forced: bool, ranked: bool, keep: Sequence[str], below: Below
 ) -> Candidate | Refusal:
     spec = node.conv_spec()
     reason = "it was asked to be kept" if node.module in keep else untouchable(graph, node, spec)
@@ -132,11 +184,13 @@ def _consider(
     trials = [try_block(block, spec, size) for block in able]
     sound = [t for t in trials if forced or (t.quality and t.compact)]
     best = min(sound, key=lambda t: t.macs, default=None)
-    if best is None or (not forced and best.macs >= node.macs):
+    cheaper = list(below(spec, size, node.macs if best is None else min(best.macs, node.macs)))
+    if best is not None:
+        ranks = [best.block, *best.block.dearer(spec)] if ranked else [best.block]
+        tried = (try_block(block, spec, size) for block in ranks)
+        cheaper += [t for t in tried if t.macs < node.macs or (forced and not ranked)]
+    if not cheaper and not forced:
         return Refusal(node.module, "no block that sees as much is cheaper")
-    ranks = [best.block, *best.block.dearer(spec)] if ranked else [best.block]
-    tried = (try_block(block, spec, size) for block in ranks)
-    cheaper = [t for t in tried if t.macs < node.macs or not ranked]
     return Candidate(node, node.params, tuple(sorted(cheaper, key=lambda t: -t.macs)))
 
 
@@ -161,10 +215,10 @@ def try_block(block: Block, conv: ConvSpec, size: tuple[int, int]) -> Trial:
             conv.in_channels, conv.out_channels, conv.kernel, conv.stride, conv.padding, conv.dilation, conv.groups
         )
         built = block.build(conv)
-    whole = _sees(standard, conv, size)
+    whole = _volume(capture(standard, _probe(conv, size)))
     graph = capture(built, _probe(conv, size))
     share = _volume(graph) / whole
-    compact = all(_sees_without(built, i, conv, size) < share * whole for i in range(len(built)))
+    compact = all(_sees_without(built, i, graph) < share * whole for i in range(len(built)))
     return Trial(block, graph.params, graph.macs, share, compact)
 
 
@@ -172,17 +226,14 @@ def _probe(conv: ConvSpec, size: tuple[int, int]) -> torch.Tensor:
     return torch.zeros(1, conv.in_channels, *size, device="meta")
 
 
-def _sees(module: nn.Module, conv: ConvSpec, size: tuple[int, int]) -> float:
-    return _volume(capture(module, _probe(conv, size)))
-
-
-def _sees_without(built: nn.Sequential, left_out: int, conv: ConvSpec, size: tuple[int, int]) -> float:
-    """What a block sees with one kernel left out; nothing where the others no longer fit together."""
+def _sees_without(built: nn.Sequential, left_out: int, whole: Graph) -> float:
+    """What a block sees with one kernel left out; nothing where the others do not fit or leave another map."""
     rest = type(built)(*(kernel for i, kernel in enumerate(built) if i != left_out))
     try:
-        return _sees(rest, conv, size)
+        graph = capture(rest, torch.zeros(whole.inputs[0].shape, device="meta"))
     except ConvsmithError:
         return 0.0
+    return _volume(graph) if graph.shapes[graph.outputs[0]] == whole.shapes[whole.outputs[0]] else 0.0
 
 
 def _volume(graph: Graph) -> float:
@@ -213,6 +264,8 @@ def _within(graph: Graph, candidates: Sequence[Candidate], max_macs: float) -> l
 def _edit(candidate: Candidate, trial: Trial, auto: bool) -> Replace:
     seen = "sees as much" if trial.quality else f"misses Quality: sees {trial.share:.3g} of what the convolution saw"
     choice = "the cheapest that" if auto else "asked for;"
+    if trial.found:
+        choice = f"for the MACs allowed, of {trial.found} found the one that"
     needs = "needs every kernel for it" if trial.compact else "misses Compact: a kernel could be left out"
     start = "" if trial.block.carries else "; it starts untrained"
     reason = f"{choice} {seen} and {needs}{start}"

@@ -1,16 +1,19 @@
 """Closed forms and descents that replace a weight by cheaper factors, each with the error it attains."""
 
 from convsmith.algebra import als, baselines, compensated, cp, gsvd, svd
+from convsmith.algebra.chain import Chain, Link
 from convsmith.algebra.fitting import METHODS, Fit, Target, fit, fits, relative_error
 from convsmith.algebra.forms import Channel, DepthwiseFirst, Factors, Form, PointwiseFirst, Spatial, ThreeWay, Tucker
 
 __all__ = [
     "METHODS",
+    "Chain",
     "Channel",
     "DepthwiseFirst",
     "Factors",
     "Fit",
     "Form",
+    "Link",
     "PointwiseFirst",
     "Spatial",
     "Target",

@@ -10,8 +10,10 @@ from convsmith.blocks.dice import DiceUnit
 from convsmith.blocks.dw_gpw import DwGpw
 from convsmith.blocks.dw_pw import DwPw
 from convsmith.blocks.dw_rpw import DwRpw
+from convsmith.blocks.kinds import Kernel, channels, parts
 from convsmith.blocks.pw_dw import PwDw
 from convsmith.blocks.rpw import RollingPointwise, decompositions, rolling_pointwise, windows
+from convsmith.blocks.sequence import LONGEST, KernelSequence
 from convsmith.blocks.shuffle import Shuffle
 from convsmith.blocks.spatial import SpatialPair
 from convsmith.blocks.tucker import TuckerTwo
@@ -19,6 +21,7 @@ from convsmith.blocks.unit import Unit
 
 __all__ = [
     "BLOCKS",
+    "LONGEST",
     "AddEca",
     "AddOn",
     "AddSe",
@@ -32,14 +35,18 @@ __all__ = [
     "DwGpw",
     "DwPw",
     "DwRpw",
+    "Kernel",
+    "KernelSequence",
     "PwDw",
     "RollingPointwise",
     "Shuffle",
     "SpatialPair",
     "TuckerTwo",
     "Unit",
+    "channels",
     "decompositions",
     "parse_block",
+    "parts",
     "rolling_pointwise",
     "windows",
 ]

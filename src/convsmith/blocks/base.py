@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from math import prod
-from typing import Any, ClassVar, TypeVar, final
+from typing import Any, ClassVar, Self, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,15 @@ class Block(ABC):
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         told = [f"{each.name}={values[each.name]}" for each in fields(self) if values[each.name] != each.default]
         return f"{self.name}:{','.join(told)}" if told else self.name
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """The block whose parameters `text` gives, in order or by name."""
+        values = _read(cls, text.split(",") if text else [])
+        missing = [each.name for each in fields(cls) if each.default is MISSING and each.name not in values]
+        if missing:
+            raise ConvsmithError(f"{cls.name}: {' and '.join(missing)} missing; {_usage(cls)}.")
+        return cls(**values)
 
     @final
     def refuses(self, conv: ConvSpec) -> str | None:
@@ -127,7 +136,8 @@ class Factored(Block):
         """Fit the form and write its factors, and the bias refitted with them where the convolution has one."""
         spec = ConvSpec.of(conv)
         found = fit(self.form(spec), taps(conv), method, statistics, rows)
-        *first, last = zip(block.children(), self.weights(spec, found.factors), strict=True)
+        weighted = [kernel for kernel in block.children() if list(kernel.parameters())]
+        *first, last = zip(weighted, self.weights(spec, found.factors), strict=True)
         for kernel, weight in first:
             write(kernel, weight)
         write(*last, conv.bias if found.bias is None or conv.bias is None else found.bias)
@@ -191,12 +201,7 @@ def parse_block(text: str) -> Block:
     ('dw-pw', 'dw-pw:r=2', 'dw-rpw:g=2,o=0.5')
     """
     name, _, rest = text.partition(":")
-    block = BLOCKS[name.strip()]
-    values = _read(block, rest.split(",") if rest else [])
-    missing = [each.name for each in fields(block) if each.default is MISSING and each.name not in values]
-    if missing:
-        raise ConvsmithError(f"{text}: {' and '.join(missing)} missing; {_usage(block)}.")
-    return block(**values)
+    return BLOCKS[name.strip()].read(rest)
 
 
 def _read(block: type[Block], texts: list[str]) -> dict[str, float]:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from convsmith.cli import models, plans, runs
+from convsmith.cli import blocks, models, plans, runs
 
 app = typer.Typer(
     name="convsmith",
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    plans.analyze, plans.organize, plans.decompose,
+    plans.analyze, plans.organize, plans.decompose, blocks.search,
     models.apply, models.train, models.evaluate, models.export, models.bench,
     runs.optimize, runs.expand, runs.report,
 ):  # fmt: skip

@@ -5,7 +5,7 @@ from convsmith.report.net_pages import compare_page, scores_page
 from convsmith.report.net_tables import compare_table, scores_table, stages_table
 from convsmith.report.page import report, run_page
 from convsmith.report.records import RunRecords, read_run
-from convsmith.report.tables import before_after, bench_table, pareto_table, plan_table
+from convsmith.report.tables import before_after, bench_table, pareto_table, plan_table, search_table
 
 __all__ = [
     "RunRecords",
@@ -21,5 +21,6 @@ __all__ = [
     "run_page",
     "scores_page",
     "scores_table",
+    "search_table",
     "stages_table",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from convsmith.organize import Choice
 from convsmith.plan import Edit, Merge, Plan, Refusal, Remove, Repeat, Replace, Totals
 from convsmith.report.numbers import change, count, milliseconds, percent, times
 from convsmith.report.records import NetRecords, RunRecords
+from convsmith.sequences import Found
 
 WIDTH = 80
 NAME_WIDTH = 24
@@ -108,6 +109,16 @@ def bench_table(bench: Bench) -> RenderableType:
         for skip in bench.skipped
     ]
     return Group(table, *missed)
+
+
+def search_table(found: Sequence[Found], title: str) -> RenderableType:
+    """Blocks with their costs, as shares of what they replace, and latency where it was measured."""
+    timed = any(each.latency is not None for each in found)
+    table = grid(title, "block", ">MACs", ">params", ">cost", *([">latency"] if timed else []))
+    for each in found:
+        late = [milliseconds(1000 * each.latency)] if each.latency is not None else []
+        table.add_row(str(each.block), count(each.macs), count(each.params), f"{each.cost:.3f}", *late)
+    return table
 
 
 def before_after(records: RunRecords) -> RenderableType:

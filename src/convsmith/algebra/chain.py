@@ -1,0 +1,151 @@
+"""A product of any linear kernels: each output of each reads certain channels through a small window."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from math import prod
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from convsmith.algebra.descent import descend
+from convsmith.algebra.fitting import Target, fits
+from convsmith.algebra.forms import Factors, Form, Part
+from convsmith.errors import ConvsmithError
+
+EVALUATIONS = 40  # of the product and its gradient
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """One kernel: output n reads the channels reads[n] through a window; without weight it only passes one on."""
+
+    reads: Tensor  # (n, r)
+    window: tuple[int, int] = (1, 1)
+    weighted: bool = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its factor, (n, r, kh, kw)."""
+        return (*self.reads.shape, *self.window)
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """A linear map by taps: (n, c, kh, kw), or (n, kh, kw) where every channel keeps to itself."""
+
+    taps: Tensor
+
+    @property
+    def diagonal(self) -> bool:
+        return self.taps.dim() == 3
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.taps.shape[-2], self.taps.shape[-1]
+
+    def cost(self, first: "_Map") -> tuple[int, int]:
+        """What comes cheapest first: few taps in the product, then few multiplications."""
+        ours, theirs = self.size, first.size
+        grown = (ours[0] + theirs[0] - 1) * (ours[1] + theirs[1] - 1)
+        inner = 1 if self.diagonal or first.diagonal else len(first.taps)
+        return grown, len(self.taps) * inner * prod(ours) * prod(theirs) * first.taps[0, ..., 0, 0].numel()
+
+    def after(self, first: "_Map") -> "_Map":
+        """The product of both."""
+        (height, width), (kh, kw) = self.size, first.size
+        total: Tensor | None = None
+        for i, j in product(range(height), range(width)):
+            here = _mix(self.taps[..., i, j], first.taps, self.diagonal)
+            here = torch.nn.functional.pad(here, (j, width - 1 - j, i, height - 1 - i))
+            total = here if total is None else total + here
+        assert total is not None and total.shape[-2:] == (height + kh - 1, width + kw - 1)
+        return _Map(total)
+
+
+def _mix(tap: Tensor, taps: Tensor, diagonal: bool) -> Tensor:
+    if diagonal:
+        return tap.view(-1, *(1,) * (taps.dim() - 1)) * taps
+    if taps.dim() == 3:
+        return tap[..., None, None] * taps
+    return (tap @ taps.flatten(1)).view(len(tap), *taps.shape[1:])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Chain(Form):
+    """W' = the product of all links on `inputs` channels; a factor (n, r, kh, kw) for each that has a weight.
+
+    >>> pair = Chain(2, (Link(torch.tensor([[0], [1]]), (1, 3)), Link(torch.tensor([[0, 1]]))))
+    >>> pair.compose((torch.ones(2, 1, 1, 3), torch.tensor([2.0, 3.0]).view(1, 2, 1, 1))).tolist()
+    [[[2.0, 2.0, 2.0], [3.0, 3.0, 3.0]]]
+    """
+
+    name: ClassVar[str] = "seq"
+    inputs: int
+    links: tuple[Link, ...]
+
+    def compose(self, factors: Factors) -> Tensor:
+        """Multiply out, the cheapest neighbours first."""
+        maps = self._maps(factors)
+        while len(maps) > 1:
+            costs = [second.cost(first) for first, second in pairwise(maps)]
+            i = costs.index(min(costs))
+            maps[i : i + 2] = [maps[i + 1].after(maps[i])]
+        return maps[0].taps.flatten(2)
+
+    def parts(self, factors: Factors) -> Iterator[Part]:
+        """Refuse: what the outputs share is not told apart here."""
+        raise ConvsmithError("A sequence of kernels is not refitted for the ReLU behind it; leave the rows out.")
+
+    def _maps(self, factors: Factors) -> list[_Map]:
+        weights, maps, inputs = iter(factors), [], self.inputs
+        for link in self.links:
+            weight = next(weights) if link.weighted else torch.ones(link.shape).to(factors[0])
+            own = torch.arange(inputs)[:, None]
+            if torch.equal(link.reads, own):
+                maps.append(_Map(weight[:, 0]))
+            else:
+                index = link.reads[..., None, None].expand(link.shape).to(weight.device)
+                empty = weight.new_zeros(len(link.reads), inputs, *link.window)
+                maps.append(_Map(empty.scatter(1, index, weight)))
+            inputs = len(link.reads)
+        return maps
+
+
+@fits("als", Chain)
+def descend_chain(form: Chain, target: Target) -> Factors:
+    """L-BFGS on all kernels at once from a fixed draw: sweeps that solve for one at a time creep along valleys.
+
+        min |W' - W|^2,   or with moments G of patches and B against responses   tr W' G W'^T - 2 tr W' B
+
+    It ends in a local optimum. In float32, as the product of all is large and its optimum flat.
+    """
+    weight = target.weight.float()
+
+    def measure(at: Factors) -> tuple[Tensor, Factors]:
+        with torch.enable_grad():
+            free = tuple(factor.detach().requires_grad_() for factor in at)
+            objective = _objective(form.compose(free), weight, target)
+            gradients = torch.autograd.grad(objective, free)
+        return objective.detach(), gradients
+
+    return tuple(factor.double() for factor in descend(_start(form.links, weight), measure, EVALUATIONS))
+
+
+def _objective(made: Tensor, weight: Tensor, target: Target) -> Tensor:
+    if target.statistics is None:
+        return (made - weight).square().sum() / target.energy.float()
+    rows = made.flatten(1)
+    gram, cross = target.moments.gram.float(), target.moments.cross.float()
+    return 1 + ((rows @ gram * rows).sum() - 2 * (rows * cross.T).sum()) / target.energy.float()
+
+
+def _start(links: Sequence[Link], weight: Tensor) -> Factors:
+    """Kernels that pass the variance on, the last at the size of the weight."""
+    draw = torch.Generator().manual_seed(0)
+    found = [torch.randn(link.shape, generator=draw) / prod(link.shape[1:]) ** 0.5 for link in links if link.weighted]
+    size = weight.square().mean().sqrt() * prod(weight.shape[1:]) ** 0.5
+    found[-1] *= size.cpu() if size > 0 else 0.0
+    return tuple(factor.to(weight) for factor in found)

@@ -1,0 +1,68 @@
+"""The search for cheaper blocks as a user calls it: what the enumeration finds, ranked, the best few measured."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import nn
+
+from convsmith.bench import bench
+from convsmith.conv import ConvSpec
+from convsmith.errors import ConvsmithError
+from convsmith.sequences import Found, cheapest_by_form, find_sequences
+
+Rank = Literal["macs", "params", "latency"]
+MEASURED = 5
+
+
+def search_blocks(
+    conv: ConvSpec | nn.Conv2d,
+    window: int = 1,
+    *,
+    size: tuple[int, int] = (32, 32),
+    rank: Rank = "macs",
+    measured: int = MEASURED,
+    seconds: float = 0.5,
+) -> tuple[Found, ...]:
+    """All sequences of up to four kernels that see what a convolution sees, need each kernel for it, and cost less.
+
+        Quality: 3DRF(block) = 3DRF(convolution);   Compact: without any kernel of the block it is smaller
+
+    Kernels: depthwise, pointwise, grouped and rolling pointwise, grouped, channel shuffle; a k x k one whole, as
+    1 x k and k x 1, or of smaller odd sizes that add up. From Wang et al., CIKM 2021.
+    window: how many convolutions like this one, in a row, the block replaces; only those of equal width and stride 1.
+    size: height and width of the map it reads. rank: `macs` or `params` first; `latency` measures the cheapest of the
+    first `measured` forms in eager torch on this machine, one image at a time, for `seconds` each, and puts them first.
+    Raises ConvsmithError on a convolution that no sequence replaces, a window or map that does not fit, or an unknown
+    rank.
+
+    >>> found = search_blocks(ConvSpec(64, 64))
+    >>> [(str(f.block), round(f.cost, 3)) for f in found if f.form in ("DW + PW", "DW + RPW + RPW")][-2:]
+    [('dw-pw', 0.127), ('seq:dw,rpw(g=2,o=0.75),rpw(g=2,o=0.75)', 0.127)]
+    """
+    if rank not in ("macs", "params", "latency"):
+        raise ConvsmithError(f"search: rank must be macs, params or latency, got {rank!r}.")
+    spec = conv if isinstance(conv, ConvSpec) else ConvSpec.of(conv)
+    found = find_sequences(spec, size, window)
+    if rank == "params":
+        return tuple(sorted(found, key=lambda each: (each.params, each.macs)))
+    if rank == "latency":
+        best = _timed(cheapest_by_form(found)[:measured], size, seconds)
+        fastest = sorted(best, key=lambda each: each.latency or 0.0)
+        taken = {each.kernels for each in best}
+        return (*fastest, *(each for each in found if each.kernels not in taken))
+    return found
+
+
+def _timed(found: Sequence[Found], size: tuple[int, int], seconds: float) -> list[Found]:
+    """Each with its median latency; run in turns, so that what else the machine does strikes all alike."""
+    if not found:
+        return []
+    conv = found[0].conv
+    models = {str(each.block): each.block.build(conv).eval() for each in found}
+    shape = (conv.in_channels, *size)
+    with torch.inference_mode():
+        cells = bench(models, input=shape, batches=(1,), runtimes=("eager",), seconds=seconds).cells
+    medians = {cell.model: cell.median_ms / 1000 for cell in cells}
+    return [replace(each, latency=medians[str(each.block)]) for each in found]
