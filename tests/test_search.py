@@ -98,7 +98,7 @@ def volume_by_gradient(net: nn.Module, shape: tuple[int, ...], outputs: int) -> 
         return 0.0
     if answer.shape[1] != outputs:
         return 0.0
-    middle = [(channel, answer.shape[2] // 2, answer.shape[3] // 2) for channel in range(outputs)]
+    middle = [(0, channel, answer.shape[2] // 2, answer.shape[3] // 2) for channel in range(outputs)]
     seen = gradient_support(net, shape, middle, draws=1)
     reached = float(np.mean([each.any((1, 2)).sum() for each in seen]))
     places = np.argwhere(np.any(seen, axis=(0, 1)))
