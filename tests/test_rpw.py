@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convsmith.blocks import RollingPointwise, decompositions, rolling_pointwise, windows
+from convsmith.blocks.rpw import rolling_pointwise_backward
 from convsmith.errors import ConvsmithError
 
 CASES = [  # Cin, Cout, groups, overlap, stride
@@ -26,6 +27,13 @@ CASES = [  # Cin, Cout, groups, overlap, stride
     (6, 6, 6, 0.5, 1),  # windows of one channel
 ]
 table = pytest.mark.parametrize(("inputs", "outputs", "groups", "overlap", "stride"), CASES)
+
+
+@pytest.fixture(params=["dense", "windowed"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Take one way for all maps, whichever would be faster."""
+    monkeypatch.setattr("convsmith.kernels.rolling.WORTH_A_CALL", {"dense": 2**60, "windowed": 0}[request.param])
+    return request.param
 
 
 def by_definition(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, overlap: float, stride: int) -> Tensor:
@@ -51,20 +59,43 @@ def sample(inputs: int, outputs: int, groups: int, dtype: torch.dtype = torch.fl
     return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
 
 
+LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+
+
 @table
-def test_forward_is_the_definition(inputs: int, outputs: int, groups: int, overlap: float, stride: int) -> None:
+@LAYOUTS
+@pytest.mark.usefixtures("way")
+def test_forward_is_the_definition(
+    inputs: int, outputs: int, groups: int, overlap: float, stride: int, layout: torch.memory_format
+) -> None:
     x, weight, bias = sample(inputs, outputs, groups)
     for each in (bias, None):
-        got = rolling_pointwise(x, weight, each, groups, overlap, stride)
+        got = rolling_pointwise(x.contiguous(memory_format=layout), weight, each, groups, overlap, stride)
         torch.testing.assert_close(got, by_definition(x, weight, each, groups, overlap, stride))
+        assert got.is_contiguous(memory_format=layout)
 
 
 @table
-def test_backward_is_the_adjoint(inputs: int, outputs: int, groups: int, overlap: float, stride: int) -> None:
+@LAYOUTS
+@pytest.mark.usefixtures("way")
+def test_backward_is_the_adjoint(
+    inputs: int, outputs: int, groups: int, overlap: float, stride: int, layout: torch.memory_format
+) -> None:
     x, weight, bias = sample(inputs, outputs, groups)
+    x = x.detach().contiguous(memory_format=layout).requires_grad_()
     assert torch.autograd.gradcheck(rolling_pointwise, (x, weight, bias, groups, overlap, stride))
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("frozen", [0, 1, 2, 3])
+def test_the_adjoint_can_be_derived_again(frozen: int) -> None:
+    inputs = [each.detach()[:1, ..., :2, :2] if each.dim() == 4 else each.detach() for each in sample(8, 5, 2)]
+    for place, each in enumerate(inputs):
+        each.requires_grad_(place != frozen)
+    assert torch.autograd.gradgradcheck(rolling_pointwise, (*inputs, 2, 0.5, 1))
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("frozen", [0, 1, 2])
 def test_backward_skips_what_needs_no_gradient(frozen: int) -> None:
     inputs = sample(12, 7, 4)
@@ -123,13 +154,21 @@ def test_starts_uniform_in_one_over_the_root_of_the_window() -> None:
 
 
 @table
-def test_is_a_sound_custom_operator(inputs: int, outputs: int, groups: int, overlap: float, stride: int) -> None:
+@LAYOUTS
+@pytest.mark.usefixtures("way")
+def test_both_are_sound_custom_operators(
+    inputs: int, outputs: int, groups: int, overlap: float, stride: int, layout: torch.memory_format
+) -> None:
     x, weight, bias = sample(inputs, outputs, groups, torch.float32)
+    x = x.detach().contiguous(memory_format=layout).requires_grad_()
     arguments = (x, weight, bias if stride == 1 else None, groups, overlap, stride)
+    grad = torch.randn_like(rolling_pointwise(*arguments)).requires_grad_()
     with warnings.catch_warnings():
         # torch looks at `.grad` of views and hides the warning by replacing showwarning: too late where it is an error.
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf Tensor", UserWarning)
         torch.library.opcheck(rolling_pointwise, arguments)
+        wanted = [True, True, stride == 1]
+        torch.library.opcheck(rolling_pointwise_backward, (grad, x, weight, groups, overlap, stride, wanted))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -151,11 +190,14 @@ def test_autocast_computes_in_its_type_and_trains_the_weights_in_theirs(dtype: t
         assert (low - full).norm() < 0.02 * full.norm()
 
 
+@pytest.mark.usefixtures("way")
 def test_compiles_as_one_graph() -> None:
     layer = RollingPointwise(12, 7, 4, 0.33, bias=True)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    x = torch.randn(2, 12, 5, 4)
+    x = torch.randn(2, 12, 5, 4, requires_grad=True)
     torch.testing.assert_close(compiled(x), layer(x))
+    found, wanted = (torch.autograd.grad(run(x).square().sum(), (x, *layer.parameters())) for run in (compiled, layer))
+    torch.testing.assert_close(found, wanted)
     with torch.autocast("cpu", torch.bfloat16):
         assert compiled(x).dtype == torch.bfloat16
 
