@@ -1,0 +1,89 @@
+"""Rolling pointwise convolution on the CPU against its other forms, and GPW and PW of equal width.
+
+    OMP_NUM_THREADS=1 python bench/rpw.py [--seconds 0.1]
+
+Forward in inference, and forward with both gradients, batch 4, one thread; times are the process's own on the CPU,
+which other processes do not lengthen. The forms of a cell run in turn, and each cell holds the ratio of medians to
+`grouped` with its 95 % bounds. `windowed` and `masked` are the two ways that the
+operator chooses from, measured on every shape, which is where the threshold in its code comes from. The gathered and
+the stacked form, and the pointwise convolution, are measured in float32 at 4 groups only. What the result file
+holds already is not measured again. Writes bench/results/rpw.json.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convsmith.bench import compare, take_turns
+from convsmith.environment import environment
+from convsmith.files import write_text
+from convsmith.kernels.rolling import Rolling, pays, windowed_backward, windowed_forward
+from rpw_forms import FORMATS, Form, forms, subjects
+
+RESULT = Path(__file__).parent / "results" / "rpw.json"
+SHAPES = ((64, 32), (128, 16), (256, 14), (512, 14), (512, 4), (1024, 7))  # channels, side of the map
+WINDOWS = ((4, 0.5), (4, 0.33), (2, 0.5), (8, 0.5))  # groups, overlap
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BATCH = 4
+
+
+class Windowed(torch.autograd.Function):
+    """The windowed way, whether it pays or not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, at: Rolling) -> Tensor:  # noqa: D102
+        ctx.save_for_backward(x, weight)
+        ctx.at = at
+        return windowed_forward(x, weight, None, at)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        return *windowed_backward(grad, *ctx.saved_tensors, ctx.at, (True, True, False))[:2], None
+
+
+def chosen(at: Rolling, dtype: str) -> dict[str, Form]:
+    """The forms to measure in a cell, the one that others are compared with first."""
+    known = forms(at) | {"windowed": lambda x, w: Windowed.apply(x, w, at)}
+    told = ["grouped", "rolling", "windowed", "masked"]
+    if dtype == "float32" and at.groups == 4:
+        told += ["pointwise", "gathered", "stacked"]
+    return {name: known[name] for name in told if name in known}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=0.1, help="of readings, for each form of a cell")
+    told = parser.parse_args()
+    cells = json.loads(RESULT.read_text())["cells"] if RESULT.exists() else []
+    done = {json.dumps(cell["what"]) for cell in cells}
+    for (groups, overlap), (channels, side), dtype, layout, backward in product(
+        WINDOWS, SHAPES, TYPES, FORMATS, (False, True)
+    ):
+        what = {"channels": channels, "side": side, "groups": groups, "overlap": overlap, "dtype": dtype,
+                "layout": layout, "backward": backward}  # fmt: skip
+        if json.dumps(what) in done:
+            continue
+        at = Rolling(channels, channels, groups, overlap)
+        x = torch.randn(BATCH, channels, side, side).to(TYPES[dtype], memory_format=FORMATS[layout])
+        runs = subjects(at, x, chosen(at, dtype), backward)
+        found = compare(take_turns(runs, told.seconds, 1, process_time), "eager", BATCH, 0)
+        times = {each.model: {k: v for k, v in asdict(each).items() if k not in ("model", "runtime", "batch")}
+                 for each in found}  # fmt: skip
+        cells.append({"what": what, "pays": pays(x, at, 1), "times": times})
+        print(
+            what, {name: f"{each['median_ms']:.2f} ({each['ratio']:.2f})" for name, each in times.items()}, flush=True
+        )
+        write_text(RESULT, json.dumps({"what": __doc__, "batch": BATCH, "cells": cells, **environment()}, indent=1))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    main()
