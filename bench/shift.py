@@ -13,11 +13,11 @@ from pathlib import Path
 from time import process_time
 
 import torch
-from shift_forms import consumed, subjects
 
 from convsmith.bench import compare, take_turns
 from convsmith.environment import environment
 from convsmith.files import write_text
+from shift_forms import consumed, subjects
 
 RESULT = Path(__file__).parent / "results" / "shift.json"
 SHAPES = ((1, 240, 28), (32, 240, 28), (32, 480, 14), (32, 960, 7))  # images, channels, side of the map

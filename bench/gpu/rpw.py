@@ -21,13 +21,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the forms are those of the CPU's benchmark
 
 from limits import clock, copied, multiplied
-from rpw_forms import FORMATS, Form, forms, subjects
 
 from convsmith.bench import compare, take_turns
 from convsmith.environment import environment
 from convsmith.files import write_text
 from convsmith.kernels.rolling import Rolling
 from convsmith.kernels.rolling_triton import fused_forward
+from rpw_forms import FORMATS, Form, forms, subjects
 
 RESULT = Path(__file__).parents[1] / "results" / "rpw_gpu.json"
 SHAPES = ((64, 32), (128, 32), (256, 16), (512, 16), (1024, 8), (512, 14), (256, 28))  # channels, side of the map

@@ -15,11 +15,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the forms are those of the CPU's benchmark
 
 from limits import clock, copied
-from shift_forms import consumed, subjects
 
 from convsmith.bench import compare, take_turns
 from convsmith.environment import environment
 from convsmith.files import write_text
+from shift_forms import consumed, subjects
 
 RESULT = Path(__file__).parents[1] / "results" / "shift_gpu.json"
 SHAPES = ((1, 240, 28), (256, 240, 28), (256, 480, 14), (256, 960, 7))  # images, channels, side of the map

@@ -17,6 +17,7 @@ from convsmith.errors import ConvsmithError
 # A product per window pays for its call, about 5 us, when it spares the dense way this many multiply-accumulates.
 # bench/rpw.py measures both ways on either side of it; tests/test_rpw.py holds the number against what it found.
 WORTH_A_CALL = 2**18
+WORTH_A_PASS = 128
 
 
 @dataclass(frozen=True)
@@ -109,21 +110,19 @@ def pays(x: Tensor, at: Rolling, stride: int) -> bool:
     last = x.is_contiguous(memory_format=torch.channels_last)
     if stride != 1 or last == x.is_contiguous():  # neither, or a map of one pixel: no telling what the result should be
         return False
-    if not last and x.dtype not in (torch.float32, torch.float64):
-        return False  # one product per image: slow in bfloat16, and its sum over images would be rounded at each
+    spared = at.in_channels - at.width
     pixels = x.shape[2] * x.shape[3] * (x.shape[0] if last else 1)
     rows = at.out_channels // at.distinct
-    return rows * pixels * (at.in_channels - at.width) >= WORTH_A_CALL
+    return spared >= WORTH_A_PASS and spared * rows * pixels >= WORTH_A_CALL
 
 
 def windowed_forward(x: Tensor, weight: Tensor, bias: Tensor | None, at: Rolling) -> Tensor:
     """One product for each distinct window, written to the rows of the result that read it."""
-    last = x.is_contiguous(memory_format=torch.channels_last)
     shape = (len(x), at.out_channels, *x.shape[2:])
-    y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last if last else torch.contiguous_format)
-    for maps, result in zip(_matrices(x), _matrices(y), strict=True):
-        for start, rows in _rows(at):
-            torch.mm(weight[rows], _window(maps, start, at.width), out=result[rows])
+    y = torch.empty(shape, dtype=x.dtype, memory_format=_format(x))
+    maps, result = _matrices(x), _matrices(y)
+    for start, rows in _rows(at):
+        torch.bmm(_each(weight[rows], maps), _window(maps, start, at.width), out=result[:, rows])
     return y if bias is None else y.add_(bias[:, None, None])
 
 
@@ -131,27 +130,33 @@ def windowed_backward(
     grad: Tensor, x: Tensor, weight: Tensor, at: Rolling, wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The adjoint of `windowed_forward`, window by window; gradients that are not wanted are empty."""
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    grad = grad.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    maps, above = _matrices(x), _matrices(grad.contiguous(memory_format=_format(x)))
     grad_x = torch.zeros_like(x) if wanted[0] else x.new_empty(0)
-    grad_weight = torch.zeros_like(weight) if wanted[1] else x.new_empty(0)
+    grad_weight = torch.empty_like(weight) if wanted[1] else x.new_empty(0)
     grad_bias = grad.sum((0, 2, 3)) if wanted[2] else x.new_empty(0)
-    if wanted[0]:
-        for found, above in zip(_matrices(grad_x), _matrices(grad), strict=True):
-            for start, rows in _rows(at):
-                _add(found, start, weight[rows].T, above[rows])
-    if wanted[1]:
-        for maps, above in zip(_matrices(x), _matrices(grad), strict=True):
-            for start, rows in _rows(at):
-                grad_weight[rows].addmm_(above[rows], _window(maps, start, at.width).T)
+    for start, rows in _rows(at):
+        if wanted[0]:
+            _add(_matrices(grad_x), start, weight[rows].T, above[:, rows])
+        if wanted[1]:
+            grad_weight[rows] = torch.bmm(above[:, rows], _window(maps, start, at.width).mT).sum(0)
     return grad_x, grad_weight, grad_bias
 
 
-def _matrices(x: Tensor) -> tuple[Tensor, ...]:
-    """Views (channels, pixels): of each image, or in channels_last, where one matrix holds them all, of the batch."""
-    if x.is_contiguous(memory_format=torch.channels_last):
-        return (x.permute(1, 0, 2, 3).flatten(1),)
-    return x.flatten(2).unbind()
+def _format(x: Tensor) -> torch.memory_format:
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _matrices(x: Tensor) -> Tensor:
+    """A view (matrices, channels, pixels): one for each image, in channels_last a single one for the batch."""
+    if _format(x) == torch.channels_last:
+        return x.permute(1, 0, 2, 3).flatten(1)[None]
+    return x.flatten(2)
+
+
+def _each(left: Tensor, maps: Tensor) -> Tensor:
+    """A view of one factor for each matrix."""
+    return left.expand(len(maps), *left.shape)
 
 
 def _rows(at: Rolling) -> Iterator[tuple[int, slice]]:
@@ -162,13 +167,13 @@ def _rows(at: Rolling) -> Iterator[tuple[int, slice]]:
 
 def _window(maps: Tensor, start: int, width: int) -> Tensor:
     """The channels of a window: a view, but where it goes round."""
-    over = start + width - len(maps)
-    return maps[start : start + width] if over <= 0 else torch.cat([maps[start:], maps[:over]])
+    over = start + width - maps.shape[1]
+    return maps[:, start : start + width] if over <= 0 else torch.cat([maps[:, start:], maps[:, :over]], 1)
 
 
 def _add(found: Tensor, start: int, left: Tensor, right: Tensor) -> None:
     """Add a product to the channels of a window, in place."""
-    head = min(len(left), len(found) - start)
-    found[start : start + head].addmm_(left[:head], right)
+    head = min(len(left), found.shape[1] - start)
+    found[:, start : start + head].baddbmm_(_each(left[:head], right), right)
     if head < len(left):
-        found[: len(left) - head].addmm_(left[head:], right)
+        found[:, : len(left) - head].baddbmm_(_each(left[head:], right), right)
