@@ -32,7 +32,7 @@ table = pytest.mark.parametrize(("inputs", "outputs", "groups", "overlap", "stri
 @pytest.fixture(params=["dense", "windowed"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Take one way for all maps, whichever would be faster."""
-    for limit in ("WORTH_A_CALL", "WORTH_A_PASS"):
+    for limit in ("WORTH_A_CALL", "WORTH_AN_ELEMENT", "WORTH_A_COPY"):
         monkeypatch.setattr(f"convsmith.kernels.rolling.{limit}", {"dense": 2**60, "windowed": 0}[request.param])
     return request.param
 

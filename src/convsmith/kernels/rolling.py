@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 from convsmith.errors import ConvsmithError
 
-# A product per window pays for its call, about 5 us, when it spares the dense way this many multiply-accumulates.
-# bench/rpw.py measures both ways on either side of it; tests/test_rpw.py holds the number against what it found.
+# What a product per window must spare the dense way to pay, in multiply-accumulates: for its call, some microseconds,
+# and for each element that it writes, which in channels_last, and in types that torch's products convert, costs a copy.
+# bench/rpw.py measures both ways on either side; tests/test_rpw.py holds the numbers against what it found.
 WORTH_A_CALL = 2**18
-WORTH_A_PASS = 128
+WORTH_AN_ELEMENT, WORTH_A_COPY = 32, 128
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,15 @@ def dense_backward(
 
 
 def pays(x: Tensor, at: Rolling, stride: int) -> bool:
-    """Whether the windowed way is the faster one on a CPU, by what `WORTH_A_CALL` says."""
+    """Whether the windowed way is the faster one on a CPU, by what is worth it above."""
     last = x.is_contiguous(memory_format=torch.channels_last)
     if stride != 1 or last == x.is_contiguous():  # neither, or a map of one pixel: no telling what the result should be
         return False
     spared = at.in_channels - at.width
     pixels = x.shape[2] * x.shape[3] * (x.shape[0] if last else 1)
     rows = at.out_channels // at.distinct
-    return spared >= WORTH_A_PASS and spared * rows * pixels >= WORTH_A_CALL
+    least = WORTH_A_COPY if last or x.dtype not in (torch.float32, torch.float64) else WORTH_AN_ELEMENT
+    return spared >= least and spared * rows * pixels >= WORTH_A_CALL
 
 
 def windowed_forward(x: Tensor, weight: Tensor, bias: Tensor | None, at: Rolling) -> Tensor:
@@ -122,7 +124,7 @@ def windowed_forward(x: Tensor, weight: Tensor, bias: Tensor | None, at: Rolling
     y = torch.empty(shape, dtype=x.dtype, memory_format=_format(x))
     maps, result = _matrices(x), _matrices(y)
     for start, rows in _rows(at):
-        torch.bmm(_each(weight[rows], maps), _window(maps, start, at.width), out=result[:, rows])
+        _multiply(weight[rows], _window(maps, start, at.width), result[:, rows])
     return y if bias is None else y.add_(bias[:, None, None])
 
 
@@ -138,7 +140,7 @@ def windowed_backward(
         if wanted[0]:
             _add(_matrices(grad_x), start, weight[rows].T, above[:, rows])
         if wanted[1]:
-            grad_weight[rows] = torch.bmm(above[:, rows], _window(maps, start, at.width).mT).sum(0)
+            grad_weight[rows] = _adjoint(above[:, rows], _window(maps, start, at.width))
     return grad_x, grad_weight, grad_bias
 
 
@@ -154,9 +156,26 @@ def _matrices(x: Tensor) -> Tensor:
     return x.flatten(2)
 
 
-def _each(left: Tensor, maps: Tensor) -> Tensor:
-    """A view of one factor for each matrix."""
-    return left.expand(len(maps), *left.shape)
+# torch's batched product of a single bfloat16 matrix that is not laid out in rows is a hundred times as slow as `mm`.
+def _multiply(left: Tensor, maps: Tensor, result: Tensor) -> None:
+    """Write left maps[b] to each result[b]."""
+    if len(maps) == 1:
+        torch.mm(left, maps[0], out=result[0])
+    else:
+        torch.bmm(left.expand(len(maps), *left.shape), maps, out=result)
+
+
+def _accumulate(left: Tensor, maps: Tensor, result: Tensor) -> None:
+    """Add left maps[b] to each result[b]."""
+    if len(maps) == 1:
+        result[0].addmm_(left, maps[0])
+    else:
+        result.baddbmm_(left.expand(len(maps), *left.shape), maps)
+
+
+def _adjoint(above: Tensor, maps: Tensor) -> Tensor:
+    """The sum of above[b] maps[b]^T over b."""
+    return torch.mm(above[0], maps[0].T) if len(maps) == 1 else torch.bmm(above, maps.mT).sum(0)
 
 
 def _rows(at: Rolling) -> Iterator[tuple[int, slice]]:
@@ -174,6 +193,6 @@ def _window(maps: Tensor, start: int, width: int) -> Tensor:
 def _add(found: Tensor, start: int, left: Tensor, right: Tensor) -> None:
     """Add a product to the channels of a window, in place."""
     head = min(len(left), found.shape[1] - start)
-    found[:, start : start + head].baddbmm_(_each(left[:head], right), right)
+    _accumulate(left[:head], right, found[:, start : start + head])
     if head < len(left):
-        found[:, : len(left) - head].baddbmm_(_each(left[head:], right), right)
+        _accumulate(left[head:], right, found[:, : len(left) - head])
