@@ -1,5 +1,6 @@
 """Rolling pointwise convolution against a literal loop over its definition, and through each of torch's machines."""
 
+import json
 import warnings
 from math import ceil, gcd
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from convsmith.blocks import RollingPointwise, decompositions, rolling_pointwise, windows
 from convsmith.blocks.rpw import rolling_pointwise_backward
 from convsmith.errors import ConvsmithError
+from convsmith.kernels.rolling import Rolling, pays
 
 CASES = [  # Cin, Cout, groups, overlap, stride
     (8, 8, 2, 0.5, 1),
@@ -32,7 +34,7 @@ table = pytest.mark.parametrize(("inputs", "outputs", "groups", "overlap", "stri
 @pytest.fixture(params=["dense", "windowed"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Take one way for all maps, whichever would be faster."""
-    for limit in ("WORTH_A_CALL", "WORTH_AN_ELEMENT", "WORTH_A_COPY"):
+    for limit in ("WORTH_A_CALL", "WORTH_AN_ELEMENT", "WORTH_A_COPY", "FEWEST_ROWS"):
         monkeypatch.setattr(f"convsmith.kernels.rolling.{limit}", {"dense": 2**60, "windowed": 0}[request.param])
     return request.param
 
@@ -258,3 +260,20 @@ def test_refuses_inputs_of_another_shape(shape: tuple[int, ...]) -> None:
 def test_prints_like_a_convolution() -> None:
     layer = RollingPointwise(8, 4, 2, 0.5, bias=True, stride=2)
     assert str(layer) == "RollingPointwise(8, 4, groups=2, overlap=0.5, stride=2, bias=True)"
+
+
+MEASURED = json.loads((Path(__file__).parent.parent / "bench" / "results" / "rpw.json").read_text())
+
+
+def test_the_faster_way_is_taken_where_they_were_measured_far_apart() -> None:
+    slower = []
+    for cell in MEASURED["cells"]:
+        what, times = cell["what"], {name: each["median_ms"] for name, each in cell["times"].items()}
+        channels, side = what["channels"], what["side"]
+        x = torch.zeros(MEASURED["batch"], channels, side, side, dtype=getattr(torch, what["dtype"]))
+        x = x.to(memory_format=getattr(torch, {"contiguous": "contiguous_format"}.get(what["layout"], what["layout"])))
+        taken = pays(x, Rolling(channels, channels, what["groups"], what["overlap"]), 1)
+        ratio = times["windowed"] / times["masked"]
+        if (ratio if taken else 1 / ratio) > 1.5:
+            slower.append((what, ratio))
+    assert slower == []

@@ -19,6 +19,7 @@ from convsmith.errors import ConvsmithError
 # bench/rpw.py measures both ways on either side; tests/test_rpw.py holds the numbers against what it found.
 WORTH_A_CALL = 2**18
 WORTH_AN_ELEMENT, WORTH_A_COPY = 32, 128
+FEWEST_ROWS = 8  # of a product: with fewer it is no matrix product any more, and slow
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def pays(x: Tensor, at: Rolling, stride: int) -> bool:
     pixels = x.shape[2] * x.shape[3] * (x.shape[0] if last else 1)
     rows = at.out_channels // at.distinct
     least = WORTH_A_COPY if last or x.dtype not in (torch.float32, torch.float64) else WORTH_AN_ELEMENT
-    return spared >= least and spared * rows * pixels >= WORTH_A_CALL
+    return rows >= FEWEST_ROWS and spared >= least and spared * rows * pixels >= WORTH_A_CALL
 
 
 def windowed_forward(x: Tensor, weight: Tensor, bias: Tensor | None, at: Rolling) -> Tensor:
