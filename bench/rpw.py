@@ -8,7 +8,8 @@ which other processes do not lengthen. The forms of a cell run in turn, and each
 operator chooses from, measured on every shape, which is where the threshold in its code comes from. The stacked
 form and the pointwise convolution are measured in float32 at 4 groups and overlap .5 only, the gathered one there and
 with 64 channels: it takes 20 to 80 times as long. What the result file
-holds already is not measured again. Writes bench/results/rpw.json.
+holds already is not measured again. Writes bench/results/rpw.json and
+the table of docs/blocks.md.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from convsmith.kernels.rolling import Rolling, pays, windowed_backward, windowed
 from rpw_forms import FORMATS, Form, forms, subjects
 
 RESULT = Path(__file__).parent / "results" / "rpw.json"
+PAGE = Path(__file__).parent.parent / "docs" / "blocks.md"
 SHAPES = ((64, 32), (256, 14), (512, 14), (128, 16), (512, 4), (1024, 7))  # channels, side of the map
 WINDOWS = ((4, 0.5), (4, 0.33), (8, 0.5))  # groups, overlap
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -58,6 +60,21 @@ def chosen(at: Rolling, dtype: str) -> dict[str, Form]:
     return {name: known[name] for name in told if name in known}
 
 
+def write_page(cells: list[dict[str, Any]]) -> None:
+    """Renew the page's table: rolling over grouped in float32, contiguous, forward and with gradients."""
+    ratios: dict[tuple[Any, ...], list[str]] = {}
+    for cell in cells:
+        what = cell["what"]
+        if (what["dtype"], what["layout"]) == ("float32", "contiguous"):
+            row = (what["channels"], what["side"], what["groups"], what["overlap"])
+            ratios.setdefault(row, []).append(f"{cell['times']['rolling']['ratio']:.2f}")
+    lines = [["channels", "side", "g", "o", "forward", "with gradients"], ["---:"] * 6]
+    lines += [[*map(str, row), *found] for row, found in sorted(ratios.items()) if len(found) == 2]
+    rows = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    before, _, rest = PAGE.read_text().partition("<!-- rpw -->\n")
+    write_text(PAGE, f"{before}<!-- rpw -->\n{rows}{rest[rest.index('<!-- /rpw -->') :]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=0.1, help="of readings, for each form of a cell")
@@ -82,6 +99,7 @@ def main() -> None:
             what, {name: f"{each['median_ms']:.2f} ({each['ratio']:.2f})" for name, each in times.items()}, flush=True
         )
         write_text(RESULT, json.dumps({"what": __doc__, "batch": BATCH, "cells": cells, **environment()}, indent=1))
+    write_page(cells)
 
 
 if __name__ == "__main__":
