@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from convsmith.errors import ConvsmithError
 
 # What a product per window must spare the dense way to pay, in multiply-accumulates: for its call, some microseconds,
-# and for each element that it writes, which in channels_last, and in types that torch's products convert, costs a copy.
+# and for each element that it writes, with a copy of it in channels_last, and in types that torch's products convert.
 # bench/rpw.py measures both ways on either side; tests/test_rpw.py holds the numbers against what it found.
-WORTH_A_CALL = 2**18
+WORTH_A_CALL = 2**17
 WORTH_AN_ELEMENT, WORTH_A_COPY = 32, 128
 FEWEST_ROWS = 8  # of a product: with fewer it is no matrix product any more, and slow
 
@@ -115,7 +115,8 @@ def pays(x: Tensor, at: Rolling, stride: int) -> bool:
     spared = at.in_channels - at.width
     pixels = x.shape[2] * x.shape[3] * (x.shape[0] if last else 1)
     rows = at.out_channels // at.distinct
-    least = WORTH_A_COPY if last or x.dtype not in (torch.float32, torch.float64) else WORTH_AN_ELEMENT
+    converted = x.dtype not in (torch.float32, torch.float64)
+    least = max(WORTH_AN_ELEMENT, WORTH_A_COPY * (last + converted))
     return rows >= FEWEST_ROWS and spared >= least and spared * rows * pixels >= WORTH_A_CALL
 
 
