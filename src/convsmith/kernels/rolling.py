@@ -117,7 +117,7 @@ def pays(x: Tensor, at: Rolling, stride: int) -> bool:
     rows = at.out_channels // at.distinct
     converted = x.dtype not in (torch.float32, torch.float64)
     least = max(WORTH_AN_ELEMENT, WORTH_A_COPY * (last + converted))
-    return rows >= FEWEST_ROWS and spared >= least and spared * rows * pixels >= WORTH_A_CALL
+    return rows >= FEWEST_ROWS and spared >= least and spared * rows * pixels >= WORTH_A_CALL * (1 + converted)
 
 
 def windowed_forward(x: Tensor, weight: Tensor, bias: Tensor | None, at: Rolling) -> Tensor:
