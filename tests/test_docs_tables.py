@@ -1,5 +1,6 @@
 """The tables of the documentation hold what is counted."""
 
+import json
 import re
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from convsmith.search import search_blocks
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def rows() -> list[list[str]]:
+RESULTS = DOCS.parent / "bench" / "results"
+
+
+def rows(name: str = "blocks") -> list[list[str]]:
     text = (DOCS / "blocks.md").read_text()
-    table = text[text.index("<!-- blocks -->") : text.index("<!-- /blocks -->")].splitlines()[3:]
+    table = text[text.index(f"<!-- {name} -->") : text.index(f"<!-- /{name} -->")].splitlines()[3:]
     return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in table]
 
 
@@ -44,6 +48,23 @@ def test_a_row_of_the_search(row: list[str]) -> None:
     (own,) = (each for each in found if str(each.block) == text)
     assert (str(len(found)), f"{own.cost:.3f}") == (count, cost)
     assert own == next(each for each in found if len(each.kernels) == len(own.kernels))
+
+
+def test_the_times_of_rolling_pointwise_are_those_measured() -> None:
+    cells = json.loads((RESULTS / "rpw.json").read_text())["cells"]
+    found = {(*cell["what"].values(),): f"{cell['times']['rolling']['ratio']:.2f}" for cell in cells}
+    assert rows("rpw")
+    for channels, side, groups, overlap, *ratios in rows("rpw"):
+        what = int(channels), int(side), int(groups), float(overlap), "float32", "contiguous"
+        assert [found[*what, False], found[*what, True]] == ratios
+
+
+def test_the_small_comparison_is_that_of_its_result_file() -> None:
+    runs = {run["row"]: run for run in json.loads((RESULTS / "table6_small.json").read_text())["runs"]}
+    assert {row[0] for row in rows("table6")} == set(runs)
+    for name, macs, params, top1, *_ in rows("table6"):
+        cost = f"{runs[name]['macs'] / 1e6:.1f}", f"{runs[name]['params'] / 1e6:.2f}"
+        assert (macs, params, top1) == (*cost, f"{100 * runs[name]['top1'][-1]:.2f}")
 
 
 @pytest.mark.parametrize("page", ["blocks.md", "zoo.md"])

@@ -1,5 +1,6 @@
 """Rolling pointwise convolution against a literal loop over its definition, and through each of torch's machines."""
 
+import json
 import warnings
 from math import ceil, gcd
 from pathlib import Path
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convsmith.blocks import RollingPointwise, decompositions, rolling_pointwise, windows
+from convsmith.blocks.rpw import rolling_pointwise_backward
 from convsmith.errors import ConvsmithError
+from convsmith.kernels.rolling import Rolling, pays
 
 CASES = [  # Cin, Cout, groups, overlap, stride
     (8, 8, 2, 0.5, 1),
@@ -26,6 +29,14 @@ CASES = [  # Cin, Cout, groups, overlap, stride
     (6, 6, 6, 0.5, 1),  # windows of one channel
 ]
 table = pytest.mark.parametrize(("inputs", "outputs", "groups", "overlap", "stride"), CASES)
+
+
+@pytest.fixture(params=["dense", "windowed"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Take one way for all maps, whichever would be faster."""
+    for limit in ("WORTH_A_CALL", "WORTH_AN_ELEMENT", "WORTH_A_COPY", "FEWEST_ROWS"):
+        monkeypatch.setattr(f"convsmith.kernels.rolling.{limit}", {"dense": 2**60, "windowed": 0}[request.param])
+    return request.param
 
 
 def by_definition(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, overlap: float, stride: int) -> Tensor:
@@ -51,20 +62,43 @@ def sample(inputs: int, outputs: int, groups: int, dtype: torch.dtype = torch.fl
     return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
 
 
+LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+
+
 @table
-def test_forward_is_the_definition(inputs: int, outputs: int, groups: int, overlap: float, stride: int) -> None:
+@LAYOUTS
+@pytest.mark.usefixtures("way")
+def test_forward_is_the_definition(
+    inputs: int, outputs: int, groups: int, overlap: float, stride: int, layout: torch.memory_format
+) -> None:
     x, weight, bias = sample(inputs, outputs, groups)
     for each in (bias, None):
-        got = rolling_pointwise(x, weight, each, groups, overlap, stride)
+        got = rolling_pointwise(x.contiguous(memory_format=layout), weight, each, groups, overlap, stride)
         torch.testing.assert_close(got, by_definition(x, weight, each, groups, overlap, stride))
+        assert got.is_contiguous(memory_format=layout)
 
 
 @table
-def test_backward_is_the_adjoint(inputs: int, outputs: int, groups: int, overlap: float, stride: int) -> None:
+@LAYOUTS
+@pytest.mark.usefixtures("way")
+def test_backward_is_the_adjoint(
+    inputs: int, outputs: int, groups: int, overlap: float, stride: int, layout: torch.memory_format
+) -> None:
     x, weight, bias = sample(inputs, outputs, groups)
-    assert torch.autograd.gradcheck(rolling_pointwise, (x, weight, bias, groups, overlap, stride))
+    x = x.detach().contiguous(memory_format=layout).requires_grad_()
+    assert torch.autograd.gradcheck(rolling_pointwise, (x, weight, bias, groups, overlap, stride), fast_mode=True)
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("frozen", [0, 1, 2, 3])
+def test_the_adjoint_can_be_derived_again(frozen: int) -> None:
+    inputs = [each.detach()[:1, ..., :2, :2] if each.dim() == 4 else each.detach() for each in sample(8, 5, 2)]
+    for place, each in enumerate(inputs):
+        each.requires_grad_(place != frozen)
+    assert torch.autograd.gradgradcheck(rolling_pointwise, (*inputs, 2, 0.5, 1))
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("frozen", [0, 1, 2])
 def test_backward_skips_what_needs_no_gradient(frozen: int) -> None:
     inputs = sample(12, 7, 4)
@@ -122,14 +156,22 @@ def test_starts_uniform_in_one_over_the_root_of_the_window() -> None:
     assert weight.std().item() == pytest.approx(0.25 / 3**0.5, rel=0.03)
 
 
-@table
-def test_is_a_sound_custom_operator(inputs: int, outputs: int, groups: int, overlap: float, stride: int) -> None:
+@pytest.mark.parametrize(("inputs", "outputs", "groups", "overlap", "stride"), CASES[:3])
+@LAYOUTS
+@pytest.mark.usefixtures("way")
+def test_both_are_sound_custom_operators(
+    inputs: int, outputs: int, groups: int, overlap: float, stride: int, layout: torch.memory_format
+) -> None:
     x, weight, bias = sample(inputs, outputs, groups, torch.float32)
+    x = x.detach().contiguous(memory_format=layout).requires_grad_()
     arguments = (x, weight, bias if stride == 1 else None, groups, overlap, stride)
+    grad = torch.randn_like(rolling_pointwise(*arguments)).requires_grad_()
     with warnings.catch_warnings():
         # torch looks at `.grad` of views and hides the warning by replacing showwarning: too late where it is an error.
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf Tensor", UserWarning)
         torch.library.opcheck(rolling_pointwise, arguments)
+        wanted = [True, True, stride == 1]
+        torch.library.opcheck(rolling_pointwise_backward, (grad, x, weight, groups, overlap, stride, wanted))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -151,11 +193,14 @@ def test_autocast_computes_in_its_type_and_trains_the_weights_in_theirs(dtype: t
         assert (low - full).norm() < 0.02 * full.norm()
 
 
+@pytest.mark.usefixtures("way")
 def test_compiles_as_one_graph() -> None:
     layer = RollingPointwise(12, 7, 4, 0.33, bias=True)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    x = torch.randn(2, 12, 5, 4)
+    x = torch.randn(2, 12, 5, 4, requires_grad=True)
     torch.testing.assert_close(compiled(x), layer(x))
+    found, wanted = (torch.autograd.grad(run(x).square().sum(), (x, *layer.parameters())) for run in (compiled, layer))
+    torch.testing.assert_close(found, wanted)
     with torch.autocast("cpu", torch.bfloat16):
         assert compiled(x).dtype == torch.bfloat16
 
@@ -215,3 +260,20 @@ def test_refuses_inputs_of_another_shape(shape: tuple[int, ...]) -> None:
 def test_prints_like_a_convolution() -> None:
     layer = RollingPointwise(8, 4, 2, 0.5, bias=True, stride=2)
     assert str(layer) == "RollingPointwise(8, 4, groups=2, overlap=0.5, stride=2, bias=True)"
+
+
+MEASURED = json.loads((Path(__file__).parent.parent / "bench" / "results" / "rpw.json").read_text())
+
+
+def test_the_faster_way_is_taken_where_they_were_measured_far_apart() -> None:
+    slower = []
+    for cell in MEASURED["cells"]:
+        what, times = cell["what"], {name: each["median_ms"] for name, each in cell["times"].items()}
+        channels, side = what["channels"], what["side"]
+        x = torch.zeros(MEASURED["batch"], channels, side, side, dtype=getattr(torch, what["dtype"]))
+        x = x.to(memory_format=getattr(torch, {"contiguous": "contiguous_format"}.get(what["layout"], what["layout"])))
+        taken = pays(x, Rolling(channels, channels, what["groups"], what["overlap"]), 1)
+        ratio = times["windowed"] / times["masked"]
+        if (ratio if taken else 1 / ratio) > 1.5:
+            slower.append((what, ratio))
+    assert slower == []

@@ -12,12 +12,13 @@ from convsmith.blocks.dw_pw import DwPw
 from convsmith.blocks.dw_rpw import DwRpw
 from convsmith.blocks.kinds import Kernel, channels, parts
 from convsmith.blocks.pw_dw import PwDw
-from convsmith.blocks.rpw import RollingPointwise, decompositions, rolling_pointwise, windows
+from convsmith.blocks.rpw import RollingPointwise, decompositions, rolling_pointwise
 from convsmith.blocks.sequence import LONGEST, KernelSequence
 from convsmith.blocks.shuffle import Shuffle
 from convsmith.blocks.spatial import SpatialPair
 from convsmith.blocks.tucker import TuckerTwo
 from convsmith.blocks.unit import Unit
+from convsmith.kernels import windows
 
 __all__ = [
     "BLOCKS",

@@ -1,59 +1,23 @@
 """Rolling pointwise convolution: a 1x1 convolution whose outputs read overlapping windows of the input channels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from math import prod
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
-from convsmith.errors import ConvsmithError
-
-
-def windows(
-    in_channels: int, out_channels: int, groups: int, overlap: float, device: torch.device | None = None
-) -> Tensor:
-    """Input channels that each output channel reads, (out_channels, in_channels / groups) of int64.
-
-        windows[o, t] = (o step + t) mod Cin,   cg = Cin / groups,   step = cg - int(overlap cg)
-
-    The start o * step mod Cin repeats after Cin / gcd(Cin, step) outputs, which is the number of distinct windows.
-    groups: divides in_channels; overlap: the part of a window shared with the next one, 0 <= overlap < 1.
-    Raises ConvsmithError when groups or overlap do not fit.
-
-    >>> windows(8, 5, groups=2, overlap=0.5).tolist()
-    [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7], [6, 7, 0, 1], [0, 1, 2, 3]]
-    """
-    _check(in_channels, groups, overlap)
-    width = in_channels // groups
-    step = width - int(overlap * width)
-    start = torch.arange(out_channels, device=device)[:, None] * step
-    return (start + torch.arange(width, device=device)) % in_channels
-
-
-def _check(in_channels: int, groups: int, overlap: float) -> None:
-    if groups < 1 or in_channels % groups:
-        raise ConvsmithError(f"Rolling pointwise: groups must divide the {in_channels} input channels, got {groups}.")
-    if not 0 <= overlap < 1:
-        raise ConvsmithError(f"Rolling pointwise: overlap must be at least 0 and less than 1, got {overlap}.")
-
-
-def _dense(weight: Tensor, in_channels: int, groups: int, overlap: float) -> Tensor:
-    """The same map as a masked 1x1 kernel, (o, cg) -> (o, i, 1, 1)."""
-    reads = windows(in_channels, len(weight), groups, overlap, weight.device)
-    return weight.new_zeros(len(weight), in_channels).scatter(1, reads, weight)[..., None, None]
-
-
-def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, overlap: float, stride: int) -> Tensor:
-    # The masked dense 1x1 multiplies g times more than it must, but it copies nothing and one call does it. Gathering
-    # the windows first would copy x up to cg times over: each channel stands in cg of the Cin windows when step is 1.
-    if x.dim() != 4 or x.shape[1] != weight.shape[1] * groups:
-        wanted = f"(batch, {weight.shape[1] * groups}, height, width)"
-        raise ConvsmithError(f"Rolling pointwise: the input must be {wanted}, got {tuple(x.shape)}.")
-    return F.conv2d(x, _dense(weight, x.shape[1], groups, overlap), bias, stride)
+from convsmith.kernels.rolling import (
+    Rolling,
+    dense_backward,
+    dense_forward,
+    pays,
+    windowed_backward,
+    windowed_forward,
+)
 
 
 @torch.library.custom_op("convsmith::rolling_pointwise", mutates_args=())
@@ -71,11 +35,53 @@ def rolling_pointwise(
     >>> rolling_pointwise(x, weight, None, groups=2, overlap=0.5, stride=1).flatten().tolist()
     [1.0, 3.0, 5.0, 3.0]
     """
-    return _forward(x, weight, bias, groups, overlap, stride)
+    at = Rolling(weight.shape[1] * groups, len(weight), groups, overlap)
+    if x.dim() == 4 and x.shape[1] == at.in_channels and pays(x, at, stride):
+        return windowed_forward(x, weight, bias, at)
+    return dense_forward(x, weight, bias, groups, overlap, stride)
 
 
-# Plain ATen throughout, so that on fake tensors the same code answers shape, type and memory format.
-rolling_pointwise.register_fake(_forward)
+@torch.library.custom_op("convsmith::rolling_pointwise_backward", mutates_args=())
+def rolling_pointwise_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, groups: int, overlap: float, stride: int, wanted: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The adjoint of `rolling_pointwise`: gradients to x, weight and bias, empty where `wanted` says no.
+
+    grad: shaped like the result of `rolling_pointwise`.
+    """
+    at = Rolling(x.shape[1], len(weight), groups, overlap)
+    if pays(x, at, stride):
+        return windowed_backward(grad, x, weight, at, wanted)
+    return dense_backward(grad, x, weight, groups, overlap, stride, wanted)
+
+
+# The dense way is plain ATen, so that on fake tensors the same code answers shape, type and memory format.
+rolling_pointwise.register_fake(dense_forward)
+rolling_pointwise_backward.register_fake(dense_backward)
+
+
+@rolling_pointwise.register_kernel("cuda")
+def _cuda(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, overlap: float, stride: int) -> Tensor:
+    if _fused(x):
+        from convsmith.kernels.rolling_triton import fused_forward
+
+        return fused_forward(x, weight, bias, groups, overlap, stride)
+    return dense_forward(x, weight, bias, groups, overlap, stride)
+
+
+@rolling_pointwise_backward.register_kernel("cuda")
+def _cuda_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, groups: int, overlap: float, stride: int, wanted: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    if _fused(x):
+        from convsmith.kernels.rolling_triton import fused_backward
+
+        return fused_backward(grad, x, weight, groups, overlap, stride, wanted)
+    return dense_backward(grad, x, weight, groups, overlap, stride, wanted)
+
+
+def _fused(x: Tensor) -> bool:
+    return find_spec("triton") is not None and x.dtype in (torch.float32, torch.float16, torch.bfloat16)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -84,20 +90,37 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """The adjoint: that of the dense 1x1, read back at the windows."""
-    x, weight = ctx.saved_tensors
-    groups, overlap, stride = ctx.settings
-    dense = _dense(weight, x.shape[1], groups, overlap)
-    grad_x, grad_dense, grad_bias = torch.ops.aten.convolution_backward(
-        grad, x, dense, [len(weight)], [stride, stride], [0, 0], [1, 1], False, [0, 0], 1, ctx.needs_input_grad[:3]
-    )
-    if grad_dense is not None:
-        # (o, i, 1, 1) -> (o, cg)
-        grad_dense = grad_dense[..., 0, 0].gather(1, windows(x.shape[1], len(weight), groups, overlap, x.device))
-    return grad_x, grad_dense, grad_bias, None, None, None
+    wanted = list(ctx.needs_input_grad[:3])
+    found = rolling_pointwise_backward(grad, *ctx.saved_tensors, *ctx.settings, wanted)
+    return *(each if want else None for each, want in zip(found, wanted, strict=True)), None, None, None
 
 
 rolling_pointwise.register_autograd(_backward, setup_context=_save)
+
+
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    grad, x, weight, *ctx.settings, ctx.wanted = inputs
+    ctx.save_for_backward(grad, x, weight)
+
+
+def _twice(ctx: Any, to_x: Tensor, to_weight: Tensor, to_bias: Tensor) -> tuple[Tensor | None, ...]:
+    """The adjoint's own: it is linear in each of grad, x and weight, as the operator is in x and weight."""
+    grad, x, weight = ctx.saved_tensors
+    by_x, by_weight, by_bias = ctx.wanted
+    to_grad = torch.zeros_like(grad)
+    grad_x = grad_weight = None
+    if by_x:
+        to_grad = to_grad + rolling_pointwise(to_x, weight, None, *ctx.settings)
+        grad_weight = rolling_pointwise_backward(grad, to_x, weight, *ctx.settings, [False, True, False])[1]
+    if by_weight:
+        to_grad = to_grad + rolling_pointwise(x, to_weight, None, *ctx.settings)
+        grad_x = rolling_pointwise_backward(grad, x, to_weight, *ctx.settings, [True, False, False])[0]
+    if by_bias:
+        to_grad = to_grad + to_bias[:, None, None]
+    return to_grad, grad_x, grad_weight, None, None, None, None
+
+
+rolling_pointwise_backward.register_autograd(_twice, setup_context=_save_backward)
 
 
 def _autocast(device: str) -> Callable[..., Tensor]:
@@ -129,7 +152,7 @@ def _flops(
 
 def decompositions() -> dict[OpOverload, Callable[..., Tensor]]:
     """Table for `ExportedProgram.run_decompositions` that turns the operator into plain ATen, as ONNX needs it."""
-    return {torch.ops.convsmith.rolling_pointwise.default: _forward}
+    return {torch.ops.convsmith.rolling_pointwise.default: dense_forward}
 
 
 @final
@@ -138,7 +161,7 @@ class RollingPointwise(nn.Module):
 
     Output o reads in_channels / groups input channels, starting `step` after those of output o - 1 and going round at
     the end, so that stacked layers mix all channels where stacked grouped ones never do; groups=1 is a 1x1 convolution.
-    Weight and bias start uniform in +-1 / sqrt(in_channels / groups). Raises as `windows` does.
+    Weight and bias start uniform in +-1 / sqrt(in_channels / groups). Raises as `Rolling` does.
 
     >>> layer = RollingPointwise(8, 16, groups=2, overlap=0.5)
     >>> layer(torch.zeros(1, 8, 4, 4)).shape, sum(p.numel() for p in layer.parameters())
@@ -149,7 +172,7 @@ class RollingPointwise(nn.Module):
         self, in_channels: int, out_channels: int, groups: int, overlap: float, bias: bool = False, stride: int = 1
     ) -> None:
         super().__init__()
-        _check(in_channels, groups, overlap)
+        Rolling(in_channels, out_channels, groups, overlap)  # refuses what does not fit
         self.groups, self.overlap, self.stride = groups, overlap, stride
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None

@@ -4,6 +4,7 @@ from convsmith.kernels.convolutions import depthwise, grouped, normalized, point
 from convsmith.kernels.dice import Dice
 from convsmith.kernels.dimwise import DimConv, DimensionWise, resize
 from convsmith.kernels.gates import ChannelGate, Eca, SqueezeExcite, adaptive_kernel, start_as_identity
+from convsmith.kernels.rolling import windows
 from convsmith.kernels.shift import AddressShift, ChannelShift, Newest, ShortcutShift, append_shift
 from convsmith.kernels.shuffle import ChannelShuffle
 
@@ -28,4 +29,5 @@ __all__ = [
     "resize",
     "spatial_pair",
     "start_as_identity",
+    "windows",
 ]

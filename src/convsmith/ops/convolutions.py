@@ -2,8 +2,8 @@
 
 from math import prod
 
-from convsmith.blocks.rpw import windows as rolling_windows
 from convsmith.call import Answer, Call, Seen, joining, numbers, unary
+from convsmith.kernels import windows as rolling_windows
 from convsmith.reach import Reach
 from convsmith.windows import Taps
 
