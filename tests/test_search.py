@@ -375,7 +375,7 @@ def test_auto_under_a_tight_budget_takes_what_the_search_finds() -> None:
         found = found_for(ConvSpec(*widths, bias=True), 1, (12, 12))
         if edit.block.startswith("seq:"):
             assert edit.macs[1] == found[edit.block].macs
-            assert f"for the MACs allowed, of {len(found)} found the one that sees as much" in edit.reason
+            assert f"for the MACs allowed, one of {len(found)} found that sees as much" in edit.reason
         assert edit.quality
         assert edit.compact
     new = cs.apply(net, cs.Plan.from_json(plan.to_json()))

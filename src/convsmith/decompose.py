@@ -265,7 +265,7 @@ def _edit(candidate: Candidate, trial: Trial, auto: bool) -> Replace:
     seen = "sees as much" if trial.quality else f"misses Quality: sees {trial.share:.3g} of what the convolution saw"
     choice = "the cheapest that" if auto else "asked for;"
     if trial.found:
-        choice = f"for the MACs allowed, of {trial.found} found the one that"
+        choice = f"for the MACs allowed, one of {trial.found} found that"
     needs = "needs every kernel for it" if trial.compact else "misses Compact: a kernel could be left out"
     start = "" if trial.block.carries else "; it starts untrained"
     reason = f"{choice} {seen} and {needs}{start}"
