@@ -149,13 +149,14 @@ def measured(name: str, tool: Tool) -> dict[str, Any]:
 
 
 def facts(name: str) -> dict[str, Any]:
-    """What is exact: torch's own MACs against ours, and the last convolution's free window."""
+    """What is exact: torch's own MACs against ours, and the free window of the widest map before the head."""
     model, x = built(name)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(x)
     graph = cs.capture(model, x)
-    last = [node for node in graph.layers if node.kind == "conv"][-1]
-    window = graph.reaches()[last.name].extent().window_free
+    maps = [node for node in graph.nodes if len(node.call.out) == 4 and min(node.call.out[2:]) > 1]
+    reaches = graph.reaches()
+    window = max(reaches[node.name].extent().window_free for node in maps if node.name in reaches)
     return {
         "macs": graph.macs, "torch_macs": counter.get_total_flops() // 2, "params": graph.params, "window": window,
         "golden": GOLDEN.get(name), "unknown_ops": graph.unknown_ops,

@@ -8,7 +8,20 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import convsmith as cs
-from convsmith.blocks import BLOCKS, AddEca, AddOn, Address, AddSe, Ant, Block, DiceUnit, Shuffle, Unit, parse_block
+from convsmith.blocks import (
+    BLOCKS,
+    AddEca,
+    AddOn,
+    Address,
+    AddSe,
+    Ant,
+    Block,
+    Carried,
+    DiceUnit,
+    Shuffle,
+    Unit,
+    parse_block,
+)
 from convsmith.blocks.unit import Added
 from convsmith.conv import ConvSpec
 from convsmith.decompose import SEPARABLE, try_block
@@ -73,7 +86,7 @@ def test_it_starts_untrained_and_trains(block: Block) -> None:
     built = block.build(SQUARE)
     before = {key: tensor.clone() for key, tensor in built.state_dict().items()}
     assert not block.carries
-    assert block.carry(standard(SQUARE), built) is None
+    assert block.carry(standard(SQUARE), built) == Carried(None)
     assert all(torch.equal(tensor, before[key]) for key, tensor in built.state_dict().items())
     built(images(SQUARE)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in built.parameters())
@@ -110,8 +123,8 @@ REACH = [
     (Shuffle(g=16), 16.75 / 64),  # to three quarters of the outputs the identity adds a channel
     (Ant(), 1.0),
     (Ant(g=4), 1.0),
-    (Address(g=2), 1.0),
-    (Address(g=4), 0.5),
+    (Address(g=2), 0.896),  # at a border what is shifted off the map is missed
+    (Address(g=4), 0.449),
     (DiceUnit(h=9, w=10), 25 / 9),
 ]
 
@@ -133,7 +146,7 @@ def test_reach_is_what_autograd_finds(block: Block) -> None:
     for gate in net.modules():
         if isinstance(gate, ChannelGate):
             gate.register_forward_hook(lambda module, inputs, output: output.detach())
-    indices = [(channel, *middle) for channel in range(0, 16, 3)]
+    indices = [(0, channel, *middle) for channel in range(0, 16, 3)]
     for index, support in zip(indices, gradient_support(net, (16, *SIZE), indices, draws=3), strict=True):
         channels, spans = reach.at(index)
         assert (tuple(map(bool, channels)), spans) == seen_by_gradient(support)
@@ -186,7 +199,7 @@ def test_an_average_pool_stands_before_a_dice_unit_that_strides() -> None:
 def test_an_add_on_changes_nothing_until_it_is_trained(block: Block, spec: ConvSpec) -> None:
     conv, built = standard(spec), block.build(spec)
     assert block.carries
-    assert block.carry(conv, built) == 0
+    assert block.carry(conv, built) == Carried(0.0)
     x = images(spec)
     assert torch.equal(built(x), conv(x))
     built(x).square().sum().backward()

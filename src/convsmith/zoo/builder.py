@@ -36,6 +36,7 @@ class ConvNet(nn.Module):
     def features_at(self, step: str, x: Tensor) -> Tensor:
         """The features behind the step of that name (`act1`, `maxpool`, `layer1`, ...) for images (b, c, h, w).
 
+        >>> import torch
         >>> build("resnet20").features_at("layer2", torch.zeros(1, 3, 32, 32)).shape
         torch.Size([1, 32, 16, 16])
         """
