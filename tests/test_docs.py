@@ -131,6 +131,21 @@ def test_the_table_of_the_trained_net_is_that_of_the_result_file() -> None:
             assert f"{held[0]['macs']:.3f}" == macs
 
 
+def test_the_times_of_analysis_are_those_of_the_result_file() -> None:
+    told = json.loads((ROOT / "bench" / "results" / "analyze.json").read_text())
+    _, _, *rows = between((ROOT / "docs" / "metric.md").read_text(), "analyze")
+    shown = {
+        row.strip("|").split("|")[0].strip(): [cell.strip() for cell in row.strip("|").split("|")[1:]] for row in rows
+    }
+    assert shown.keys() == told["nets"].keys()
+    for net, (ours, *times) in shown.items():
+        held = told["nets"][net]
+        assert f"{held['tools']['convsmith']['cold_s']['median']:.2f}" == ours
+        assert held["facts"]["macs"] == held["facts"]["torch_macs"]
+        found = [f"{each:.1f}x" for each in held["times_ours"]["cold_s"].values()]
+        assert [time for time in times if time != "fails"] == found
+
+
 def commands() -> list[str]:
     return [command.callback.__name__ for command in app.registered_commands if command.callback]
 
