@@ -151,3 +151,16 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     one, two = calibrate(net(), IMAGES[:2]), load_statistics(tmp_path / "two", "net")
     for layer in one:
         same(one[layer], two[layer])
+
+
+def test_the_mean_that_no_bias_holds_is_taken_off_by_the_norm_behind() -> None:
+    torch.manual_seed(2)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Flatten()
+    ).eval()
+    plan = cs.decompose(capture(model, IMAGES[:1]), block="dw-pw")
+    new = cs.apply(model, plan, data=IMAGES, method="gsvd")
+    with torch.no_grad():
+        wanted, got = (net[:4](IMAGES).mean((0, 2, 3)) for net in (model, new.eval()))
+    torch.testing.assert_close(got, wanted, atol=0.02, rtol=0)
+    assert not torch.equal(new[3].running_mean, model[3].running_mean)

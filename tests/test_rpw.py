@@ -169,9 +169,11 @@ def test_both_are_sound_custom_operators(
     with warnings.catch_warnings():
         # torch looks at `.grad` of views and hides the warning by replacing showwarning: too late where it is an error.
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf Tensor", UserWarning)
-        torch.library.opcheck(rolling_pointwise, arguments)
+        told = [torch.library.opcheck(rolling_pointwise, arguments)]
         wanted = [True, True, stride == 1]
-        torch.library.opcheck(rolling_pointwise_backward, (grad, x, weight, groups, overlap, stride, wanted))
+        back = (grad, x, weight, groups, overlap, stride, wanted)
+        told.append(torch.library.opcheck(rolling_pointwise_backward, back))
+    assert all(set(each.values()) == {"SUCCESS"} for each in told)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

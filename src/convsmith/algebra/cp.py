@@ -49,6 +49,7 @@ class _Objective:
 
     @classmethod
     def of(cls, target: Target) -> Self:
+        """That of a target: on its moments, or on white inputs where it has none."""
         if target.statistics is None:
             return cls(None, target.weight.flatten(1).T, target.energy, target.deviations)
         return cls(target.statistics.gram, target.statistics.cross, target.energy, target.deviations)
