@@ -65,7 +65,7 @@ EXAMPLE = Plan(
 
 def test_what_stands_in_the_file() -> None:
     record = json.loads(EXAMPLE.to_json())
-    assert list(record) == ["model", "input", "fingerprint", "base", "new", "edits", "refusals", "budget"]
+    assert list(record) == ["model", "input", "fingerprint", "base", "new", "edits", "refusals", "budget", "latency_ms"]
     assert record["base"] == {"blocks": [1, 2], "gain": 8.5, "params": 100, "macs": 2000}
     assert record["edits"][0] == {
         "kind": "repeat", "unit": ["features.0", "features.1"], "copies": 2, "stage": "stage1", "reason": "more gain",

@@ -4,7 +4,7 @@ Quality: 3DRF(block) = 3DRF(convolution) for the same input. Compact: leaving an
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -13,8 +13,10 @@ from torch import nn
 from convsmith.blocks import Block, parse_block
 from convsmith.capture import capture
 from convsmith.conv import ConvSpec
+from convsmith.costs import Candidate, Costs, Trial, keep_within
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph, Node
+from convsmith.latency import Latencies
 from convsmith.metric import score
 from convsmith.plan import Budget, Edit, Plan, Refusal, Replace, Totals
 from convsmith.sequences import Found, find_sequences, refused
@@ -27,44 +29,22 @@ SEPARABLE = ("dw-pw", "pw-dw")
 RUNG = 0.85
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A block tried in a convolution's place: what it costs, and how much of its 3DRF it keeps (1: Quality)."""
-
-    block: Block
-    params: int
-    macs: int
-    share: float
-    compact: bool
-    found: int = 0  # of how many that the search found it was taken
-
-    @property
-    def quality(self) -> bool:
-        """Whether it sees as much as the convolution."""
-        return self.share >= 1
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A convolution that can be replaced, what it costs itself, and its trials, dearest first."""
-
-    node: Node
-    params: int
-    trials: tuple[Trial, ...]
-
-    @property
-    def layer(self) -> str:
-        """Its module path."""
-        return self.node.module
-
-
-def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = None, keep: Sequence[str] = ()) -> Plan:
+def decompose(
+    graph: Graph,
+    *,
+    block: str = "auto",
+    max_macs: float | None = None,
+    keep: Sequence[str] = (),
+    max_latency: float | None = None,
+    latencies: Latencies | None = None,
+) -> Plan:
     """Plan a cheaper block for every convolution that admits one.
 
     block: `auto` chooses per convolution among those that have Quality and Compact: without a limit the cheaper of the
     two separable forms; under one, their ranks and below them what `search_blocks` finds. A name forces one, and a
     forced block that misses Quality is planned and flagged. max_macs: a limit on the whole net as a multiple of its
-    own; the dearest layers then give way first, rank by rank. keep: layers to leave alone.
+    own; the dearest layers then give way first, rank by rank. keep: layers to leave alone. max_latency: the same by
+    measured time, which `latencies` of `measure_latency` tell.
     Raises ConvsmithError for an unknown block or layer, and for a limit that cannot be met.
 
     >>> import convsmith as cs, torch
@@ -74,15 +54,15 @@ def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = Non
     """
     auto = block == "auto"
     wanted = [parse_block(name) for name in (SEPARABLE if auto else (block,))]
-    below = searched if auto and max_macs is not None else none_below
-    candidates, refusals = consider(graph, wanted, forced=not auto, ranked=max_macs is not None, keep=keep, below=below)
-    if max_macs is None:
+    budget = None if max_macs is max_latency is None else Budget(block, max_macs, tuple(keep), max_latency)
+    costs = None if budget is None else Costs.of(graph, budget, latencies)
+    below = searched if auto and budget is not None else none_below
+    candidates, refusals = consider(graph, wanted, forced=not auto, ranked=budget is not None, keep=keep, below=below)
+    if costs is None:
         return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, auto)
-    if not max_macs > 0:  # true for NaN too
-        raise ConvsmithError(f"max_macs is {max_macs}; give a part of the net's own MACs that is more than 0, as 0.5.")
-    within = zip(candidates, _within(graph, candidates, max_macs), strict=True)
+    within = zip(candidates, keep_within(candidates, costs), strict=True)
     chosen = [(candidate, _proved(candidate, trial)) for candidate, trial in within]
-    return plan_of(graph, chosen, refusals, auto, Budget(block, max_macs, tuple(keep)))
+    return plan_of(graph, chosen, refusals, auto, budget, costs)
 
 
 Below = Callable[[ConvSpec, tuple[int, int], int], Sequence[Trial]]
@@ -159,13 +139,15 @@ def plan_of(
     refusals: Sequence[Refusal],
     auto: bool,
     budget: Budget | None = None,
+    costs: Costs | None = None,
 ) -> Plan:
     """The plan that puts each candidate's trial in its place; None leaves it as it is."""
-    kept = [Refusal(c.layer, "the MACs allowed let it stay as it is") for c, trial in chosen if trial is None]
+    kept = [Refusal(c.layer, "the limit lets it stay as it is") for c, trial in chosen if trial is None]
     changed = [(c, trial) for c, trial in chosen if trial is not None]
     edits = [_edit(c, trial, auto) for c, trial in changed]
     totals = [(trial.params - c.params, trial.macs - c.node.macs) for c, trial in changed]
-    return planned(graph, edits, [*refusals, *kept], totals, budget)
+    latency = None if costs is None else costs.change_ms(chosen)
+    return planned(graph, edits, [*refusals, *kept], totals, budget, latency)
 
 
 def _consider(
@@ -240,27 +222,6 @@ def _volume(graph: Graph) -> float:
     return graph.reaches()[graph.outputs[0]].extent().volume
 
 
-def _within(graph: Graph, candidates: Sequence[Candidate], max_macs: float) -> list[Trial | None]:
-    """Every layer starts as it is; the one of highest relative cost gives way, rank by rank, until the net fits."""
-    steps: list[int] = [0] * len(candidates)
-
-    def macs(i: int, step: int) -> int:
-        return candidates[i].trials[step - 1].macs if step else candidates[i].node.macs
-
-    total, limit = graph.macs, max_macs * graph.macs
-    while total > limit:
-        open_ = [i for i, c in enumerate(candidates) if steps[i] < len(c.trials)]
-        if not open_:
-            raise ConvsmithError(
-                f"{graph.model}: the cheapest plan has {total / graph.macs:.3f} of its MACs, more than the "
-                f"{max_macs:.3f} allowed; allow more or choose a cheaper block."
-            )
-        i = max(open_, key=lambda j: (macs(j, steps[j]) / candidates[j].node.macs, macs(j, steps[j])))
-        total += macs(i, steps[i] + 1) - macs(i, steps[i])
-        steps[i] += 1
-    return [c.trials[step - 1] if step else None for c, step in zip(candidates, steps, strict=True)]
-
-
 def _edit(candidate: Candidate, trial: Trial, auto: bool) -> Replace:
     seen = "sees as much" if trial.quality else f"misses Quality: sees {trial.share:.3g} of what the convolution saw"
     choice = "the cheapest that" if auto else "asked for;"
@@ -280,6 +241,7 @@ def planned(
     refusals: Sequence[Refusal],
     changes: Sequence[tuple[int, int]],
     budget: Budget | None = None,
+    latency_ms: tuple[float, float] | None = None,
 ) -> Plan:
     """The plan of `edits` that see as much as what they replace; `changes` are what each adds: parameters, MACs."""
     units, _ = find_units(graph, find_stages(graph, graph.reaches()))
@@ -288,4 +250,4 @@ def planned(
     # What sees as much keeps its place in the count, so the published gain stays.
     new = Totals(base.blocks, base.gain, base.params + params, base.macs + macs)
     shape = graph.inputs[0].shape[1:]
-    return Plan(graph.model, shape, graph.fingerprint, base, new, tuple(edits), tuple(refusals), budget)
+    return Plan(graph.model, shape, graph.fingerprint, base, new, tuple(edits), tuple(refusals), budget, latency_ms)

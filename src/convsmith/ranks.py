@@ -10,9 +10,11 @@ from convsmith.blocks import Block, parse_block
 from convsmith.calibrate import BATCH, calibrate
 from convsmith.capture import capture
 from convsmith.conv import ConvSpec
-from convsmith.decompose import Candidate, Trial, consider, plan_of
+from convsmith.costs import Candidate, Costs, Trial
+from convsmith.decompose import consider, plan_of
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
+from convsmith.latency import Latencies, measure_latency
 from convsmith.plan import Budget, Plan, Replace
 from convsmith.replay import Replay
 from convsmith.statistics import Statistics
@@ -33,18 +35,18 @@ class Choice:
     """
 
     trial: Trial | None
-    macs: int
+    cost: int
     error: float = 0.0
     output: float = 0.0
 
 
 def choose(options: Sequence[Sequence[Choice]], limit: float) -> list[Choice] | None:
-    """One choice for each layer, with the least sum of `output` whose MACs keep the limit; None where none does.
+    """One choice for each layer, with the least sum of `output` whose costs keep the limit; None where none does.
 
     Dynamic programming over layers on costs in grains of limit / 4096; exact where costs are multiples of a grain.
 
     >>> layer = [Choice(None, 4), Choice(None, 2, output=0.1), Choice(None, 1, output=0.4)]
-    >>> [choice.macs for choice in choose([layer, layer], 4)]
+    >>> [choice.cost for choice in choose([layer, layer], 4)]
     [2, 2]
     """
     grain = max(1.0, limit / GRAIN)
@@ -53,7 +55,7 @@ def choose(options: Sequence[Sequence[Choice]], limit: float) -> list[Choice] | 
         grown: dict[int, tuple[float, tuple[int, ...]]] = {}
         for spent, (error, picks) in best.items():
             for index, choice in enumerate(layer):
-                cost = spent + -int(-choice.macs // grain)
+                cost = spent + -int(-choice.cost // grain)
                 total = error + choice.output
                 if cost * grain <= limit * (1 + 1e-9) and total < grown.get(cost, (float("inf"), ()))[0]:
                     grown[cost] = total, (*picks, index)
@@ -82,37 +84,40 @@ def reallocate(
     method: str | None,
     statistics: Mapping[str, Statistics] | None = None,
     seed: int = 0,
+    latencies: Latencies | None = None,
 ) -> Plan:
     """A plan for a trained net that spends a budget by the errors it causes: per layer keep, decompose, and the rank.
 
     A choice's error at its layer is that of the fit by `method` to the statistics. What a layer's error does to the
     output is measured once per layer, by running `images` (n, c, h, w) on from its middle choice, and taken to grow in
     proportion: the squared errors of layers add up. Without images every layer's error counts alike.
-    statistics: by default those of the images. Raises ConvsmithError where the budget cannot be met.
+    statistics: by default those of the images. latencies: for a budget of latency, measured where they are not given.
+    Raises ConvsmithError where the budget cannot be met.
     """
+    if budget.max_latency is not None and latencies is None:
+        latencies = measure_latency(model, graph)
+    costs = Costs.of(graph, budget, latencies)
     names = FAMILIES if budget.block == "auto" else (budget.block,)
     families = [consider(graph, [parse_block(name)], forced=True, ranked=True, keep=budget.keep) for name in names]
     by_layer: dict[str, list[Trial]] = {}
     first, refusals = families[0]
     for candidates, _ in families:
         for candidate in candidates:
-            by_layer.setdefault(candidate.layer, []).extend(_spread(candidate, budget.max_macs))
+            by_layer.setdefault(candidate.layer, []).extend(_spread(candidate, costs))
     if statistics is None:
         if images is None:
             raise ValueError("neither images nor statistics to choose ranks by")
         statistics = calibrate(model, images, [candidate.layer for candidate in first], seed=seed)
     effect = None if images is None else _Effect.of(model, images)
-    options = [_choices(model, candidate, by_layer[candidate.layer], statistics, effect, method) for candidate in first]
-    fixed = graph.macs - sum(candidate.node.macs for candidate in first)
-    chosen = choose(options, budget.max_macs * graph.macs - fixed)
+    options = [
+        _choices(model, candidate, by_layer[candidate.layer], statistics, effect, method, costs) for candidate in first
+    ]
+    fixed = costs.total - sum(map(costs.layer, first))
+    chosen = choose(options, costs.limit - fixed)
     if chosen is None:
-        least = (fixed + sum(min(choice.macs for choice in layer) for layer in options)) / graph.macs
-        raise ConvsmithError(
-            f"{graph.model}: the cheapest plan has {least:.3f} of its MACs, more than the {budget.max_macs:.3f} "
-            "allowed; allow more or choose a cheaper block."
-        )
+        raise costs.unmet(fixed + sum(min(choice.cost for choice in layer) for layer in options))
     picked = [(candidate, choice.trial) for candidate, choice in zip(first, chosen, strict=True)]
-    new = plan_of(graph, picked, refusals, auto=False)
+    new = plan_of(graph, picked, refusals, auto=False, costs=costs)
     reasons = {
         candidate.layer: f"of the error that the output can bear it costs {choice.output:.2g} "
         f"(its own responses: {choice.error**0.5:.2g})"
@@ -122,9 +127,11 @@ def reallocate(
     return replace(new, edits=edits)
 
 
-def _spread(candidate: Candidate, share: float) -> list[Trial]:
-    """At most TRIED of the trials, evenly from the cheapest to twice the share of MACs that the whole net may keep."""
-    worth = [trial for trial in candidate.trials if trial.macs <= 2 * share * candidate.node.macs]
+def _spread(candidate: Candidate, costs: Costs) -> list[Trial]:
+    """At most TRIED of the trials, evenly from the cheapest to twice the share that the whole net may keep."""
+    most = min(1.0, 2 * costs.limit / costs.total) * costs.layer(candidate)
+    told = zip(candidate.trials, costs.trials(candidate, candidate.trials), strict=True)
+    worth = [trial for trial, cost in told if cost <= most]
     trials = worth or [*candidate.trials[-1:]]
     if len(trials) <= TRIED:
         return trials
@@ -138,6 +145,7 @@ def _choices(
     statistics: Mapping[str, Statistics],
     effect: "_Effect | None",
     method: str | None,
+    costs: Costs,
 ) -> list[Choice]:
     if candidate.layer not in statistics:
         raise ConvsmithError(f"The statistics lack {candidate.layer}; calibrate with this model and all its layers.")
@@ -146,8 +154,9 @@ def _choices(
     fits = [(trial, *_fit(conv, trial.block, statistics[candidate.layer], method)) for trial in trials]
     middle = sorted(fits, key=lambda fit: fit[1])[len(fits) // 2]
     rate = 1.0 if effect is None else effect.on_output(candidate.layer, middle[2]) / max(middle[1], 1e-12)
-    keep = Choice(None, candidate.node.macs)
-    return [keep, *(Choice(trial, trial.macs, error, rate * error) for trial, error, _ in fits)]
+    spent = costs.trials(candidate, trials)
+    changed = [Choice(t, cost, error, rate * error) for (t, error, _), cost in zip(fits, spent, strict=True)]
+    return [Choice(None, costs.layer(candidate)), *changed]
 
 
 def _fit(conv: nn.Conv2d, block: Block, statistics: Statistics, method: str | None) -> tuple[float, nn.Module]:

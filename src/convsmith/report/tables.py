@@ -10,7 +10,7 @@ from rich.text import Text
 
 from convsmith.bench import FASTER, SLOWER, Bench
 from convsmith.organize import Choice
-from convsmith.plan import Edit, Merge, Plan, Refusal, Remove, Repeat, Replace, Totals
+from convsmith.plan import Edit, Merge, Plan, Refusal, Remove, Repeat, Replace
 from convsmith.report.numbers import change, count, milliseconds, percent, times
 from convsmith.report.records import NetRecords, RunRecords
 from convsmith.sequences import Found
@@ -24,7 +24,7 @@ VERDICT_STYLES = {FASTER: "green", SLOWER: "red"}
 def plan_table(plan: Plan) -> RenderableType:
     """A plan: totals before and after, edits and refusals with their reasons; alike ones stand together."""
     totals = grid(f"Plan for {plan.model} on {times(plan.input)}", "", ">base", ">new", ">")
-    for row in total_rows(plan.base, plan.new):
+    for row in total_rows(plan):
         totals.add_row(*row)
     edits = grid("", "layer", "edit", "why")
     for layers, what, why in edit_rows(plan):
@@ -36,13 +36,17 @@ def plan_table(plan: Plan) -> RenderableType:
     return Group(*parts)
 
 
-def total_rows(base: Totals, new: Totals) -> list[tuple[str, str, str, str]]:
+def total_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
     """What a plan changes: names, both values, and what the second is to the first."""
+    base, new = plan.base, plan.new
+    before, after = plan.latency_ms or (0.0, 0.0)
+    latency = [("ms an image, by module", f"{before:.2f}", f"{after:.2f}", change(before, after))]
     return [
         ("units per stage", _list(base.blocks), _list(new.blocks), ""),
         ("gain", f"{base.gain:.3f}", f"{new.gain:.3f}", f"{new.gain - base.gain:+.3f}"),
         ("parameters", count(base.params), count(new.params), change(base.params, new.params)),
         ("MACs", count(base.macs), count(new.macs), change(base.macs, new.macs)),
+        *(latency if plan.latency_ms else []),
     ]
 
 
