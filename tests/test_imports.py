@@ -12,7 +12,7 @@ LEVELS = (
     "call kernels blocks ops",
     "graph tape capture replay onnx_graph zoo",
     "stages metric units advice",
-    "organize mixing sequences decompose expand",
+    "organize mixing sequences limit rows candidates decompose expand",
     "calibrate transfer ranks rewrite",
     "data train export bench search load optimize",
     "report",

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from convsmith.blocks import Block, parse_block
 from convsmith.calibrate import BATCH, calibrate
+from convsmith.candidates import Candidate, Trial, consider
 from convsmith.capture import capture
 from convsmith.conv import ConvSpec
-from convsmith.decompose import Candidate, Trial, consider, plan_of
+from convsmith.decompose import plan_of
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.plan import Budget, Plan, Replace
