@@ -28,6 +28,7 @@ class Trial:
     share: float
     compact: bool
     found: int = 0  # of how many that the search found it was taken
+    window: tuple[str, ...] = ()  # layers in a row, this one among them, over which blocks that miss Quality meet it
 
     @property
     def quality(self) -> bool:

@@ -3,7 +3,7 @@
 Quality: 3DRF(block) = 3DRF(convolution) for the same input. Compact: leaving any kernel out makes it smaller.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import gcd
 
@@ -96,18 +96,20 @@ def _rungs(row: Sequence[Candidate], windows: Sequence[Window]) -> Iterator[tupl
         now = sum(trial.macs for trial in trials[0])
         if now > RUNG * macs or any(t.macs >= c.least for t, c in zip(trials[0], row, strict=True)):
             continue
-        sound = next((each for each in trials if _sound(row, each, windows)), None)
+        sound = next((found for each in trials if (found := _sound(row, each, windows))), None)
         if sound is None:
             return
         yield sound
         macs = now
 
 
-def _sound(row: Sequence[Candidate], trials: Sequence[Trial], windows: Sequence[Window]) -> bool:
-    """Whether each is in a window over which all see as much and need every kernel for it."""
+def _sound(row: Sequence[Candidate], trials: Sequence[Trial], windows: Sequence[Window]) -> tuple[Trial, ...] | None:
+    """The same with their windows, where each is in one over which all see as much and need every kernel for it."""
     placed = _placed(list(zip(row, trials, strict=True)))
-    found = shortest(windows, placed, placed.keys())
-    return found.keys() == placed.keys() and all(window.is_compact(placed) for window in set(found.values()))
+    found = shortest(windows, placed)
+    if found.keys() != placed.keys() or not all(window.is_compact(placed) for window in set(found.values())):
+        return None
+    return tuple(replace(t, window=found[c.node.name].layers) for c, t in zip(row, trials, strict=True))
 
 
 def _placed(changed: Sequence[tuple[Candidate, Trial]]) -> dict[str, StandIn]:
@@ -136,26 +138,23 @@ def plan_of(
     """
     kept = [Refusal(c.layer, "the MACs allowed let it stay as it is") for c, trial in chosen if trial is None]
     changed = [(c, trial) for c, trial in chosen if trial is not None]
-    windows = _windows(graph, changed)
+    windows = _windows(graph, [(c, trial) for c, trial in changed if not (trial.quality or trial.window)])
     why = "asked for;" if not auto else "for the MACs allowed; it" if limited else "the cheapest that"
-    edits = [_edit(c, trial, why, windows.get(c.node.name)) for c, trial in changed]
+    edits = [_edit(c, trial, why, windows.get(c.node.name, trial.window)) for c, trial in changed]
     totals = [(trial.params - c.params, trial.macs - c.node.macs) for c, trial in changed]
     return planned(graph, edits, [*refusals, *kept], totals)
 
 
-def _windows(graph: Graph, changed: Sequence[tuple[Candidate, Trial]]) -> Mapping[str, Window]:
-    """For blocks that alone miss Quality the shortest window of convolutions in a row that meets it, if any."""
-    lacking = {candidate.node.name for candidate, trial in changed if not trial.quality}
-    if not lacking:
-        return {}
-    return shortest(find_windows(graph, [candidate.node for candidate, _ in changed]), _placed(changed), lacking)
+def _windows(graph: Graph, lacking: Sequence[tuple[Candidate, Trial]]) -> dict[str, tuple[str, ...]]:
+    """For each of some blocks that miss Quality the layers of the shortest window of them that meets it, if any."""
+    found = shortest(find_windows(graph, [candidate.node for candidate, _ in lacking]), _placed(lacking))
+    return {name: window.layers for name, window in found.items()}
 
 
-def _edit(candidate: Candidate, trial: Trial, why: str, window: Window | None) -> Replace:
-    layers = window.layers if window is not None else ()
+def _edit(candidate: Candidate, trial: Trial, why: str, window: tuple[str, ...]) -> Replace:
     return Replace(
-        candidate.layer, str(trial.block), f"{why} {_told(trial, len(layers))}", (candidate.node.macs, trial.macs),
-        trial.quality, trial.compact, window=layers,
+        candidate.layer, str(trial.block), f"{why} {_told(trial, len(window))}", (candidate.node.macs, trial.macs),
+        trial.quality, trial.compact, window=window,
     )  # fmt: skip
 
 

@@ -21,13 +21,17 @@ T = TypeVar("T", bound=Costs)
 
 
 def ladder(found: Sequence[T], macs: float) -> list[T]:
-    """Of some in order, dearest first, each that costs at most RUNG of the one taken before, starting from `macs`."""
+    """Of some in order, dearest first, each that costs at most RUNG of the one taken before, starting from `macs`.
+
+    The last is the cheapest of all, where that costs less than `macs`.
+    """
     rungs: list[T] = []
     for each in found:
         if each.macs <= RUNG * macs:
             rungs.append(each)
             macs = each.macs
-    return rungs
+    least = min(found, key=lambda each: each.macs, default=None)
+    return [*rungs, least] if least is not None and least.macs < macs else rungs
 
 
 @dataclass(frozen=True)

@@ -128,11 +128,11 @@ def _from(graph: Graph, start: int, chosen: Collection[str], last_read: Mapping[
             yield Window(graph, tuple(row), node.name)
 
 
-def shortest(windows: Sequence[Window], placed: Mapping[str, StandIn], lacking: Collection[str]) -> dict[str, Window]:
-    """For each call in `lacking` the first of the windows around it that meets Quality, where one does."""
+def shortest(windows: Sequence[Window], placed: Mapping[str, StandIn]) -> dict[str, Window]:
+    """For each call that has a block in its place the first of the windows around it that meets Quality, if any."""
     found: dict[str, Window] = {}
     for window in windows:
-        open_ = [node.name for node in window.nodes if node.name in lacking and node.name not in found]
+        open_ = [node.name for node in window.nodes if node.name not in found]
         if open_ and window.meets_quality(placed):
             found |= dict.fromkeys(open_, window)
     return found
