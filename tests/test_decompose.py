@@ -12,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import convsmith as cs
 from convsmith.blocks import parse_block
+from convsmith.candidates import try_block
 from convsmith.conv import ConvSpec
-from convsmith.decompose import SEPARABLE, try_block
+from convsmith.decompose import SEPARABLE
 from convsmith.plan import Replace
 
 

@@ -13,7 +13,7 @@ LEVELS = (
     "call kernels blocks ops",
     "graph tape capture replay onnx_graph zoo",
     "stages metric units advice",
-    "latency organize mixing sequences costs decompose expand",
+    "latency organize mixing sequences limit rows candidates costs decompose expand",
     "calibrate transfer ranks rewrite",
     "data train export bench search load optimize",
     "report",

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import convsmith as cs
 from convsmith.blocks import Block, parse_block
+from convsmith.candidates import try_block
 from convsmith.conv import ConvSpec
-from convsmith.decompose import try_block
 from convsmith.errors import ConvsmithError
 from convsmith.latency import Latencies
 from convsmith.plan import Budget, Replace

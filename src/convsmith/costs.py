@@ -1,45 +1,15 @@
-"""What a budget counts, MACs or measured latency, and which layers give way to it first."""
+"""What a budget counts: MACs, or latency measured on this machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from convsmith.blocks import Block
+from convsmith.candidates import Candidate, Trial
 from convsmith.errors import ConvsmithError
-from convsmith.graph import Graph, Node
+from convsmith.graph import Graph
 from convsmith.latency import Latencies
+from convsmith.limit import Priced
 from convsmith.plan import Budget
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A block tried in a convolution's place: what it costs, and how much of its 3DRF it keeps (1: Quality)."""
-
-    block: Block
-    params: int
-    macs: int
-    share: float
-    compact: bool
-    found: int = 0  # of how many that the search found it was taken
-
-    @property
-    def quality(self) -> bool:
-        """Whether it sees as much as the convolution."""
-        return self.share >= 1
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A convolution that can be replaced, what it costs itself, and its trials, dearest first."""
-
-    node: Node
-    params: int
-    trials: tuple[Trial, ...]
-
-    @property
-    def layer(self) -> str:
-        """Its module path."""
-        return self.node.module
 
 
 @dataclass(frozen=True)
@@ -76,12 +46,19 @@ class Costs:
 
     def trials(self, candidate: Candidate, trials: Sequence[Trial]) -> list[int]:
         """Of blocks in its place."""
-        spec = candidate.node.conv_spec()
-        if self.latencies is None or spec is None:
+        if self.latencies is None:
             return [trial.macs for trial in trials]
-        height, width = candidate.node.call.input.shape[2:]
         blocks = [trial.block for trial in trials]
-        return [round(1e9 * s) for s in self.latencies.blocks(candidate.layer, spec, (height, width), blocks)]
+        return [round(1e9 * s) for s in self.latencies.blocks(candidate.layer, candidate.spec, candidate.size, blocks)]
+
+    def falling(self, candidate: Candidate) -> list[Priced[Trial]]:
+        """Its trials where each costs less than all before: fewer MACs may take longer."""
+        least, rungs = self.layer(candidate), []
+        for trial, cost in zip(candidate.trials, self.trials(candidate, candidate.trials), strict=True):
+            if cost < least:
+                rungs.append(Priced(trial, cost))
+                least = cost
+        return rungs
 
     def change_ms(self, chosen: Sequence[tuple[Candidate, Trial | None]]) -> tuple[float, float] | None:
         """The net's milliseconds before and after, where latency is what counts."""
@@ -97,27 +74,3 @@ class Costs:
             f"{self.model}: the cheapest plan has {least / self.total:.3f} of its {what}, more than the "
             f"{self.limit / self.total:.3f} allowed; allow more or choose a cheaper block."
         )
-
-
-def keep_within(candidates: Sequence[Candidate], costs: Costs) -> list[Trial | None]:
-    """Every layer starts as it is; the one of highest relative cost gives way, rank by rank, until the net fits."""
-    ladders = [_falling(candidate, costs) for candidate in candidates]
-    steps = [0] * len(ladders)
-    total = costs.total
-    while total > costs.limit:
-        open_ = [i for i, ladder in enumerate(ladders) if steps[i] + 1 < len(ladder)]
-        if not open_:
-            raise costs.unmet(total)
-        i = max(open_, key=lambda j: (ladders[j][steps[j]][1] / ladders[j][0][1], ladders[j][steps[j]][1]))
-        total += ladders[i][steps[i] + 1][1] - ladders[i][steps[i]][1]
-        steps[i] += 1
-    return [ladder[step][0] for ladder, step in zip(ladders, steps, strict=True)]
-
-
-def _falling(candidate: Candidate, costs: Costs) -> list[tuple[Trial | None, int]]:
-    """The layer as it is, and its trials where each costs less than all before: fewer MACs may take longer."""
-    ladder: list[tuple[Trial | None, int]] = [(None, costs.layer(candidate))]
-    for trial, cost in zip(candidate.trials, costs.trials(candidate, candidate.trials), strict=True):
-        if cost < ladder[-1][1]:
-            ladder.append((trial, cost))
-    return ladder

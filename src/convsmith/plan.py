@@ -49,6 +49,8 @@ class Replace:
 
     `macs` are the layer's before and after; `quality` says that the block sees as much as the convolution, `compact`
     that it would see less without any of its kernels; `error` is ||W - W'|| / ||W|| once weights have been carried.
+    `window` names the replaced convolutions in a row, this one among them, over which blocks see together as much as
+    the convolutions did, where this block alone does not.
     """
 
     layer: str
@@ -58,6 +60,7 @@ class Replace:
     quality: bool
     compact: bool
     error: float | None = None
+    window: tuple[str, ...] = ()
     kind: Literal["replace"] = "replace"
 
 

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from convsmith.blocks import Block, parse_block
 from convsmith.calibrate import BATCH, calibrate
+from convsmith.candidates import Candidate, Trial, consider
 from convsmith.capture import capture
 from convsmith.conv import ConvSpec
-from convsmith.costs import Candidate, Costs, Trial
-from convsmith.decompose import consider, plan_of
+from convsmith.costs import Costs
+from convsmith.decompose import plan_of
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.latency import Latencies, measure_latency

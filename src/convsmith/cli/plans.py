@@ -143,6 +143,10 @@ def decompose(
         graph, block=block, max_macs=_times(max_macs, graph.macs), keep=keep or (),
         max_latency=latency, latencies=latencies,
     )  # fmt: skip
+    if plan.budget is None and (data or stats):
+        raise ConvsmithError(
+            "decompose: for so little more than ranks give way, and data chooses ranks only; give it to apply."
+        )
     if plan.budget is not None and (taken is not None or stats is not None):
         statistics = None if stats is None else statistics_of(loaded, taken, stats, None, seed)
         plan = reallocate(loaded.model, graph, plan.budget, taken, method, statistics, seed, latencies)

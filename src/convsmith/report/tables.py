@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -51,12 +50,13 @@ def total_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
 
 
 def edit_rows(plan: Plan) -> list[tuple[str, str, str]]:
-    """Layers, what is done to them, and why; neighbours with the same edit and reason share a row."""
-    rows = []
-    for (what, why), group in groupby(plan.edits, key=lambda edit: (_what(edit), edit.reason)):
-        edits = list(group)
-        rows.append((_names([_edited(edit) for edit in edits]), what + _errors(edits), why))
-    return rows
+    """Layers, what is done to them, and why; alike ones share a row, in order of their first."""
+    alike: dict[tuple[str, str], list[Edit]] = {}
+    for edit in plan.edits:
+        alike.setdefault((_what(edit), edit.reason), []).append(edit)
+    return [
+        (_names([_edited(edit) for edit in edits]), what + _errors(edits), why) for (what, why), edits in alike.items()
+    ]
 
 
 def _errors(edits: Sequence[Edit]) -> str:
@@ -87,7 +87,8 @@ def _what(edit: Edit) -> str:
         return "remove"
     if isinstance(edit, Merge):
         return "merge into one"
-    return f"{edit.block}{'' if edit.quality else ' (sees less)'}"
+    less = " (in a row)" if edit.window else " (sees less)"
+    return edit.block if edit.quality else edit.block + less
 
 
 def pareto_table(choices: Sequence[Choice]) -> RenderableType:
@@ -121,7 +122,7 @@ def search_table(found: Sequence[Found], title: str) -> RenderableType:
     table = grid(title, "block", ">MACs", ">params", ">cost", *([">latency"] if timed else []))
     for each in found:
         late = [milliseconds(1000 * each.latency)] if each.latency is not None else []
-        table.add_row(str(each.block), count(each.macs), count(each.params), f"{each.cost:.3f}", *late)
+        table.add_row(each.label, count(each.macs), count(each.params), f"{each.cost:.3f}", *late)
     return table
 
 
