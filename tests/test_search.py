@@ -463,7 +463,7 @@ def test_auto_under_a_tight_budget_takes_what_the_search_finds() -> None:
         found = found_for(ConvSpec(*widths, bias=True), 1, (12, 12))
         if edit.block.startswith("seq:"):
             assert edit.macs[1] == found[edit.block].macs
-            assert "for the limit; it sees as much and needs every kernel for it" in edit.reason
+            assert "within the limit; sees as much and needs every kernel for it" in edit.reason
         assert edit.quality
         assert edit.compact
     new = cs.apply(net, cs.Plan.from_json(plan.to_json()))

@@ -149,7 +149,7 @@ def plan_of(
     kept = [Refusal(c.layer, "the limit lets it stay as it is") for c, trial in chosen if trial is None]
     changed = [(c, trial) for c, trial in chosen if trial is not None]
     windows = _windows(graph, [(c, trial) for c, trial in changed if not (trial.quality or trial.window)])
-    why = "asked for;" if not auto else "for the limit; it" if costs is not None else "the cheapest that"
+    why = "asked for;" if not auto else "within the limit;" if costs is not None else "the cheapest that"
     edits = [_edit(c, trial, why, windows.get(c.node.name, trial.window)) for c, trial in changed]
     totals = [(trial.params - c.params, trial.macs - c.node.macs) for c, trial in changed]
     latency = None if costs is None else costs.change_ms(chosen)
