@@ -28,7 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import convsmith as cs
 from convsmith.blocks import Block, parse_block
 from convsmith.calibrate import calibrate, take_images
-from convsmith.decompose import consider, plan_of, try_block
+from convsmith.candidates import consider, try_block
+from convsmith.decompose import plan_of
 from convsmith.environment import environment
 from convsmith.files import write_text
 from convsmith.load import load

@@ -23,10 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convsmith.bench import compare, take_turns
+from convsmith.bench import compare
 from convsmith.environment import environment
 from convsmith.files import write_text
 from convsmith.kernels.rolling import Rolling, pays, windowed_backward, windowed_forward
+from convsmith.turns import take_turns
 from rpw_forms import FORMATS, Form, forms, subjects
 
 RESULT = Path(__file__).parent / "results" / "rpw.json"

@@ -17,23 +17,20 @@ from torch import Tensor, nn
 import convsmith as cs
 from convsmith.bench import (
     FASTER,
-    FEWEST,
-    ROUNDS,
     RUNTIMES,
     SLOWER,
     UNSURE,
     Bench,
     Latency,
     Skipped,
-    Times,
     bench,
     compare,
     ratio_bounds,
-    take_turns,
 )  # fmt: skip
 from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.export import export
+from convsmith.turns import FEWEST, ROUNDS, Times, take_turns
 
 SHAPE = (3, 8, 8)
 QUICK = {"input": SHAPE, "seconds": 0.01, "batches": (2,)}

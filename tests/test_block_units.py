@@ -23,8 +23,9 @@ from convsmith.blocks import (
     parse_block,
 )
 from convsmith.blocks.unit import Added
+from convsmith.candidates import try_block
 from convsmith.conv import ConvSpec
-from convsmith.decompose import SEPARABLE, try_block
+from convsmith.decompose import SEPARABLE
 from convsmith.errors import ConvsmithError
 from convsmith.kernels import ChannelGate
 from convsmith.plan import Replace

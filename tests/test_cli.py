@@ -131,6 +131,14 @@ def test_limits_are_multiples_or_absolute(limit: str, largest: float) -> None:
     assert 0.75 * largest < macs <= largest
 
 
+@pytest.mark.parametrize("command", [("organize", *VGG), ("decompose", *VGG)])
+def test_latency_is_measured_and_limited(command: tuple[str, ...]) -> None:
+    before, after = answer(*command, "--max-latency", "5000ms")["latency_ms"]
+    assert before > 0
+    assert 0 < after <= 5000
+    assert "ms an image, by module" in run(*command, "--max-latency", "3x").stdout
+
+
 def test_organize_keeps_block_numbers_parameters_and_shows_the_front() -> None:
     assert sum(answer("organize", *VGG, "--blocks", 15)["new"]["blocks"]) == 15
     assert answer("organize", *VGG, "--max-params", "0.3x")["new"]["params"] <= 0.3 * 14_728_266

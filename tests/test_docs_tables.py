@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from convsmith.blocks import parse_block
+from convsmith.candidates import try_block
 from convsmith.conv import ConvSpec
-from convsmith.decompose import try_block
 from convsmith.search import search_blocks
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -8,11 +8,12 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "errors registry files environment markup aliases conv windows labels places reach joins statistics algebra plan",
+    "errors registry files environment markup turns aliases conv windows labels places reach joins statistics "
+    "algebra plan",
     "call kernels blocks ops",
     "graph tape capture replay onnx_graph zoo",
     "stages metric units advice",
-    "organize mixing sequences decompose expand",
+    "latency organize mixing sequences limit rows candidates costs decompose expand",
     "calibrate transfer ranks rewrite",
     "data train export bench search load optimize",
     "report",

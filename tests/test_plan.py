@@ -65,14 +65,14 @@ EXAMPLE = Plan(
 
 def test_what_stands_in_the_file() -> None:
     record = json.loads(EXAMPLE.to_json())
-    assert list(record) == ["model", "input", "fingerprint", "base", "new", "edits", "refusals", "budget"]
+    assert list(record) == ["model", "input", "fingerprint", "base", "new", "edits", "refusals", "budget", "latency_ms"]
     assert record["base"] == {"blocks": [1, 2], "gain": 8.5, "params": 100, "macs": 2000}
     assert record["edits"][0] == {
         "kind": "repeat", "unit": ["features.0", "features.1"], "copies": 2, "stage": "stage1", "reason": "more gain",
     }  # fmt: skip
     assert record["edits"][2] == {
         "kind": "replace", "layer": "features.8", "block": "dw-pw:r=2", "reason": "cheaper", "macs": [900, 300],
-        "quality": True, "compact": False, "error": 0.25,
+        "quality": True, "compact": False, "error": 0.25, "window": [],
     }  # fmt: skip
     assert record["refusals"] == [{"layer": "features.2", "reason": "it is already depthwise"}]
 
@@ -88,6 +88,18 @@ def test_a_file_without_errors_of_carried_weights_is_read() -> None:
     edit = Plan.from_json(json.dumps(record)).edits[2]
     assert isinstance(edit, Replace)
     assert edit.error is None
+
+
+def test_windows_are_read_and_a_file_without_them_too() -> None:
+    record = json.loads(EXAMPLE.to_json())
+    del record["edits"][2]["window"]
+    assert Plan.from_json(json.dumps(record)) == EXAMPLE
+    record["edits"][2]["window"] = ["features.8", "features.12"]
+    plan = Plan.from_json(json.dumps(record))
+    edit = plan.edits[2]
+    assert isinstance(edit, Replace)
+    assert edit.window == ("features.8", "features.12")
+    assert Plan.from_json(plan.to_json()) == plan
 
 
 # What is done to the record, and what is said: where, then why

@@ -24,13 +24,13 @@ LAYERS = st.lists(
 @settings(max_examples=200, deadline=None)
 def test_no_other_choice_within_the_limit_is_better(layers: list[list[tuple[int, int]]], limit: int) -> None:
     options = [[Choice(None, macs, output=error / 8) for macs, error in layer] for layer in layers]
-    fitting = [each for each in product(*options) if sum(choice.macs for choice in each) <= limit]
+    fitting = [each for each in product(*options) if sum(choice.cost for choice in each) <= limit]
     chosen = choose(options, limit)
     if not fitting:
         assert chosen is None
     else:
         assert chosen is not None
-        assert sum(choice.macs for choice in chosen) <= limit
+        assert sum(choice.cost for choice in chosen) <= limit
         assert sum(choice.output for choice in chosen) == min(sum(c.output for c in each) for each in fitting)
 
 
@@ -38,9 +38,9 @@ def test_no_other_choice_within_the_limit_is_better(layers: list[list[tuple[int,
 @settings(max_examples=50, deadline=None)
 def test_large_costs_keep_the_limit(layers: list[list[tuple[int, int]]], share: float) -> None:
     options = [[Choice(None, macs * 1_234_567, output=error) for macs, error in layer] for layer in layers]
-    limit = share * sum(max(choice.macs for choice in layer) for layer in options)
+    limit = share * sum(max(choice.cost for choice in layer) for layer in options)
     chosen = choose(options, limit)
-    assert chosen is None or sum(choice.macs for choice in chosen) <= limit
+    assert chosen is None or sum(choice.cost for choice in chosen) <= limit
 
 
 def trained() -> nn.Sequential:

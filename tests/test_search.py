@@ -17,10 +17,12 @@ from typer.testing import CliRunner
 
 import convsmith as cs
 from convsmith.blocks import Kernel, KernelSequence, channels, parse_block
+from convsmith.candidates import try_block
 from convsmith.cli.app import app
 from convsmith.conv import ConvSpec
-from convsmith.decompose import RUNG, SEPARABLE, try_block
-from convsmith.mixing import OVERLAPS, Mixing, mixings
+from convsmith.decompose import SEPARABLE
+from convsmith.limit import RUNG
+from convsmith.mixing import OVERLAPS, Mixing, mixings, repeated
 from convsmith.plan import Replace
 from convsmith.sequences import Found, cheapest_by_form, find_sequences, merged
 from oracles import gradient_support, torch_macs, transparent
@@ -311,11 +313,95 @@ def test_a_window_sees_what_the_convolutions_see(window: int) -> None:
     assert found["dw-pw"].macs == (8 * (2 * window + 1) ** 2 + 64) * 169
     assert found["dw-pw"].cost == found["dw-pw"].macs / graph.macs
     assert found["dw-pw"].conv == merged(conv, window)
-    for each in list(found.values())[:: len(found) // 12]:
+    for each in [each for each in found.values() if each.copies == 1][:: len(found) // 12]:
         built = each.block.build(each.conv)
         seen = cs.capture(built, torch.zeros(1, 8, *size))
         assert seen.reaches()[seen.outputs[0]].extent() == whole
         assert try_block(each.block, each.conv, size).compact
+
+
+# Wang et al., CIKM 2021: groups and overlap of rolling blocks at 64 channels, how many in a row, and their cost
+REPEATED = [
+    (2, 0.5, 2, 0.071), (4, 0.25, 2, 0.043), (4, 0.33, 2, 0.043), (4, 0.5, 2, 0.043), (4, 0.75, 2, 0.043),
+    (8, 0.25, 3, 0.030), (8, 0.5, 3, 0.030), (8, 0.75, 4, 0.030),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("g", "o", "window", "cost"), REPEATED)
+def test_a_rolling_block_in_each_place_is_found_where_it_takes_so_many(
+    g: int, o: float, window: int, cost: float
+) -> None:
+    name = f"dw-rpw:g={g},o={o}"
+    at = [length for length in (1, 2, 3, 4) if name in found_for(ConvSpec(64, 64), length)]
+    assert at == [window]
+    found = found_for(ConvSpec(64, 64), window)[name]
+    assert (found.copies, found.conv, round(found.cost, 3)) == (window, ConvSpec(64, 64), round(cost, 3))
+    assert (found.label, found.form) == (f"{window} x {name}", f"{window} x (DW + RPW)")
+    own = try_block(parse_block(name), found.conv, (16, 16))
+    assert (found.params, found.macs) == (window * own.params, window * own.macs)
+
+
+@pytest.mark.parametrize("window", [2, 3, 4])
+def test_a_grouped_block_in_each_place_is_never_found(window: int) -> None:
+    repeated = [each for each in found_for(ConvSpec(64, 64), window).values() if each.copies > 1]
+    assert {kernel.kind for each in repeated for kernel in each.kernels} == {"dw", "rpw"}
+    assert {len(each.kernels) for each in repeated} == {2, 3}  # depthwise whole, and as 1x3 and 3x1
+
+
+@pytest.mark.parametrize("channels", [4, 6, 8, 9, 12, 16, 24])
+@pytest.mark.parametrize("times", [2, 3, 4])
+def test_repeated_kernels_are_those_of_boolean_products(channels: int, times: int) -> None:
+    expected = set()
+    for kernel in (k for k in every_mixer(channels, channels) if k.kind != "shuffle" and k.g > 1):
+        once = matrix(kernel, channels, channels).astype(int)
+        full = [bool(np.linalg.matrix_power(once, n).all()) for n in (times - 1, times)]
+        if full == [False, True]:
+            expected.add(signature([kernel], ConvSpec(channels, channels)))
+    found = [mixing.kernels for mixing in repeated(channels, times)]
+    assert {signature(word, ConvSpec(channels, channels)) for word in found} == expected
+    assert len(found) == len(expected)
+
+
+# --- pointwise convolutions ---
+
+ONES = [
+    (ConvSpec(8, 8, (1, 1), padding=(0, 0)), (5, 5)),
+    (ConvSpec(8, 16, (1, 1), padding=(0, 0), bias=True), (5, 5)),
+    (ConvSpec(16, 8, (1, 1), (2, 2), (0, 0)), (5, 6)),
+]
+
+
+@pytest.mark.parametrize(("conv", "size"), ONES, ids=str)
+def test_what_is_found_for_a_pointwise_one_has_quality_and_is_compact(conv: ConvSpec, size: tuple[int, int]) -> None:
+    found = found_for(conv, 1, size)
+    assert found
+    for each in found.values():
+        trial = try_block(each.block, conv, size)
+        assert (trial.quality, trial.compact, trial.params, trial.macs) == (True, True, each.params, each.macs)
+        assert trial.macs < conv.macs((size[0] if conv.stride[0] == 1 else 3, size[1] if conv.stride[0] == 1 else 3))
+        assert not any(kernel.spatial for kernel in each.kernels)
+
+
+def test_the_shuffled_pair_is_found_for_a_pointwise_one() -> None:
+    found = found_for(ConvSpec(64, 64, (1, 1), padding=(0, 0)))
+    assert "seq:gpw(g=2),shuffle(g=2),gpw(g=2)" not in found  # costs as much
+    assert found["seq:gpw(g=4),shuffle(g=4),gpw(g=4)"].cost == 0.5
+    assert found["seq:gpw(g=8),shuffle(g=8),gpw(g=8)"].cost == 0.25
+    assert found["seq:rpw(g=4,o=0.5),rpw(g=4,o=0.5)"].cost == 0.5
+
+
+def test_a_pointwise_one_is_carried_into_its_sequence() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 16, 1, stride=2)
+    block = parse_block("seq:gpw(4),shuffle(4),rpw(2,.5)")
+    built = block.build(ConvSpec.of(conv))
+    carried = block.carry(conv, built)
+    x = torch.randn(4, 8, 32, 32)
+    with torch.no_grad():
+        wanted, got = (each(x) - conv.bias.view(-1, 1, 1) for each in (conv, built))
+    assert carried.error is not None
+    assert carried.error < 0.9
+    assert ((wanted - got).norm() / wanted.norm()).item() == pytest.approx(carried.error, abs=0.05)
 
 
 # --- latency ---
@@ -335,7 +421,9 @@ def test_latency_is_measured_for_the_first_forms_and_puts_them_in_order() -> Non
 
 REFUSED = [
     ((ConvSpec(3, 64),), {}, "it is a stem with 3 input channels"),
-    ((ConvSpec(8, 8, (1, 1), padding=(0, 0)),), {}, "a 1x1 kernel is already pointwise"),
+    ((ConvSpec(8, 8, (1, 1)),), {}, "a 1x1 kernel that pads or has two strides is not taken apart"),
+    ((ConvSpec(8, 8, (1, 1), (2, 1), (0, 0)),), {}, "a 1x1 kernel that pads or has two strides is not taken apart"),
+    ((ConvSpec(8, 8, (1, 1), padding=(0, 0), groups=2),), {}, r"it is grouped already \(groups=2\)"),
     ((ConvSpec(8, 8, groups=2),), {}, r"it is grouped already \(groups=2\)"),
     ((nn.Conv2d(8, 8, 3, groups=8),), {}, "it is already depthwise"),
     ((ConvSpec(8, 8, padding_mode="reflect"),), {}, "what reflect padding lets it see is not known"),
@@ -375,7 +463,7 @@ def test_auto_under_a_tight_budget_takes_what_the_search_finds() -> None:
         found = found_for(ConvSpec(*widths, bias=True), 1, (12, 12))
         if edit.block.startswith("seq:"):
             assert edit.macs[1] == found[edit.block].macs
-            assert f"for the MACs allowed, one of {len(found)} found that sees as much" in edit.reason
+            assert "within the limit; sees as much and needs every kernel for it" in edit.reason
         assert edit.quality
         assert edit.compact
     new = cs.apply(net, cs.Plan.from_json(plan.to_json()))
@@ -401,6 +489,63 @@ def test_a_sequence_can_be_forced_and_a_missing_quality_is_flagged() -> None:
     )
     assert (whole.block, whole.quality, whole.compact) == ("seq:dw,rpw(g=2,o=0.5),rpw(g=2,o=0.5)", True, True)
     assert "misses Quality: sees 0.5" in part.reason
+
+
+def bottlenecks() -> nn.Sequential:
+    """Mostly pointwise, as ResNet-50; one of them on a single pixel."""
+    own = [nn.Conv2d(16, 32, 1), nn.ReLU(), nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 1), nn.ReLU()]
+    return nn.Sequential(*own, nn.AdaptiveAvgPool2d(1), nn.Conv2d(64, 64, 1))
+
+
+@pytest.mark.parametrize("limit", [0.7, 0.3])
+def test_pointwise_ones_give_way_only_where_the_others_are_not_enough(limit: float) -> None:
+    net = bottlenecks()
+    plan = cs.decompose(cs.capture(net, torch.zeros(1, 16, 12, 12)), max_macs=limit)
+    ones = [edit.layer for edit in replaced(plan) if edit.layer != "2"]
+    assert ones == ([] if limit == 0.7 else ["0", "4"])
+    assert plan.new.macs <= limit * plan.base.macs
+    assert torch_macs(cs.apply(net, plan), torch.zeros(1, 16, 12, 12)) == plan.new.macs
+    assert all(edit.quality and edit.compact for edit in replaced(plan))
+    # what is no rank is not chosen anew by data
+    assert (plan.budget is None) == (limit == 0.3)
+
+
+def row(*widths: int) -> nn.Sequential:
+    layers = [(nn.Conv2d(c, n, 3, padding=1), nn.BatchNorm2d(n), nn.ReLU()) for c, n in pairwise(widths)]
+    return nn.Sequential(*(each for layer in layers for each in layer))
+
+
+@pytest.mark.parametrize("widths", [(64,) * 4, (64,) * 6])
+def test_auto_takes_windows_only_where_blocks_that_see_as_much_alone_are_not_enough(widths: tuple[int, ...]) -> None:
+    net = row(*widths)
+    graph = cs.capture(net, torch.zeros(1, 64, 12, 12))
+    alone = sum(
+        min(each.macs for each in found_for(ConvSpec(*pair, bias=True), 1, (12, 12)).values())
+        for pair in pairwise(widths)
+    )
+    loose = cs.decompose(graph, max_macs=1.2 * alone / graph.macs)
+    assert all(edit.quality and not edit.window for edit in replaced(loose))
+    least = least_of(graph)
+    assert least < 0.9 * alone
+    tight = cs.decompose(graph, max_macs=least / graph.macs)
+    taken = [edit for edit in replaced(tight) if edit.window]
+    assert taken
+    assert tight.budget is None
+    for edit in taken:
+        assert edit.layer in edit.window
+        assert set(edit.window) <= {other.layer for other in taken if other.block == edit.block}
+        assert (edit.quality, edit.compact, edit.block.partition(":")[0]) == (False, True, "dw-rpw")
+        assert f"{len(edit.window)} in a row see as much" in edit.reason
+    assert all(edit.quality for edit in replaced(tight) if not edit.window)
+    assert torch_macs(cs.apply(net, cs.Plan.from_json(tight.to_json())), torch.zeros(1, 64, 12, 12)) == tight.new.macs
+
+
+def least_of(graph: cs.Graph) -> int:
+    """The fewest multiply-accumulates that a refusal tells."""
+    with pytest.raises(cs.ConvsmithError) as refused:
+        cs.decompose(graph, max_macs=1e-9)
+    share = float(str(refused.value).partition(" has ")[2].split()[0])
+    return round((share + 0.0005) * graph.macs)
 
 
 # --- the block ---
@@ -436,6 +581,9 @@ def test_a_mistake_in_a_sequence(text: str, told: str) -> None:
         ("seq:dw,dw,pw", ConvSpec(8, 8), "its kernels see 5x5, not 3x3"),
         ("seq:dw3x3,dw3x3,pw", ConvSpec(8, 8, (5, 5)), "a padding of 1 cannot be shared by kernels of [3, 3]"),
         ("seq:dw,pw", ConvSpec(8, 8, groups=2), "it is grouped already (groups=2)"),
+        ("seq:dw,pw", ConvSpec(8, 8, (1, 1), padding=(0, 0)), "a 1x1 kernel is already pointwise"),
+        ("seq:gpw(2),shuffle(2),gpw(2)", ConvSpec(8, 8, (1, 1), padding=(0, 0)), None),
+        ("seq:gpw(2),pw", ConvSpec(8, 8, (1, 1)), "a 1x1 kernel that pads or has two strides is not taken apart"),
         ("seq:dw,rpw(2,.5),gpw(4)", ConvSpec(8, 12), None),
     ],
 )  # fmt: skip

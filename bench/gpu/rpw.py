@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the forms are those of the
 
 from limits import clock, copied, multiplied
 
-from convsmith.bench import compare, take_turns
+from convsmith.bench import compare
 from convsmith.environment import environment
 from convsmith.files import write_text
 from convsmith.kernels.rolling import Rolling
 from convsmith.kernels.rolling_triton import fused_forward
+from convsmith.turns import take_turns
 from rpw_forms import FORMATS, Form, forms, subjects
 
 RESULT = Path(__file__).parents[1] / "results" / "rpw_gpu.json"

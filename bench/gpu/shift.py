@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the forms are those of the
 
 from limits import clock, copied
 
-from convsmith.bench import compare, take_turns
+from convsmith.bench import compare
 from convsmith.environment import environment
 from convsmith.files import write_text
+from convsmith.turns import take_turns
 from shift_forms import consumed, subjects
 
 RESULT = Path(__file__).parents[1] / "results" / "shift_gpu.json"

@@ -8,6 +8,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.expand import expand
 from convsmith.export import export
 from convsmith.graph import Graph
+from convsmith.latency import measure_latency
 from convsmith.load import capture_file, load
 from convsmith.metric import Scores, score
 from convsmith.organize import organize, pareto
@@ -20,6 +21,6 @@ from convsmith.zoo import build
 
 __all__ = [
     "ConvsmithError", "Graph", "Plan", "Scores", "apply", "bench", "build", "capture", "capture_file", "decompose",
-    "evaluate", "expand", "export", "load", "load_data", "organize", "pareto", "report", "score",
+    "evaluate", "expand", "export", "load", "load_data", "measure_latency", "organize", "pareto", "report", "score",
     "search_blocks", "train",
 ]  # fmt: skip

@@ -3,68 +3,45 @@
 Quality: 3DRF(block) = 3DRF(convolution) for the same input. Compact: leaving any kernel out makes it smaller.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import gcd
 
-import torch
-from torch import nn
-
-from convsmith.blocks import Block, parse_block
-from convsmith.capture import capture
-from convsmith.conv import ConvSpec
-from convsmith.errors import ConvsmithError
-from convsmith.graph import Graph, Node
+from convsmith.blocks import Block, DwRpw, parse_block
+from convsmith.candidates import Candidate, Trial, consider, none_below, searched, searched_all, try_block
+from convsmith.costs import Costs
+from convsmith.graph import Graph
+from convsmith.latency import Latencies
+from convsmith.limit import RUNG, Joint, Priced, give_way
 from convsmith.metric import score
 from convsmith.plan import Budget, Edit, Plan, Refusal, Replace, Totals
-from convsmith.sequences import Found, find_sequences, refused
+from convsmith.rows import StandIn, Window, find_windows, shortest, split, stand_in
 from convsmith.stages import find_stages
 from convsmith.units import find_units
 
 # What `auto` takes without a limit, and starts from under one: closed forms carry trained weights into them.
 SEPARABLE = ("dw-pw", "pw-dw")
-# Under a limit every next block has at most this part of the one before: steps fine enough for a budget, few to prove.
-RUNG = 0.85
+# Overlaps tried for rolling blocks in a row, the one with few windows first: it is the fastest.
+OVERLAPS = (0.5, 0.25)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A block tried in a convolution's place: what it costs, and how much of its 3DRF it keeps (1: Quality)."""
-
-    block: Block
-    params: int
-    macs: int
-    share: float
-    compact: bool
-    found: int = 0  # of how many that the search found it was taken
-
-    @property
-    def quality(self) -> bool:
-        """Whether it sees as much as the convolution."""
-        return self.share >= 1
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A convolution that can be replaced, what it costs itself, and its trials, dearest first."""
-
-    node: Node
-    params: int
-    trials: tuple[Trial, ...]
-
-    @property
-    def layer(self) -> str:
-        """Its module path."""
-        return self.node.module
-
-
-def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = None, keep: Sequence[str] = ()) -> Plan:
+def decompose(
+    graph: Graph,
+    *,
+    block: str = "auto",
+    max_macs: float | None = None,
+    keep: Sequence[str] = (),
+    max_latency: float | None = None,
+    latencies: Latencies | None = None,
+) -> Plan:
     """Plan a cheaper block for every convolution that admits one.
 
     block: `auto` chooses per convolution among those that have Quality and Compact: without a limit the cheaper of the
-    two separable forms; under one, their ranks and below them what `search_blocks` finds. A name forces one, and a
-    forced block that misses Quality is planned and flagged. max_macs: a limit on the whole net as a multiple of its
-    own; the dearest layers then give way first, rank by rank. keep: layers to leave alone.
+    two separable forms; under one, their ranks and below them what `search_blocks` finds. Where these cannot meet it,
+    1x1 convolutions give way too, and at last rolling blocks come in, which have both over a window of convolutions in
+    a row. A name forces one, and a forced block that misses Quality is planned and flagged. max_macs: a limit on the
+    whole net as a multiple of its own; the dearest layers then give way first, rank by rank. keep: layers to leave
+    alone. max_latency: the same by measured time, which `latencies` of `measure_latency` tell.
     Raises ConvsmithError for an unknown block or layer, and for a limit that cannot be met.
 
     >>> import convsmith as cs, torch
@@ -74,83 +51,88 @@ def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = Non
     """
     auto = block == "auto"
     wanted = [parse_block(name) for name in (SEPARABLE if auto else (block,))]
-    below = searched if auto and max_macs is not None else none_below
-    candidates, refusals = consider(graph, wanted, forced=not auto, ranked=max_macs is not None, keep=keep, below=below)
-    if max_macs is None:
+    if max_macs is max_latency is None:
+        candidates, refusals = consider(graph, wanted, forced=not auto, ranked=False, keep=keep)
         return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, auto)
-    if not max_macs > 0:  # true for NaN too
-        raise ConvsmithError(f"max_macs is {max_macs}; give a part of the net's own MACs that is more than 0, as 0.5.")
-    within = zip(candidates, _within(graph, candidates, max_macs), strict=True)
-    chosen = [(candidate, _proved(candidate, trial)) for candidate, trial in within]
-    return plan_of(graph, chosen, refusals, auto, Budget(block, max_macs, tuple(keep)))
+    asked = Budget(block, max_macs, tuple(keep), max_latency)
+    costs = Costs.of(graph, asked, latencies)
+    budget: Budget | None = asked
+    for candidates, refusals, joints in _offers(graph, wanted, auto, keep, costs):
+        own = [costs.layer(candidate) for candidate in candidates]
+        rest = costs.total - sum(own)
+        chosen, total = give_way(own, [costs.falling(c) for c in candidates], joints, costs.limit - rest)
+        if total + rest <= costs.limit:
+            proved = [(c, _proved(c, trial)) for c, trial in zip(candidates, chosen, strict=True)]
+            return replace(plan_of(graph, proved, refusals, auto, costs), budget=budget)
+        budget = None  # what comes in now is no rank, that data could choose anew
+    raise costs.unmet(total + rest)
 
 
-Below = Callable[[ConvSpec, tuple[int, int], int], Sequence[Trial]]
+Offer = tuple[list[Candidate], list[Refusal], list[Joint[Trial]]]
 
 
-def none_below(conv: ConvSpec, size: tuple[int, int], macs: int) -> Sequence[Trial]:
-    """No cheaper blocks than those asked for."""
-    return ()
+def _offers(graph: Graph, wanted: Sequence[Block], auto: bool, keep: Sequence[str], costs: Costs) -> Iterator[Offer]:
+    """What can give way under a limit, each time more of it: to be asked for the next only where one is not enough."""
+    for below in (searched, searched_all) if auto else (none_below,):
+        candidates, refusals = consider(graph, wanted, forced=not auto, ranked=True, keep=keep, below=below)
+        yield candidates, refusals, []
+    if auto:
+        yield candidates, refusals, list(_joints(graph, candidates, costs))
 
 
-def searched(conv: ConvSpec, size: tuple[int, int], macs: int) -> Sequence[Trial]:
-    """Blocks that the search finds for a map of `size`, from fewer than `macs` down; what is chosen is proved."""
-    if refused(conv, size):
-        return ()
-    found = find_sequences(conv, size)
-    return [Trial(each.block, each.params, each.macs, 1.0, True, len(found)) for each in _ladder(found, macs)]
+def _joints(graph: Graph, candidates: Sequence[Candidate], costs: Costs) -> Iterator[Joint[Trial]]:
+    """Rolling blocks for pairs and threes of convolutions in a row, cheaper than what each of them can have alone."""
+    able = {c.node.name: i for i, c in enumerate(candidates) if DwRpw(1, 0).refuses(c.spec) is None}
+    windows = find_windows(graph, [candidates[i].node for i in able.values()])
+    for row in split(windows):
+        members = tuple(able[node.name] for node in row.nodes)
+        own = [window for window in windows if set(window.layers) <= set(row.layers)]
+        layers = [candidates[i] for i in members]
+        if rungs := tuple(_priced(layers, rung, costs) for rung in _rungs(layers, own)):
+            yield Joint(members, rungs)
+
+
+def _priced(layers: Sequence[Candidate], rung: Sequence[Trial], costs: Costs) -> tuple[Priced[Trial], ...]:
+    return tuple(Priced(trial, costs.trials(c, [trial])[0]) for c, trial in zip(layers, rung, strict=True))
+
+
+def _rungs(row: Sequence[Candidate], windows: Sequence[Window]) -> Iterator[tuple[Trial, ...]]:
+    """The same block in every place, sparser from one to the next, as long as all see as much in some window."""
+    macs: float = sum(candidate.least for candidate in row)
+    widths = gcd(*(candidate.spec.in_channels for candidate in row))
+    for g in (g for g in range(2, widths + 1) if widths % g == 0):
+        blocks = [DwRpw(g, o) for o in OVERLAPS]
+        trials = [tuple(try_block(block, c.spec, c.size) for c in row) for block in blocks]
+        now = sum(trial.macs for trial in trials[0])
+        if now > RUNG * macs or any(t.macs >= c.least for t, c in zip(trials[0], row, strict=True)):
+            continue
+        sound = next((found for each in trials if (found := _sound(row, each, windows))), None)
+        if sound is None:
+            return
+        yield sound
+        macs = now
+
+
+def _sound(row: Sequence[Candidate], trials: Sequence[Trial], windows: Sequence[Window]) -> tuple[Trial, ...] | None:
+    """The same with their windows, where each is in one over which all see as much and need every kernel for it."""
+    placed = _placed(list(zip(row, trials, strict=True)))
+    found = shortest(windows, placed)
+    if found.keys() != placed.keys() or not all(window.is_compact(placed) for window in set(found.values())):
+        return None
+    return tuple(replace(t, window=found[c.node.name].layers) for c, t in zip(row, trials, strict=True))
+
+
+def _placed(changed: Sequence[tuple[Candidate, Trial]]) -> dict[str, StandIn]:
+    return {c.node.name: stand_in(trial.block, c.spec, c.size) for c, trial in changed}
 
 
 def _proved(candidate: Candidate, trial: Trial | None) -> Trial | None:
     """The trial by the exact reach of the module, where it was found by the search's own arithmetic."""
-    spec = candidate.node.conv_spec()
-    if trial is None or spec is None or not trial.found:
+    if trial is None or not trial.found:
         return trial
-    height, width = candidate.node.call.input.shape[2:]
-    proved = replace(try_block(trial.block, spec, (height, width)), found=trial.found)
+    proved = replace(try_block(trial.block, candidate.spec, candidate.size), found=trial.found)
     assert proved == trial, f"the search holds {trial} to be sound, the built module is {proved}"
     return proved
-
-
-def _ladder(found: Sequence[Found], macs: float) -> list[Found]:
-    """The dearest that costs at most RUNG of the one before, of equals the one with fewest parameters and kernels."""
-    rungs: list[Found] = []
-    for each in sorted(found, key=lambda f: (-f.macs, f.params, len(f.kernels))):
-        if each.macs <= RUNG * macs:
-            rungs.append(each)
-            macs = each.macs
-    return rungs
-
-
-def consider(
-    graph: Graph,
-    blocks: Sequence[Block],
-    *,
-    forced: bool,
-    ranked: bool,
-    keep: Sequence[str] = (),
-    below: Below = none_below,
-) -> tuple[list[Candidate], list[Refusal]]:
-    """The convolutions that can be replaced by one of `blocks`, and why the others cannot.
-
-    forced: also by blocks that miss Quality or Compact; ranked: with dearer ranks of the cheapest block that can, and
-    below it what `below` finds. Raises ConvsmithError where a layer to keep is not there.
-    """
-    unknown = sorted(set(keep) - {node.module for node in graph.layers})
-    if unknown:
-        raise ConvsmithError(f"keep: {graph.model} has no layer {unknown[0]!r}; `convsmith analyze` lists its layers.")
-    reaches = graph.reaches()
-    candidates: list[Candidate] = []
-    refusals: list[Refusal] = []
-    for node in (node for node in graph.layers if node.kind == "conv"):
-        found: Candidate | Refusal = Refusal(
-            node.module, "it stands behind an op without a rule: what it sees is unknown"
-        )
-        if node.name in reaches:
-            found = _consider(graph, node, blocks, forced=forced, ranked=ranked, keep=keep, below=below)
-        candidates += [found] if isinstance(found, Candidate) else []
-        refusals += [found] if isinstance(found, Refusal) else []
-    return candidates, refusals
 
 
 def plan_of(
@@ -158,120 +140,44 @@ def plan_of(
     chosen: Sequence[tuple[Candidate, Trial | None]],
     refusals: Sequence[Refusal],
     auto: bool,
-    budget: Budget | None = None,
+    costs: Costs | None = None,
 ) -> Plan:
-    """The plan that puts each candidate's trial in its place; None leaves it as it is."""
-    kept = [Refusal(c.layer, "the MACs allowed let it stay as it is") for c, trial in chosen if trial is None]
+    """The plan that puts each candidate's trial in its place; None leaves it as it is.
+
+    auto: nobody asked for these blocks; costs: what a limit counts, where they are those that it allows.
+    """
+    kept = [Refusal(c.layer, "the limit lets it stay as it is") for c, trial in chosen if trial is None]
     changed = [(c, trial) for c, trial in chosen if trial is not None]
-    edits = [_edit(c, trial, auto) for c, trial in changed]
+    windows = _windows(graph, [(c, trial) for c, trial in changed if not (trial.quality or trial.window)])
+    why = "asked for;" if not auto else "within the limit;" if costs is not None else "the cheapest that"
+    edits = [_edit(c, trial, why, windows.get(c.node.name, trial.window)) for c, trial in changed]
     totals = [(trial.params - c.params, trial.macs - c.node.macs) for c, trial in changed]
-    return planned(graph, edits, [*refusals, *kept], totals, budget)
+    latency = None if costs is None else costs.change_ms(chosen)
+    return replace(planned(graph, edits, [*refusals, *kept], totals), latency_ms=latency)
 
 
-def _consider(
-    graph: Graph, node: Node, wanted: Sequence[Block], forced: bool, ranked: bool, keep: Sequence[str], below: Below
-) -> Candidate | Refusal:
-    spec = node.conv_spec()
-    reason = "it was asked to be kept" if node.module in keep else untouchable(graph, node, spec)
-    if reason or spec is None:
-        return Refusal(node.module, reason or "")
-    size = (node.call.input.shape[2], node.call.input.shape[3])
-    fitted = [block.on_map(spec, size) for block in wanted]
-    refused = {str(block): block.refuses(spec) for block in fitted}
-    able = [block for block in fitted if refused[str(block)] is None]
-    if not able:
-        return Refusal(node.module, next(filter(None, refused.values())))
-    trials = [try_block(block, spec, size) for block in able]
-    sound = [t for t in trials if forced or (t.quality and t.compact)]
-    best = min(sound, key=lambda t: t.macs, default=None)
-    cheaper = list(below(spec, size, node.macs if best is None else min(best.macs, node.macs)))
-    if best is not None:
-        ranks = [best.block, *best.block.dearer(spec)] if ranked else [best.block]
-        tried = (try_block(block, spec, size) for block in ranks)
-        cheaper += [t for t in tried if t.macs < node.macs or (forced and not ranked)]
-    if not cheaper and not forced:
-        return Refusal(node.module, "no block that sees as much is cheaper")
-    return Candidate(node, node.params, tuple(sorted(cheaper, key=lambda t: -t.macs)))
+def _windows(graph: Graph, lacking: Sequence[tuple[Candidate, Trial]]) -> dict[str, tuple[str, ...]]:
+    """For each of some blocks that miss Quality the layers of the shortest window of them that meets it, if any."""
+    found = shortest(find_windows(graph, [candidate.node for candidate, _ in lacking]), _placed(lacking))
+    return {name: window.layers for name, window in found.items()}
 
 
-def untouchable(graph: Graph, node: Node, spec: ConvSpec | None) -> str | None:
-    """Why nothing can be put in a convolution's place, or None where it can."""
-    if spec is None:
-        return "it is not a plain two-dimensional convolution module with a weight of its own"
-    if not node.module:
-        return "it is the model itself; put it in an nn.Sequential to have it replaced"
-    if graph.calls.get(node.module, 1) > 1:
-        return f"it is called {graph.calls[node.module]} times"
-    if any(other.module == node.module for other in graph.nodes if other is not node):
-        return "its module does more than convolve, so a block would not do the same"
-    return "it shares its weights with another module" if node.module in graph.shared else None
+def _edit(candidate: Candidate, trial: Trial, why: str, window: tuple[str, ...]) -> Replace:
+    return Replace(
+        candidate.layer, str(trial.block), f"{why} {_told(trial, len(window))}", (candidate.node.macs, trial.macs),
+        trial.quality, trial.compact, window=window,
+    )  # fmt: skip
 
 
-@lru_cache(maxsize=4096)
-def try_block(block: Block, conv: ConvSpec, size: tuple[int, int]) -> Trial:
-    """Build a block on the meta device for a map of `size`, read its cost and exact reach, and test Compact."""
-    with torch.device("meta"):
-        standard = nn.Conv2d(
-            conv.in_channels, conv.out_channels, conv.kernel, conv.stride, conv.padding, conv.dilation, conv.groups
-        )
-        built = block.build(conv)
-    whole = _volume(capture(standard, _probe(conv, size)))
-    graph = capture(built, _probe(conv, size))
-    share = _volume(graph) / whole
-    compact = all(_sees_without(built, i, graph) < share * whole for i in range(len(built)))
-    return Trial(block, graph.params, graph.macs, share, compact)
-
-
-def _probe(conv: ConvSpec, size: tuple[int, int]) -> torch.Tensor:
-    return torch.zeros(1, conv.in_channels, *size, device="meta")
-
-
-def _sees_without(built: nn.Sequential, left_out: int, whole: Graph) -> float:
-    """What a block sees with one kernel left out; nothing where the others do not fit or leave another map."""
-    rest = type(built)(*(kernel for i, kernel in enumerate(built) if i != left_out))
-    try:
-        graph = capture(rest, torch.zeros(whole.inputs[0].shape, device="meta"))
-    except ConvsmithError:
-        return 0.0
-    return _volume(graph) if graph.shapes[graph.outputs[0]] == whole.shapes[whole.outputs[0]] else 0.0
-
-
-def _volume(graph: Graph) -> float:
-    return graph.reaches()[graph.outputs[0]].extent().volume
-
-
-def _within(graph: Graph, candidates: Sequence[Candidate], max_macs: float) -> list[Trial | None]:
-    """Every layer starts as it is; the one of highest relative cost gives way, rank by rank, until the net fits."""
-    steps: list[int] = [0] * len(candidates)
-
-    def macs(i: int, step: int) -> int:
-        return candidates[i].trials[step - 1].macs if step else candidates[i].node.macs
-
-    total, limit = graph.macs, max_macs * graph.macs
-    while total > limit:
-        open_ = [i for i, c in enumerate(candidates) if steps[i] < len(c.trials)]
-        if not open_:
-            raise ConvsmithError(
-                f"{graph.model}: the cheapest plan has {total / graph.macs:.3f} of its MACs, more than the "
-                f"{max_macs:.3f} allowed; allow more or choose a cheaper block."
-            )
-        i = max(open_, key=lambda j: (macs(j, steps[j]) / candidates[j].node.macs, macs(j, steps[j])))
-        total += macs(i, steps[i] + 1) - macs(i, steps[i])
-        steps[i] += 1
-    return [c.trials[step - 1] if step else None for c, step in zip(candidates, steps, strict=True)]
-
-
-def _edit(candidate: Candidate, trial: Trial, auto: bool) -> Replace:
-    seen = "sees as much" if trial.quality else f"misses Quality: sees {trial.share:.3g} of what the convolution saw"
-    choice = "the cheapest that" if auto else "asked for;"
-    if trial.found:
-        choice = f"for the MACs allowed, one of {trial.found} found that"
+def _told(trial: Trial, in_a_row: int) -> str:
+    """What a block sees and needs, alone and with its neighbours."""
+    seen = "sees as much"
+    if not trial.quality:
+        others = f"{in_a_row} in a row see as much" if in_a_row else "no row of them sees as much"
+        seen = f"misses Quality: sees {trial.share:.3g} of what the convolution saw ({others})"
     needs = "needs every kernel for it" if trial.compact else "misses Compact: a kernel could be left out"
     start = "" if trial.block.carries else "; it starts untrained"
-    reason = f"{choice} {seen} and {needs}{start}"
-    return Replace(
-        candidate.layer, str(trial.block), reason, (candidate.node.macs, trial.macs), trial.quality, trial.compact
-    )
+    return f"{seen} and {needs}{start}"
 
 
 def planned(
@@ -279,7 +185,6 @@ def planned(
     edits: Sequence[Edit],
     refusals: Sequence[Refusal],
     changes: Sequence[tuple[int, int]],
-    budget: Budget | None = None,
 ) -> Plan:
     """The plan of `edits` that see as much as what they replace; `changes` are what each adds: parameters, MACs."""
     units, _ = find_units(graph, find_stages(graph, graph.reaches()))
@@ -288,4 +193,4 @@ def planned(
     # What sees as much keeps its place in the count, so the published gain stays.
     new = Totals(base.blocks, base.gain, base.params + params, base.macs + macs)
     shape = graph.inputs[0].shape[1:]
-    return Plan(graph.model, shape, graph.fingerprint, base, new, tuple(edits), tuple(refusals), budget)
+    return Plan(graph.model, shape, graph.fingerprint, base, new, tuple(edits), tuple(refusals))

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from convsmith.blocks import DwPw
 from convsmith.call import Operand
+from convsmith.candidates import untouchable
 from convsmith.conv import ConvSpec
-from convsmith.decompose import decompose, planned, untouchable
+from convsmith.decompose import decompose, planned
 from convsmith.graph import Graph, Node, is_norm
 from convsmith.ops import ACTIVATIONS
 from convsmith.plan import Merge, Plan, Refusal

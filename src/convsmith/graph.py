@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -174,34 +174,54 @@ class Graph:
         first = min(order[name] for name in self.sources(node))
         return max((cut for cut in self.cuts if order[cut] <= first), key=order.__getitem__)
 
-    def reaches(self, source: str | None = None, wanted: Collection[str] | None = None) -> dict[str, Reach]:
+    def reaches(
+        self,
+        source: str | None = None,
+        wanted: Collection[str] | None = None,
+        inside: "Mapping[str, Graph] | None" = None,
+    ) -> dict[str, Reach]:
         """The reach of every tensor behind `source` (default: the model's first input), as far as it is known.
 
-        wanted: the tensors asked for, what they are made from among them; None for all.
+        wanted: the tensors asked for, what they are made from among them; None for all. inside: by the name of a call,
+        the calls that are to stand in its place.
         """
-        from_input = source is None or source == self.inputs[0].name
-        answers, _ = self._from_input if from_input else self._answers(source or "", wanted)
+        start = self.inputs[0].name if source is None else source
+        if start == self.inputs[0].name and not inside:
+            answers, _ = self._from_input
+        else:
+            nodes = self.nodes if wanted is None else self._leading_to(wanted)
+            answers, _ = self._answers({start: Reach.source(self.shapes[start][1:])}, nodes, inside or {})
         return {name: reach for name, reach in answers.items() if isinstance(reach, Reach)}
 
     @cached_property
     def _from_input(self) -> tuple[dict[str, Any], set[str]]:
-        return self._answers(self.inputs[0].name)
+        first = self.inputs[0].name
+        return self._answers({first: Reach.source(self.shapes[first][1:])}, self.nodes, {})
 
-    def _answers(self, start: str, wanted: Collection[str] | None = None) -> tuple[dict[str, Any], set[str]]:
+    def _answers(
+        self, start: Mapping[str, Any], nodes: Sequence[Node], inside: "Mapping[str, Graph]"
+    ) -> tuple[dict[str, Any], set[str]]:
         """What the rules answer behind `start` (several reaches for several outputs), and what they cannot answer."""
-        known: dict[str, Any] = {start: Reach.source(self.shapes[start][1:])}
+        known = dict(start)
         lost: set[str] = set()  # also what joins it with something known: half an answer would be a guess
-        for node in self.nodes if wanted is None else self._leading_to(wanted):
+        for node in nodes:
             sources = self.sources(node)
             if not node.known or lost.intersection(sources):
                 lost.add(node.name)
             elif any(name in known for name in sources):
-                answer = _answer(node, known)
+                other = inside.get(node.name)
+                answer = _answer(node, known) if other is None else other._passed(known[node.call.input.name])
                 if answer is None:
                     lost.add(node.name)
                 else:
                     known.setdefault(node.name, answer)
         return known, lost
+
+    def _passed(self, reach: Reach) -> Reach | None:
+        """The reach of the only output, where the only input has this one."""
+        known, _ = self._answers({self.inputs[0].name: reach}, self.nodes, {})
+        answer: Reach | None = known.get(self.outputs[0])
+        return answer
 
     def _leading_to(self, wanted: Collection[str]) -> list[Node]:
         """The calls that tensors are made by, directly or on the way, in order."""

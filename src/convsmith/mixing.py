@@ -162,3 +162,25 @@ def _triples(inputs: int, outputs: int) -> Iterator[Mixing]:
 
 def _by_groups(found: Sequence[Mixer]) -> dict[int, list[Mixer]]:
     return {g: list(alike) for g, alike in groupby(found, key=lambda mixer: mixer.kernel.g)}
+
+
+@lru_cache(maxsize=64)
+def repeated(channels: int, times: int) -> tuple[Mixing, ...]:
+    """Single rolling kernels that mix all of `channels` where one stands in each of so many places, and in no fewer.
+
+    Grouped ones never do: a group stays a group.
+
+    >>> [str(mixing.kernels[0]) for mixing in repeated(64, 4)]
+    ['rpw(g=8,o=0.75)', 'rpw(g=16,o=0.25)', 'rpw(g=16,o=0.5)']
+    """
+    found = (mixer for mixer in mixers(channels, channels) if mixer.rolls)
+    return tuple(Mixing((x.kernel,), (True,)) for x in found if _fills(x, times) and not _fills(x, times - 1))
+
+
+def _fills(mixer: Mixer, times: int) -> bool:
+    runs = Runs.of(mixer)
+    if times == 1:
+        return False  # a rolling kernel has more than one group
+    for _ in range(times - 2):
+        runs = runs.through(mixer)
+    return runs.fill(mixer)

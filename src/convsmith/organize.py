@@ -1,10 +1,11 @@
 """The stage-level organizer: move units to the stages where they add the most gain (Wang et al., CIKM 2021)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
+from convsmith.latency import Latencies
 from convsmith.metric import Scores, effective_kernel, published_growth, score
 from convsmith.plan import Plan, Refusal, Remove, Repeat, Totals
 from convsmith.stages import StageNodes, find_stages
@@ -19,16 +20,18 @@ class Option:
     gain: float
     params: int
     macs: int
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Blocks for every stage so far, with the summed gain, parameters and multiply-accumulates."""
+    """Blocks for every stage so far, with the summed gain, parameters, multiply-accumulates and measured seconds."""
 
     blocks: tuple[int, ...]
     gain: float
     params: int
     macs: int
+    seconds: float = 0.0
 
     def rank(self) -> tuple[float, tuple[int, ...]]:
         """What is best: the most gain; a tie goes to the later stage. Rounded, so that ties are seen as ties."""
@@ -39,6 +42,7 @@ class Choice:
         return Choice(
             (*self.blocks, option.blocks),
             self.gain + option.gain, self.params + option.params, self.macs + option.macs,
+            self.seconds + option.seconds,
         )  # fmt: skip
 
 
@@ -49,10 +53,14 @@ def organize(
     blocks: int | None = None,
     max_macs: float | None = None,
     max_params: float | None = None,
+    max_latency: float | None = None,
+    latencies: Latencies | None = None,
 ) -> Plan:
     """Plan the stages of most gain.
 
-    blocks: units in all (default: as many as there are); max_macs, max_params: limits as multiples of the base's.
+    blocks: units in all (default: as many as there are); max_macs, max_params, max_latency: limits as multiples of the
+    base's. latencies: of `measure_latency`, which a limit on latency needs; a copy is taken to run as long as its
+    original.
     The answer is the global optimum over all ways to spread the units, at least one per stage; a tie goes to the later
     stage. Widths, pools and head stay. Raises ConvsmithError when no spread fits the limits.
 
@@ -61,19 +69,25 @@ def organize(
     >>> plan.new.blocks, plan.new.params, round(plan.new.gain - plan.base.gain, 2)
     ((5, 4, 2, 1, 1), 5101194, 2.29)
     """
-    problem = _Problem.of(graph, scores or score(graph))
-    best = max(problem.choices(blocks, max_macs, max_params), key=Choice.rank, default=None)
+    if max_latency is not None and latencies is None:
+        raise ConvsmithError(
+            "organize: a limit on latency needs latencies; give those of cs.measure_latency(model, graph)."
+        )
+    problem = _Problem.of(graph, scores or score(graph), latencies)
+    limits = {"macs": max_macs, "params": max_params, "seconds": max_latency}
+    best = max(problem.choices(blocks, limits), key=Choice.rank, default=None)
     if best is None:
         raise ConvsmithError(
             f"{graph.model}: no spread of {blocks or problem.blocks} blocks keeps the limits; "
-            "allow more MACs or parameters."
+            "allow more MACs, parameters or latency."
         )
     return problem.plan(best)
 
 
 def pareto(graph: Graph, scores: Scores | None = None, *, blocks: int | None = None) -> tuple[Choice, ...]:
     """The spreads that no other beats in gain, parameters and MACs at once, cheapest first."""
-    choices = _Problem.of(graph, scores or score(graph)).choices(blocks, float("inf"), float("inf"))
+    unlimited = {"macs": float("inf"), "params": float("inf")}
+    choices = _Problem.of(graph, scores or score(graph)).choices(blocks, unlimited)
     best = front(choices, lambda choice: (-choice.rank()[0], choice.params, choice.macs))
     return tuple(sorted(best, key=lambda choice: (choice.macs, choice.params)))
 
@@ -131,14 +145,15 @@ class _Problem:
     stages: tuple[StageNodes, ...]
     units: list[list[Unit]]
     refusals: list[Refusal]
+    latencies: Latencies | None
 
     @classmethod
-    def of(cls, graph: Graph, scores: Scores) -> "_Problem":
+    def of(cls, graph: Graph, scores: Scores, latencies: Latencies | None = None) -> "_Problem":
         stages = find_stages(graph, graph.reaches())
         if not stages.stages:
             raise ConvsmithError(f"{graph.model} has no stage to organize: no spatial convolution was found.")
         units, refusals = find_units(graph, stages)
-        return cls(graph, scores, stages.stages, units, refusals)
+        return cls(graph, scores, stages.stages, units, refusals, latencies)
 
     @property
     def base(self) -> Totals:
@@ -149,18 +164,22 @@ class _Problem:
     def blocks(self) -> int:
         return sum(map(len, self.units))
 
-    def choices(self, blocks: int | None, max_macs: float | None, max_params: float | None) -> list[Choice]:
+    def choices(self, blocks: int | None, allowed: Mapping[str, float | None]) -> list[Choice]:
         options = [self._options(i, blocks or self.blocks) for i in range(len(self.stages))]
         total = self.blocks if blocks is None else blocks
         least, most = (sum(end(o.blocks for o in stage) for stage in options) for end in (min, max))
         if not least <= total <= most:
             bound = f"at least {least}" if total < least else f"at most {most}"
             raise ConvsmithError(f"{self.graph.model}: {total} blocks cannot be had; choose {bound}.")
-        base = self.base
-        limits = {name: limit for name, limit in (("macs", max_macs), ("params", max_params)) if limit is not None}
+        base = {
+            "macs": self.graph.macs,
+            "params": self.graph.params,
+            "seconds": self.latencies.total if self.latencies else 0.0,
+        }
+        limits = {name: limit for name, limit in allowed.items() if limit is not None}
 
         def fits(choice: Choice) -> bool:
-            return all(getattr(base, n) + getattr(choice, n) <= limit * getattr(base, n) for n, limit in limits.items())
+            return all(base[name] + getattr(choice, name) <= limit * base[name] for name, limit in limits.items())
 
         def measures(choice: Choice) -> tuple[float, ...]:
             return (-round(choice.gain, 9), *(getattr(choice, name) for name in limits))
@@ -186,6 +205,7 @@ class _Problem:
             sum(step.gain for step in steps),
             sum(sign * unit.params for unit, sign in difference),
             sum(sign * unit.macs for unit, sign in difference),
+            sum(sign * self.latencies.of(unit.modules) for unit, sign in difference) if self.latencies else 0.0,
         )
 
     def _change(self, stage: int, count: int) -> tuple[list[Unit], list[Unit]]:
@@ -227,7 +247,13 @@ class _Problem:
             new,
             tuple(edits),
             tuple(refusals),
+            latency_ms=self._latency_ms(choice),
         )
+
+    def _latency_ms(self, choice: Choice) -> tuple[float, float] | None:
+        if self.latencies is None:
+            return None
+        return 1e3 * self.latencies.total, 1e3 * (self.latencies.total + choice.seconds)
 
     def _immovable(self, stage: int) -> list[Refusal]:
         return [

@@ -49,6 +49,8 @@ class Replace:
 
     `macs` are the layer's before and after; `quality` says that the block sees as much as the convolution, `compact`
     that it would see less without any of its kernels; `error` is ||W - W'|| / ||W|| once weights have been carried.
+    `window` names the replaced convolutions in a row, this one among them, over which blocks see together as much as
+    the convolutions did, where this block alone does not.
     """
 
     layer: str
@@ -58,6 +60,7 @@ class Replace:
     quality: bool
     compact: bool
     error: float | None = None
+    window: tuple[str, ...] = ()
     kind: Literal["replace"] = "replace"
 
 
@@ -86,11 +89,12 @@ class Merge:
 
 @dataclass(frozen=True, config=_STRICT)
 class Budget:
-    """What ranks were chosen under: the block asked for, MACs as a multiple of the base's, layers to keep."""
+    """What ranks were chosen under: the block asked for, a multiple of the base's MACs or latency, layers to keep."""
 
     block: str
-    max_macs: float
+    max_macs: float | None = None
     keep: tuple[str, ...] = ()
+    max_latency: float | None = None
 
 
 Edit = Annotated[Repeat | Remove | Replace | Merge, Field(discriminator="kind")]
@@ -108,7 +112,8 @@ class Refusal:
 class Plan:
     """What to do to one model on one input shape (channels, height, width); `fingerprint` tells that model from others.
 
-    With a `budget`, ranks followed MACs alone; applied with data, they are chosen anew by the error they cause.
+    With a `budget`, ranks followed costs alone; applied with data, they are chosen anew by the error they cause.
+    `latency_ms` is the model's before and, by what its modules took, after; where latency was limited.
 
     >>> plan = Plan("toy", (3, 8, 8), "0" * 16, Totals((1,), 8.0, 10, 20), Totals((1,), 8.0, 5, 9), (), ())
     >>> Plan.from_json(plan.to_json()) == plan
@@ -123,6 +128,7 @@ class Plan:
     edits: tuple[Edit, ...]
     refusals: tuple[Refusal, ...]
     budget: Budget | None = None
+    latency_ms: tuple[float, float] | None = None
 
     def to_json(self) -> str:
         """The plan as text to read, edit and review."""

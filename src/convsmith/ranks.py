@@ -1,25 +1,29 @@
 """Which layers to decompose, and at what rank, under a budget: the least predicted error of the net's output."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from convsmith.blocks import Block, parse_block
 from convsmith.calibrate import BATCH, calibrate
+from convsmith.candidates import Candidate, Trial, consider
 from convsmith.capture import capture
 from convsmith.conv import ConvSpec
-from convsmith.decompose import Candidate, Trial, consider, plan_of
+from convsmith.costs import Costs
+from convsmith.decompose import plan_of
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
+from convsmith.latency import Latencies, measure_latency
 from convsmith.plan import Budget, Plan, Replace
 from convsmith.replay import Replay
 from convsmith.statistics import Statistics
 
 # With data the separable form competes with the three-way form, which contains it and costs more per rank.
 FAMILIES = ("dw-pw", "cp:r=8")
-# Ranks tried per layer and family: each is fitted, and one at twice the budget's share is hardly ever chosen.
+# Ranks fitted per layer and family, of those up to twice the budget's share: dearer ones are hardly ever chosen.
 TRIED = 5
 # Costs are told apart down to this share of the budget, rounded up, so that a choice never breaks it.
 GRAIN = 4096
@@ -33,18 +37,18 @@ class Choice:
     """
 
     trial: Trial | None
-    macs: int
+    cost: int
     error: float = 0.0
     output: float = 0.0
 
 
 def choose(options: Sequence[Sequence[Choice]], limit: float) -> list[Choice] | None:
-    """One choice for each layer, with the least sum of `output` whose MACs keep the limit; None where none does.
+    """One choice for each layer, with the least sum of `output` whose costs keep the limit; None where none does.
 
     Dynamic programming over layers on costs in grains of limit / 4096; exact where costs are multiples of a grain.
 
     >>> layer = [Choice(None, 4), Choice(None, 2, output=0.1), Choice(None, 1, output=0.4)]
-    >>> [choice.macs for choice in choose([layer, layer], 4)]
+    >>> [choice.cost for choice in choose([layer, layer], 4)]
     [2, 2]
     """
     grain = max(1.0, limit / GRAIN)
@@ -53,7 +57,7 @@ def choose(options: Sequence[Sequence[Choice]], limit: float) -> list[Choice] | 
         grown: dict[int, tuple[float, tuple[int, ...]]] = {}
         for spent, (error, picks) in best.items():
             for index, choice in enumerate(layer):
-                cost = spent + -int(-choice.macs // grain)
+                cost = spent + -int(-choice.cost // grain)
                 total = error + choice.output
                 if cost * grain <= limit * (1 + 1e-9) and total < grown.get(cost, (float("inf"), ()))[0]:
                     grown[cost] = total, (*picks, index)
@@ -82,37 +86,38 @@ def reallocate(
     method: str | None,
     statistics: Mapping[str, Statistics] | None = None,
     seed: int = 0,
+    latencies: Latencies | None = None,
 ) -> Plan:
     """A plan for a trained net that spends a budget by the errors it causes: per layer keep, decompose, and the rank.
 
-    A choice's error at its layer is that of the fit by `method` to the statistics. What a layer's error does to the
-    output is measured once per layer, by running `images` (n, c, h, w) on from its middle choice, and taken to grow in
-    proportion: the squared errors of layers add up. Without images every layer's error counts alike.
-    statistics: by default those of the images. Raises ConvsmithError where the budget cannot be met.
+    A few ranks of each layer are fitted by `method` to the statistics. What each does to the output is measured by
+    running `images` (n, c, h, w) on from there; between them the errors' logarithms are taken to fall in proportion to
+    the MACs, and the squared errors of layers to add up. Without images the errors of layers count themselves.
+    statistics: by default those of the images. latencies: for a budget of latency, measured where they are not given.
+    Raises ConvsmithError where the budget cannot be met.
     """
+    if budget.max_latency is not None and latencies is None:
+        latencies = measure_latency(model, graph)
+    costs = Costs.of(graph, budget, latencies)
     names = FAMILIES if budget.block == "auto" else (budget.block,)
     families = [consider(graph, [parse_block(name)], forced=True, ranked=True, keep=budget.keep) for name in names]
-    by_layer: dict[str, list[Trial]] = {}
+    by_layer: dict[str, list[Candidate]] = {}
     first, refusals = families[0]
     for candidates, _ in families:
         for candidate in candidates:
-            by_layer.setdefault(candidate.layer, []).extend(_spread(candidate, budget.max_macs))
+            by_layer.setdefault(candidate.layer, []).append(candidate)
     if statistics is None:
         if images is None:
             raise ValueError("neither images nor statistics to choose ranks by")
         statistics = calibrate(model, images, [candidate.layer for candidate in first], seed=seed)
-    effect = None if images is None else _Effect.of(model, images)
-    options = [_choices(model, candidate, by_layer[candidate.layer], statistics, effect, method) for candidate in first]
-    fixed = graph.macs - sum(candidate.node.macs for candidate in first)
-    chosen = choose(options, budget.max_macs * graph.macs - fixed)
+    fit = _Fitting(model, statistics, method, costs, None if images is None else _Effect.of(model, images))
+    options = [fit.choices(by_layer[candidate.layer]) for candidate in first]
+    fixed = costs.total - sum(map(costs.layer, first))
+    chosen = choose(options, costs.limit - fixed)
     if chosen is None:
-        least = (fixed + sum(min(choice.macs for choice in layer) for layer in options)) / graph.macs
-        raise ConvsmithError(
-            f"{graph.model}: the cheapest plan has {least:.3f} of its MACs, more than the {budget.max_macs:.3f} "
-            "allowed; allow more or choose a cheaper block."
-        )
+        raise costs.unmet(fixed + sum(min(choice.cost for choice in layer) for layer in options))
     picked = [(candidate, choice.trial) for candidate, choice in zip(first, chosen, strict=True)]
-    new = plan_of(graph, picked, refusals, auto=False)
+    new = plan_of(graph, picked, refusals, auto=False, costs=costs)
     reasons = {
         candidate.layer: f"of the error that the output can bear it costs {choice.output:.2g} "
         f"(its own responses: {choice.error**0.5:.2g})"
@@ -122,45 +127,67 @@ def reallocate(
     return replace(new, edits=edits)
 
 
-def _spread(candidate: Candidate, share: float) -> list[Trial]:
-    """At most TRIED of the trials, evenly from the cheapest to twice the share of MACs that the whole net may keep."""
-    worth = [trial for trial in candidate.trials if trial.macs <= 2 * share * candidate.node.macs]
-    trials = worth or [*candidate.trials[-1:]]
+@dataclass(frozen=True)
+class _Fitting:
+    """What a layer's choices are worked out from."""
+
+    model: nn.Module
+    statistics: Mapping[str, Statistics]
+    method: str | None
+    costs: Costs
+    effect: "_Effect | None"
+
+    def choices(self, families: Sequence[Candidate]) -> list[Choice]:
+        """All ways to treat a layer: as it is, and by each family's blocks up to twice the budget's share."""
+        layer = families[0].layer
+        if layer not in self.statistics:
+            raise ConvsmithError(f"The statistics lack {layer}; calibrate with this model and all its layers.")
+        found = [Choice(None, self.costs.layer(families[0]))]
+        for family in families:
+            trials = self._worth(family)
+            fitted = [(trial, *self._fit(layer, trial.block)) for trial in _spread(trials)]
+            spent = self.costs.trials(family, trials)
+            found += [Choice(*each) for each in zip(trials, spent, *_between(trials, fitted), strict=True)]
+        return found
+
+    def _worth(self, candidate: Candidate) -> list[Trial]:
+        """The trials up to twice the share that the whole net may keep, or the cheapest."""
+        costs = self.costs
+        most = min(1.0, 2 * costs.limit / costs.total) * costs.layer(candidate)
+        told = zip(candidate.trials, costs.trials(candidate, candidate.trials), strict=True)
+        return [trial for trial, cost in told if cost <= most] or [*candidate.trials[-1:]]
+
+    def _fit(self, layer: str, block: Block) -> tuple[float, float]:
+        """The squared relative errors of a block in a layer's place: of its responses, and of the net's output."""
+        conv = self.model.get_submodule(layer)
+        assert isinstance(conv, nn.Conv2d)
+        with torch.device(conv.weight.device):
+            module = block.build(ConvSpec.of(conv)).to(conv.weight.dtype)
+        carried = block.carry(conv, module, self.method, self.statistics[layer])
+        if carried.error is None:
+            raise ConvsmithError(
+                f"{block} takes over no weights, so that data cannot choose where it costs least; leave --data out."
+            )
+        own = carried.error**2
+        if self.effect is None:
+            return own, own
+        shift = None if carried.shift is None else carried.shift.view(-1, 1, 1)
+        return own, self.effect.on_output(layer, module if shift is None else nn.Sequential(module, _Shifted(shift)))
+
+
+def _spread(trials: Sequence[Trial]) -> Sequence[Trial]:
+    """At most TRIED of them, evenly from the first to the last."""
     if len(trials) <= TRIED:
         return trials
     return [trials[round(i * (len(trials) - 1) / (TRIED - 1))] for i in range(TRIED)]
 
 
-def _choices(
-    model: nn.Module,
-    candidate: Candidate,
-    trials: Sequence[Trial],
-    statistics: Mapping[str, Statistics],
-    effect: "_Effect | None",
-    method: str | None,
-) -> list[Choice]:
-    if candidate.layer not in statistics:
-        raise ConvsmithError(f"The statistics lack {candidate.layer}; calibrate with this model and all its layers.")
-    conv = model.get_submodule(candidate.layer)
-    assert isinstance(conv, nn.Conv2d)
-    fits = [(trial, *_fit(conv, trial.block, statistics[candidate.layer], method)) for trial in trials]
-    middle = sorted(fits, key=lambda fit: fit[1])[len(fits) // 2]
-    rate = 1.0 if effect is None else effect.on_output(candidate.layer, middle[2]) / max(middle[1], 1e-12)
-    keep = Choice(None, candidate.node.macs)
-    return [keep, *(Choice(trial, trial.macs, error, rate * error) for trial, error, _ in fits)]
-
-
-def _fit(conv: nn.Conv2d, block: Block, statistics: Statistics, method: str | None) -> tuple[float, nn.Module]:
-    """The squared relative error of a block, and the block."""
-    with torch.device(conv.weight.device):
-        module = block.build(ConvSpec.of(conv)).to(conv.weight.dtype)
-    carried = block.carry(conv, module, method, statistics)
-    if carried.error is None:
-        raise ConvsmithError(
-            f"{block} takes over no weights, so that data cannot choose where it costs least; leave --data out."
-        )
-    shift = None if carried.shift is None else carried.shift.view(-1, 1, 1)
-    return carried.error**2, module if shift is None else nn.Sequential(module, _Shifted(shift))
+def _between(trials: Sequence[Trial], fitted: Sequence[tuple[Trial, float, float]]) -> Iterator[list[float]]:
+    """Both squared errors of all trials, dearest first, from those of some, the ends among them."""
+    macs, *both = zip(*((trial.macs, *errors) for trial, *errors in reversed(fitted)), strict=True)
+    for errors in both:
+        logs = np.interp([trial.macs for trial in trials], macs, np.log(np.maximum(errors, 1e-12)))
+        yield [float(error) for error in np.exp(logs)]
 
 
 class _Shifted(nn.Module):

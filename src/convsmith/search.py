@@ -32,6 +32,7 @@ def search_blocks(
     Kernels: depthwise, pointwise, grouped and rolling pointwise, grouped, channel shuffle; a k x k one whole, as
     1 x k and k x 1, or of smaller odd sizes that add up. From Wang et al., CIKM 2021.
     window: how many convolutions like this one, in a row, the block replaces; only those of equal width and stride 1.
+    Blocks with `copies` stand in each of their places, and what is between stays: they see as much together only.
     size: height and width of the map it reads. rank: `macs` or `params` first; `latency` measures the cheapest of the
     first `measured` forms in eager torch on this machine, one image at a time, for `seconds` each, and puts them first.
     Raises ConvsmithError on a convolution that no sequence replaces, a window or map that does not fit, or an unknown
@@ -50,8 +51,8 @@ def search_blocks(
     if rank == "latency":
         best = _timed(cheapest_by_form(found)[:measured], size, seconds)
         fastest = sorted(best, key=lambda each: each.latency or 0.0)
-        taken = {each.kernels for each in best}
-        return (*fastest, *(each for each in found if each.kernels not in taken))
+        taken = {each.label for each in best}
+        return (*fastest, *(each for each in found if each.label not in taken))
     return found
 
 
@@ -59,10 +60,11 @@ def _timed(found: Sequence[Found], size: tuple[int, int], seconds: float) -> lis
     """Each with its median latency; run in turns, so that what else the machine does strikes all alike."""
     if not found:
         return []
-    conv = found[0].conv
-    models = {str(each.block): each.block.build(conv).eval() for each in found}
-    shape = (conv.in_channels, *size)
+    models = {
+        each.label: nn.Sequential(*(each.block.build(each.conv) for _ in range(each.copies))).eval() for each in found
+    }
+    shape = (found[0].conv.in_channels, *size)
     with torch.inference_mode():
         cells = bench(models, input=shape, batches=(1,), runtimes=("eager",), seconds=seconds).cells
     medians = {cell.model: cell.median_ms / 1000 for cell in cells}
-    return [replace(each, latency=medians[str(each.block)]) for each in found]
+    return [replace(each, latency=medians[each.label]) for each in found]

@@ -2,18 +2,19 @@
 
 Quality and Compact are those of `decompose`. Channels and pixels are proved apart: which kernels mix all channels is in
 `mixing`, which windows add up is found here, and every order of both is a sequence: neither moves the other's reach.
+Several convolutions in a row have one sequence for all, or one that comes again in each of their places.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations_with_replacement
 from math import prod
 
-from convsmith.blocks import LONGEST, Block, DwPw, Kernel, KernelSequence, PwDw, channels, parts
+from convsmith.blocks import LONGEST, Block, DwPw, DwRpw, Kernel, KernelSequence, PwDw, channels, parts
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
-from convsmith.mixing import mixings
+from convsmith.mixing import Mixing, mixings, repeated
 from convsmith.windows import Taps, Windows
 
 Size = tuple[int, int]
@@ -32,7 +33,8 @@ class Found:
     """A sequence that sees what the convolution sees and needs each of its kernels.
 
     conv: what it replaces, for a window of several convolutions the one that sees what they see; cost: its MACs as a
-    share of theirs; latency: median seconds for one image, where it was measured.
+    share of theirs; latency: median seconds for one image, where it was measured. copies: where more than 1, the
+    sequence stands in each of so many places of `conv`, and only all together see as much; counts are then of all.
     """
 
     kernels: tuple[Kernel, ...]
@@ -41,16 +43,26 @@ class Found:
     macs: int
     cost: float
     latency: float | None = None
+    copies: int = 1
 
     @property
     def block(self) -> Block:
-        """The block to plan or build; the separable forms under their own names."""
+        """The block to plan or build; the separable forms and the rolling one under their own names."""
+        match self.kernels:
+            case (Kernel("dw", None), Kernel("rpw", g=g, o=o)):
+                return DwRpw(g, o)
         return NAMED.get(self.kernels) or KernelSequence(self.kernels)
+
+    @property
+    def label(self) -> str:
+        """The block, and in how many places it stands."""
+        return f"{self.copies} x {self.block}" if self.copies > 1 else str(self.block)
 
     @property
     def form(self) -> str:
         """Its kinds of kernels in order, without groups and overlaps."""
-        return " + ".join(_KINDS[kernel.kind] + _size(kernel) for kernel in self.kernels)
+        kinds = " + ".join(_KINDS[kernel.kind] + _size(kernel) for kernel in self.kernels)
+        return f"{self.copies} x ({kinds})" if self.copies > 1 else kinds
 
 
 _KINDS = {"dw": "DW", "gc": "GC", "pw": "PW", "gpw": "GPW", "rpw": "RPW", "shuffle": "CS"}
@@ -64,19 +76,26 @@ def _size(kernel: Kernel) -> str:
 def find_sequences(conv: ConvSpec, size: Size, convolutions: int = 1) -> tuple[Found, ...]:
     """All that are cheaper than the convolution on a map of `size`, cheapest first, then fewest parameters and kernels.
 
-    convolutions: how many like `conv` in a row one sequence replaces.
+    convolutions: how many like `conv` in a row one sequence replaces, or one in each place.
     Raises ConvsmithError where none can: see `refused`.
     """
     if reason := refused(conv, size, convolutions):
         raise ConvsmithError(f"No block is searched for this convolution: {reason}.")
-    whole = merged(conv, convolutions)
-    most = convolutions * conv.macs(_out(conv, size))
-    return tuple(sorted(_sequences(whole, size, most), key=lambda f: (f.macs, f.params, len(f.kernels))))
+    own = conv.macs(_out(conv, size))
+    mixed = mixings(conv.in_channels, conv.out_channels)
+    found = list(_sequences(merged(conv, convolutions), size, convolutions * own, mixed))
+    if convolutions > 1:
+        alike = _sequences(conv, size, own, repeated(conv.in_channels, convolutions))
+        found += [
+            replace(f, params=convolutions * f.params, macs=convolutions * f.macs, copies=convolutions) for f in alike
+        ]
+    return tuple(sorted(found, key=lambda f: (f.macs, f.params, len(f.kernels))))
 
 
 def refused(conv: ConvSpec, size: Size, convolutions: int = 1) -> str | None:
     """Why no sequence is searched for, or None where one is."""
-    if reason := DwPw().unsuited(conv):
+    suited = KernelSequence((Kernel("pw"),)) if prod(conv.kernel) == 1 else DwPw()
+    if reason := suited.unsuited(conv):
         return reason
     if conv.padding_mode != "zeros":
         return f"what {conv.padding_mode} padding lets it see is not known"
@@ -121,11 +140,11 @@ class _Step:
     pixels: int
 
 
-def _sequences(conv: ConvSpec, size: Size, most: int) -> Iterator[Found]:
+def _sequences(conv: ConvSpec, size: Size, most: int, mixed: Sequence[Mixing]) -> Iterator[Found]:
     shapes = [shape for shape in _shapes(conv) if _sees_as_much(shape, conv, size)]
     ways: dict[tuple[bool, ...], list[tuple[Shape, list[_Step]]]] = {}
     bias = conv.out_channels if conv.bias else 0
-    for mixing in mixings(conv.in_channels, conv.out_channels):
+    for mixing in mixed:
         can = tuple(kernel.kind in ("pw", "gpw") for kernel in mixing.kernels)
         if can not in ways:
             ways[can] = [(s, _steps(order, s, conv, size)) for s in shapes for order in _orders(can, len(s))]
@@ -194,9 +213,12 @@ def _orders(can: tuple[bool, ...], spatial: int) -> tuple[Order, ...]:
 
 
 def _shapes(conv: ConvSpec) -> Iterator[Shape]:
-    """The kernel whole, 1 x kw then kh x 1, and where it is odd and square the smaller ones that add up to it."""
+    """The kernel whole, 1 x kw then kh x 1, and where it is odd and square the smaller ones that add up to it.
+
+    None at all for 1 x 1.
+    """
     height, width = conv.kernel
-    yield (conv.kernel,)
+    yield (conv.kernel,) if height * width > 1 else ()
     if min(height, width) > 1:
         yield ((1, width), (height, 1))
     if (
@@ -212,6 +234,8 @@ def _shapes(conv: ConvSpec) -> Iterator[Shape]:
 
 def _sees_as_much(shape: Shape, conv: ConvSpec, size: Size) -> bool:
     """Whether the kernels see the convolution's window, and less of it, or another map, without any one of them."""
+    if not shape:
+        return True
     kernels = [Kernel("dw", each) for each in shape]
     geometry = parts(kernels, conv)
     whole = _window([conv], size)

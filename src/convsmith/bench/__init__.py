@@ -1,11 +1,11 @@
 """Latency of models side by side."""
 
-from convsmith.bench.measure import FEWEST, ROUNDS, bench, take_turns
+from convsmith.bench.measure import bench
 from convsmith.bench.records import FASTER, SLOWER, UNSURE, Bench, Latency, Skipped
 from convsmith.bench.runtimes import RUNTIMES, Subject
-from convsmith.bench.statistics import Times, compare, ratio_bounds, verdict
+from convsmith.bench.statistics import compare, ratio_bounds, verdict
 
 __all__ = [
-    "FASTER", "FEWEST", "ROUNDS", "RUNTIMES", "SLOWER", "UNSURE", "Bench", "Latency", "Skipped", "Subject", "Times",
-    "bench", "compare", "ratio_bounds", "take_turns", "verdict",
+    "FASTER", "RUNTIMES", "SLOWER", "UNSURE", "Bench", "Latency", "Skipped", "Subject",
+    "bench", "compare", "ratio_bounds", "verdict",
 ]  # fmt: skip

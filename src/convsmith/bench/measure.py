@@ -5,24 +5,19 @@ from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from convsmith.bench.records import Bench, Latency, Skipped
 from convsmith.bench.runtimes import RUN_ERRORS, RUNTIMES, Run, Subject, subject_of
-from convsmith.bench.statistics import Times, compare
+from convsmith.bench.statistics import compare
 from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.export import quiet, reason
+from convsmith.turns import take_turns
 from convsmith.zoo import IMAGENET, input_of
 
-ROUNDS = 21  # readings of each model, taken in turn; fewer where a single run is slow
-# Two equal models with noisy times got a verdict in 3.6 % of 1000 draws of 9 rounds, in 8.4 % of 7: the bounds that a
-# bootstrap finds from fewer are too tight.
-FEWEST = 9
 WARM_UP = 3  # runs before the first reading: allocation, and what a runtime tunes at first sight
 
 Models = Mapping[str, nn.Module | Path]
@@ -102,29 +97,6 @@ def _start(
             except RUN_ERRORS as error:
                 missed[subject.name] = reason(error)
     return runs, missed
-
-
-def take_turns(
-    runs: Mapping[str, Run], seconds: float, threads: int, clock: Callable[[], float] = perf_counter
-) -> dict[str, Times]:
-    """Seconds per run of every model in each round; the order turns round from one round to the next.
-
-    Every reading starts with an untimed run, as the caches hold the other model, and is the median over half its share
-    of the time, or one run. After FEWEST rounds, no more are begun once `seconds` per model are over.
-    """
-    from torch.utils.benchmark import Timer  # importing it warns where there is a CUDA toolkit, but no GPU
-
-    timers = {
-        name: Timer("run()", globals={"run": run}, num_threads=threads, timer=clock) for name, run in runs.items()
-    }
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    end = clock() + seconds * len(runs)
-    for number in range(ROUNDS):
-        if number >= FEWEST and clock() >= end:
-            break
-        for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
-            times[name].append(timers[name].blocked_autorange(min_run_time=seconds / ROUNDS / 2).median)
-    return {name: np.array(values) for name, values in times.items()}
 
 
 @contextmanager

@@ -3,13 +3,11 @@
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convsmith.bench.records import FASTER, SLOWER, UNSURE, Latency
+from convsmith.turns import Times
 
 RESAMPLES = 2000  # of the bootstrap
-
-Times = NDArray[np.float64]
 
 
 def compare(times: Mapping[str, Times], runtime: str, batch: int, seed: int) -> Iterator[Latency]:

@@ -76,7 +76,7 @@ class Block(ABC):
 
     def unsuited(self, conv: ConvSpec) -> str | None:
         """Why no block of this sort is for the convolution: all but add-ons are for standard ones only."""
-        return _refuses_any(conv)
+        return pointwise_already(conv) or not_standard(conv)
 
     def sequence(self, kernels: "OrderedDict[str, nn.Module]", conv: ConvSpec) -> nn.Sequential:
         """What runs the kernels, one after another."""
@@ -230,10 +230,13 @@ def _usage(block: type[Block]) -> str:
     return f"write {block.name}:{','.join(f'{each.name}=..' for each in fields(block))}"
 
 
-def _refuses_any(conv: ConvSpec) -> str | None:
-    """What no block replaces: anything but a standard convolution over space with channels to mix."""
-    if prod(conv.kernel) == 1:
-        return "a 1x1 kernel is already pointwise"
+def pointwise_already(conv: ConvSpec) -> str | None:
+    """What has no window to take apart."""
+    return "a 1x1 kernel is already pointwise" if prod(conv.kernel) == 1 else None
+
+
+def not_standard(conv: ConvSpec) -> str | None:
+    """What has no channels to mix, or does not mix them all."""
     if conv.groups == conv.in_channels > 1:
         return "it is already depthwise"
     if conv.groups > 1:

@@ -73,14 +73,14 @@ class Kernel:
         return first[:, None] + torch.arange(inputs // groups)  # (n, 1) + (r) -> (n, r)
 
     def build(self, part: ConvSpec, inputs: int, outputs: int, bias: bool) -> nn.Module:
-        """The module; part: the geometry of a spatial one."""
+        """The module; part: its geometry."""
         if self.kind == "shuffle":
             return ChannelShuffle(self.g)
         if self.kind == "rpw":
-            return RollingPointwise(inputs, outputs, self.g, self.o, bias)
+            return RollingPointwise(inputs, outputs, self.g, self.o, bias, part.stride[0])
         if self.spatial:
             return convolution(part, inputs, outputs, bias, self.g if self.mixes else inputs)
-        return nn.Conv2d(inputs, outputs, 1, groups=self.g, bias=bias)
+        return nn.Conv2d(inputs, outputs, 1, part.stride, groups=self.g, bias=bias)
 
 
 def read_kernel(text: str) -> Kernel:
@@ -119,9 +119,15 @@ def channels(kernels: Sequence[Kernel], conv: ConvSpec) -> list[tuple[int, int]]
 
 
 def parts(kernels: Sequence[Kernel], conv: ConvSpec) -> list[ConvSpec]:
-    """Each kernel's geometry. Along each axis the last that moves there strides, and all of them share the padding."""
+    """Each kernel's geometry. Along each axis the last that moves there strides, and all of them share the padding.
+
+    Where none is spatial the first that mixes strides.
+    """
     made = [replace(conv, kernel=k.window(conv), stride=(1, 1), padding=(0, 0)) for k in kernels]
     spatial = [place for place, kernel in enumerate(kernels) if kernel.spatial]
+    if kernels and not spatial:
+        first = next(place for place, kernel in enumerate(kernels) if kernel.mixes)
+        made[first] = replace(made[first], stride=conv.stride)
     for axis in (0, 1):
         moving = [place for place in spatial if made[place].kernel[axis] > 1] or spatial[-1:]
         for place in moving:

@@ -7,7 +7,7 @@ from typing import ClassVar, Self, final
 from torch import nn
 
 from convsmith.algebra import Chain, Form, Link
-from convsmith.blocks.base import Factored, registered
+from convsmith.blocks.base import Factored, not_standard, pointwise_already, registered
 from convsmith.blocks.kinds import Kernel, channels, parts, read_kernel, uncovered
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
@@ -23,7 +23,8 @@ class KernelSequence(Factored):
     """Linear kernels one after another, at most four.
 
     The convolution's stride, padding and dilation are those of its spatial kernels; the number of channels changes at
-    the last kernel that mixes them where it grows, at the first where it shrinks.
+    the last kernel that mixes them where it grows, at the first where it shrinks. Where none is spatial, they replace a
+    1x1 convolution, and the first that mixes strides.
 
     >>> from convsmith.blocks import parse_block
     >>> block = parse_block("seq:gpw(2),shuffle(2),dw,gpw(2)")
@@ -45,6 +46,14 @@ class KernelSequence(Factored):
     def read(cls, text: str) -> Self:
         """Kernels between commas, as `dw,rpw(g=4,o=0.5),rpw(g=4,o=0.5)`."""
         return cls(tuple(map(read_kernel, _BETWEEN.split(text))) if text else ())
+
+    def unsuited(self, conv: ConvSpec) -> str | None:
+        """Any but a standard convolution; a 1x1 one where a kernel needs a window, or it pads or strides unevenly."""
+        if pointwise_already(conv) and any(kernel.spatial for kernel in self.of):
+            return pointwise_already(conv)
+        if pointwise_already(conv) and (any(conv.padding) or conv.stride[0] != conv.stride[1]):
+            return "a 1x1 kernel that pads or has two strides is not taken apart"
+        return not_standard(conv)
 
     def misfit(self, conv: ConvSpec) -> str | None:
         """Windows that do not add up, groups that divide no channels, and what holds neither width nor bias."""

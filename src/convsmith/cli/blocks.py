@@ -19,7 +19,7 @@ def search(
     kernel: Annotated[int, typer.Option("--kernel", min=1, help="Height and width of the kernel; padded by half.")] = 3,
     stride: Annotated[int, typer.Option("--stride", min=1, help="Its stride.")] = 1,
     map: Annotated[int, typer.Option("--map", min=1, help="Height and width of the map it reads.")] = 32,
-    window: Annotated[int, typer.Option("--window", min=1, help="How many of them in a row one block replaces.")] = 1,
+    window: Annotated[int, typer.Option("--window", min=1, help="How many of them in a row are replaced.")] = 1,
     rank: Annotated[
         Rank, typer.Option("--rank", help="What counts first; latency is measured for the first few.")
     ] = "macs",
@@ -43,6 +43,6 @@ def search(
 def told(found: Found) -> dict[str, str | int | float | None]:
     """A block as JSON."""
     return {
-        "block": str(found.block), "form": found.form, "params": found.params, "macs": found.macs,
-        "cost": found.cost, "latency": found.latency,
+        "block": str(found.block), "copies": found.copies, "form": found.form, "params": found.params,
+        "macs": found.macs, "cost": found.cost, "latency": found.latency,
     }  # fmt: skip

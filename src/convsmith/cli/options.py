@@ -51,7 +51,7 @@ class Limit:
     factor: float | None
     absolute: float | None
 
-    def times(self, base: int) -> float:
+    def times(self, base: float) -> float:
         """As a multiple of the base's value; a hair above it, so that rounding never refuses an exact fit."""
         return self.factor if self.factor is not None else (self.absolute or 0.0) / base * (1 + 1e-12)
 
@@ -67,6 +67,24 @@ def read_limit(text: str) -> Limit:
     if not (isfinite(number) and number > 0):
         raise ValueError
     return Limit(number, None) if text[-1:].lower() == "x" else Limit(None, number)
+
+
+def read_time_limit(text: str) -> Limit:
+    """Read `0.8x` as a multiple, and `5ms` as seconds.
+
+    >>> read_time_limit("5ms")
+    Limit(factor=None, absolute=0.005)
+    """
+    if text.lower().endswith("ms"):
+        return Limit(None, _absolute(text[:-2]) / 1e3)
+    return Limit(_factor(text), None)
+
+
+def _absolute(text: str) -> float:
+    limit = read_limit(text)
+    if limit.absolute is None:
+        raise ValueError
+    return limit.absolute
 
 
 def _factor(text: str) -> float:
@@ -129,6 +147,15 @@ MaxParams = Annotated[
     Any,
     typer.Option(
         "--max-params", metavar="1x", parser=_reads(read_limit, "0.8x or 5M"), help="Limit on its parameters."
+    ),
+]
+MaxLatency = Annotated[
+    Any,
+    typer.Option(
+        "--max-latency",
+        metavar="0.8x",
+        parser=_reads(read_time_limit, "0.8x or 5ms"),
+        help="Limit on its measured latency: one image, eager, on this machine.",
     ),
 ]
 Factor = Annotated[

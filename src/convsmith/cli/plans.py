@@ -17,7 +17,8 @@ from convsmith.decompose import decompose as plan_blocks
 from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
 from convsmith.graph import Graph
-from convsmith.load import Wish, load, load_graph
+from convsmith.latency import Latencies, measure_latency
+from convsmith.load import Loaded, Wish, load, load_graph
 from convsmith.metric import Convention, Counting, Scores, score
 from convsmith.organize import organize as plan_stages
 from convsmith.organize import pareto as front_of
@@ -74,6 +75,7 @@ def organize(
     blocks: Annotated[int | None, typer.Option(min=1, help="Units in all (default: as many as there are).")] = None,
     max_macs: opt.MaxMacs = None,
     max_params: opt.MaxParams = None,
+    max_latency: opt.MaxLatency = None,
     pareto: Annotated[
         bool, typer.Option("--pareto", help="Show what no other spread beats in gain and costs.")
     ] = False,
@@ -87,16 +89,21 @@ def organize(
 ) -> None:
     """Plan better stages: move blocks to where they add the most gain."""
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
-    graph = captured(load(model, Wish(input, classes, blocks_per_stage)))
+    loaded = load(model, Wish(input, classes, blocks_per_stage))
+    graph = captured(loaded)
+    latencies, latency = _latency(loaded, graph, max_latency)
     plan = plan_stages(
-        graph, blocks=blocks, max_macs=_times(max_macs, graph.macs), max_params=_times(max_params, graph.params)
-    )
+        graph, blocks=blocks, max_macs=_times(max_macs, graph.macs), max_params=_times(max_params, graph.params),
+        max_latency=latency, latencies=latencies,
+    )  # fmt: skip
     record = told(plan) | {"gain": plan.new.gain - plan.base.gain}
     tables = [plan_table(plan)]
     if pareto:
         front = front_of(graph, blocks=blocks)
         tables.append(pareto_table(front))
-        record["pareto"] = [asdict(choice) for choice in front]
+        record["pareto"] = [
+            {name: value for name, value in asdict(choice).items() if name != "seconds"} for choice in front
+        ]
     publish(out, plan, output, record, tables)
 
 
@@ -105,6 +112,7 @@ def decompose(
     model: opt.Reference,
     block: opt.BlockName = "auto",
     max_macs: opt.MaxMacs = None,
+    max_latency: opt.MaxLatency = None,
     keep: Annotated[list[str] | None, typer.Option("--keep", metavar="LAYER", help="Leave a layer alone.")] = None,
     weights: opt.Weights = None,
     data: opt.Calibration = None,
@@ -124,15 +132,24 @@ def decompose(
 ) -> None:
     """Plan a cheaper block for every convolution that admits one."""
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
-    if max_macs is None and (data or stats):
-        raise ConvsmithError("decompose: data chooses ranks under a budget; give --max-macs, or leave --data out.")
+    if max_macs is None and max_latency is None and (data or stats):
+        raise ConvsmithError(
+            "decompose: data chooses ranks under a budget; give --max-macs or --max-latency, or leave --data out."
+        )
     loaded, taken = with_images(model, Wish(input, classes, blocks_per_stage, mean, std), weights, data, images, seed)
     graph = captured(loaded)
-    limit = _times(max_macs, graph.macs)
-    plan = plan_blocks(graph, block=block, max_macs=limit, keep=keep or ())
+    latencies, latency = _latency(loaded, graph, max_latency)
+    plan = plan_blocks(
+        graph, block=block, max_macs=_times(max_macs, graph.macs), keep=keep or (),
+        max_latency=latency, latencies=latencies,
+    )  # fmt: skip
+    if plan.budget is None and (data or stats):
+        raise ConvsmithError(
+            "decompose: for so little more than ranks give way, and data chooses ranks only; give it to apply."
+        )
     if plan.budget is not None and (taken is not None or stats is not None):
         statistics = None if stats is None else statistics_of(loaded, taken, stats, None, seed)
-        plan = reallocate(loaded.model, graph, plan.budget, taken, method, statistics, seed)
+        plan = reallocate(loaded.model, graph, plan.budget, taken, method, statistics, seed, latencies)
     publish(out, plan, output, told(plan), [plan_table(plan)])
 
 
@@ -145,7 +162,15 @@ def told(plan: Plan) -> dict[str, Any]:
     return {
         "base": asdict(plan.base), "new": asdict(plan.new),
         "edits": edits, "refusals": [asdict(refusal) for refusal in plan.refusals],
-    }  # fmt: skip
+    } | ({"latency_ms": plan.latency_ms} if plan.latency_ms else {})  # fmt: skip
+
+
+def _latency(loaded: Loaded, graph: Graph, limit: opt.Limit | None) -> tuple[Latencies | None, float | None]:
+    """What modules take, measured where it is limited, and the limit as a multiple of the whole."""
+    if limit is None:
+        return None, None
+    latencies = measure_latency(loaded.model, graph)
+    return latencies, limit.times(latencies.total)
 
 
 def _times(limit: opt.Limit | None, base: int) -> float | None:

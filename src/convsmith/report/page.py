@@ -166,7 +166,7 @@ def _latency(bench: Bench, figures: dict[str, Figure]) -> str:
 
 
 def _plan(name: str, plan: Plan) -> str:
-    totals = table(("", ">base", ">new", ">change"), total_rows(plan.base, plan.new))
+    totals = table(("", ">base", ">new", ">change"), total_rows(plan))
     edits = table(("layer", "edit", "why"), edit_rows(plan)) if plan.edits else "<p>None.</p>"
     refused = table(("layer", "why"), refusal_rows(plan.refusals)) if plan.refusals else "<p>Nothing.</p>"
     return section(f"{name}: the plan", "", totals, "<h3>Edits</h3>", edits, "<h3>Left alone</h3>", refused)

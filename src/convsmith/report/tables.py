@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -10,7 +9,7 @@ from rich.text import Text
 
 from convsmith.bench import FASTER, SLOWER, Bench
 from convsmith.organize import Choice
-from convsmith.plan import Edit, Merge, Plan, Refusal, Remove, Repeat, Replace, Totals
+from convsmith.plan import Edit, Merge, Plan, Refusal, Remove, Repeat, Replace
 from convsmith.report.numbers import change, count, milliseconds, percent, times
 from convsmith.report.records import NetRecords, RunRecords
 from convsmith.sequences import Found
@@ -24,7 +23,7 @@ VERDICT_STYLES = {FASTER: "green", SLOWER: "red"}
 def plan_table(plan: Plan) -> RenderableType:
     """A plan: totals before and after, edits and refusals with their reasons; alike ones stand together."""
     totals = grid(f"Plan for {plan.model} on {times(plan.input)}", "", ">base", ">new", ">")
-    for row in total_rows(plan.base, plan.new):
+    for row in total_rows(plan):
         totals.add_row(*row)
     edits = grid("", "layer", "edit", "why")
     for layers, what, why in edit_rows(plan):
@@ -36,23 +35,28 @@ def plan_table(plan: Plan) -> RenderableType:
     return Group(*parts)
 
 
-def total_rows(base: Totals, new: Totals) -> list[tuple[str, str, str, str]]:
+def total_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
     """What a plan changes: names, both values, and what the second is to the first."""
+    base, new = plan.base, plan.new
+    before, after = plan.latency_ms or (0.0, 0.0)
+    latency = [("ms an image, by module", f"{before:.2f}", f"{after:.2f}", change(before, after))]
     return [
         ("units per stage", _list(base.blocks), _list(new.blocks), ""),
         ("gain", f"{base.gain:.3f}", f"{new.gain:.3f}", f"{new.gain - base.gain:+.3f}"),
         ("parameters", count(base.params), count(new.params), change(base.params, new.params)),
         ("MACs", count(base.macs), count(new.macs), change(base.macs, new.macs)),
+        *(latency if plan.latency_ms else []),
     ]
 
 
 def edit_rows(plan: Plan) -> list[tuple[str, str, str]]:
-    """Layers, what is done to them, and why; neighbours with the same edit and reason share a row."""
-    rows = []
-    for (what, why), group in groupby(plan.edits, key=lambda edit: (_what(edit), edit.reason)):
-        edits = list(group)
-        rows.append((_names([_edited(edit) for edit in edits]), what + _errors(edits), why))
-    return rows
+    """Layers, what is done to them, and why; alike ones share a row, in order of their first."""
+    alike: dict[tuple[str, str], list[Edit]] = {}
+    for edit in plan.edits:
+        alike.setdefault((_what(edit), edit.reason), []).append(edit)
+    return [
+        (_names([_edited(edit) for edit in edits]), what + _errors(edits), why) for (what, why), edits in alike.items()
+    ]
 
 
 def _errors(edits: Sequence[Edit]) -> str:
@@ -83,7 +87,8 @@ def _what(edit: Edit) -> str:
         return "remove"
     if isinstance(edit, Merge):
         return "merge into one"
-    return f"{edit.block}{'' if edit.quality else ' (sees less)'}"
+    less = " (in a row)" if edit.window else " (sees less)"
+    return edit.block if edit.quality else edit.block + less
 
 
 def pareto_table(choices: Sequence[Choice]) -> RenderableType:
@@ -117,7 +122,7 @@ def search_table(found: Sequence[Found], title: str) -> RenderableType:
     table = grid(title, "block", ">MACs", ">params", ">cost", *([">latency"] if timed else []))
     for each in found:
         late = [milliseconds(1000 * each.latency)] if each.latency is not None else []
-        table.add_row(str(each.block), count(each.macs), count(each.params), f"{each.cost:.3f}", *late)
+        table.add_row(each.label, count(each.macs), count(each.params), f"{each.cost:.3f}", *late)
     return table
 
 
