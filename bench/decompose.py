@@ -68,8 +68,8 @@ def jobs(net: str) -> Iterator[Job]:
     for draw in DRAWS:
         for share in SHARES:
             yield Job(net, "convsmith", "cp als in order", share, draw)
+            yield Job(net, "convsmith", "budget als in order", share, draw)
     for share in SHARES:
-        yield Job(net, "convsmith", "budget als in order", share)
         yield Job(net, "convsmith", "cp als", share)
         yield Job(net, "convsmith", "cp als weights", share)
         yield Job(net, "convsmith", "channel als in order", share)
