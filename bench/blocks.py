@@ -135,7 +135,9 @@ def check(model: nn.Module, new: nn.Module, graph: Graph, plan: Plan, shape: tup
             new(x[:1])
     assert answer.shape == before.shape and answer.isfinite().all(), "the output is another or not finite"
     assert sum(p.numel() for p in new.parameters()) == plan.new.params, "other parameters than promised"
-    assert counter.get_total_flops() // 2 == plan.new.macs, f"{counter.get_total_flops() // 2} MACs, {plan.new.macs} told"
+    assert counter.get_total_flops() // 2 == plan.new.macs, (
+        f"{counter.get_total_flops() // 2} MACs, {plan.new.macs} told"
+    )
     rebuilt = cs.capture(new, torch.zeros(1, *shape))
     for edit in edits_of(plan):
         assert edit.quality == alike(graph, rebuilt, edit.layer, edit.layer), f"Quality of {edit.layer} is told wrongly"

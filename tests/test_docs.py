@@ -1,11 +1,13 @@
 """The documentation is true: its code runs, its commands exist, and no command goes without documentation."""
 
+import importlib.util
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
+from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner
@@ -116,19 +118,35 @@ def test_the_table_of_made_up_inputs_is_that_of_the_result_file() -> None:
     assert {"versions", "hardware", "rows", "seeds"} <= told.keys()
 
 
-def test_the_table_of_the_trained_net_is_that_of_the_result_file() -> None:
-    told = json.loads((ROOT / "bench" / "results" / "decompose.json").read_text())
-    points = [point for name, point in told["points"].items() if name.startswith("resnet20")]
-    _, _, *rows = between((ROOT / "docs" / "decomposition.md").read_text(), "resnet20")
-    assert len(rows) == 6
-    for setting, ours, tops, theirs, top in ([cell.strip() for cell in row.strip("|").split("|")] for row in rows):
-        for who, how, macs, top1 in (
-            ("convsmith", "cp als in order", ours, tops),
-            ("tensorly-torch", "cp", theirs, top),
-        ):
-            held = [p for p in points if (p["who"], p["how"], p["setting"]) == (who, how, float(setting))]
-            assert [f"{point['top1']:.4f}" for point in held] == top1.split()
-            assert f"{held[0]['macs']:.3f}" == macs
+def _bench(name: str) -> ModuleType:
+    """A script of bench/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "bench" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+decompose_page = _bench("decompose_page")
+
+
+def test_the_tables_of_decomposed_nets_are_those_of_the_result_file() -> None:
+    page = (ROOT / "docs" / "decomposition.md").read_text()
+    made = decompose_page.tables(decompose_page.read_points())
+    for mark, rows in made.items():
+        assert f"<!-- {mark} -->\n{rows}<!-- /{mark} -->" in page, (
+            f"run bench/decompose_page.py: {mark} is of other results"
+        )
+
+
+def test_a_row_of_decomposed_nets_by_hand() -> None:
+    points = [
+        {"net": "resnet20", "who": "convsmith", "how": "cp als in order", "setting": 0.2, "macs": 0.21, "top1": top1}
+        for top1 in (0.70, 0.72, 0.74)
+    ]
+    peer = {"net": "resnet20", "who": "tensorly-torch", "how": "cp", "setting": 0.2, "macs": 0.22, "top1": 0.5}
+    _, row = decompose_page.compared([*points, peer | {"top1_norms": 0.6}], "resnet20")
+    assert row == ["0.2", "", "", "0.210", "0.7200 ± 0.0231", "0.220", "0.5000", "0.6000"]
 
 
 def test_the_times_of_analysis_are_those_of_the_result_file() -> None:
