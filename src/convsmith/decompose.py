@@ -51,14 +51,14 @@ def decompose(graph: Graph, *, block: str = "auto", max_macs: float | None = Non
     for candidates, refusals, joints in _offers(graph, wanted, auto, keep):
         macs = [candidate.node.macs for candidate in candidates]
         rest = graph.macs - sum(macs)
-        chosen, total = give_way(macs, [c.trials for c in candidates], joints, max_macs * graph.macs - rest)
-        total += rest
-        if total <= max_macs * graph.macs:
+        limit = max_macs * graph.macs - rest
+        chosen, total = give_way(macs, [c.trials for c in candidates], joints, limit)
+        if total <= limit:
             proved = [(c, _proved(c, trial)) for c, trial in zip(candidates, chosen, strict=True)]
             return replace(plan_of(graph, proved, refusals, auto, limited=True), budget=budget)
         budget = None  # what comes in now is no rank, that data could choose anew
     raise ConvsmithError(
-        f"{graph.model}: the cheapest plan has {total / graph.macs:.3f} of its MACs, more than the "
+        f"{graph.model}: the cheapest plan has {(total + rest) / graph.macs:.3f} of its MACs, more than the "
         f"{max_macs:.3f} allowed; allow more or choose a cheaper block."
     )
 
