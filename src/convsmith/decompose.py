@@ -120,7 +120,7 @@ def _proved(candidate: Candidate, trial: Trial | None) -> Trial | None:
     """The trial by the exact reach of the module, where it was found by the search's own arithmetic."""
     if trial is None or not trial.found:
         return trial
-    proved = replace(try_block(trial.block, candidate.spec, candidate.size), found=trial.found)
+    proved = replace(try_block(trial.block, candidate.spec, candidate.size), found=True)
     assert proved == trial, f"the search holds {trial} to be sound, the built module is {proved}"
     return proved
 
