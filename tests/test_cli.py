@@ -234,6 +234,10 @@ MISTAKES = {
     "too few classes": (lambda t: (*EVALUATE, "digits", "--classes", "5"), "the data has 10 classes"),
     "unknown block": (lambda t: ("decompose", "resnet20", "--block", "dw-wp"), "did you mean"),
     "unknown layer": (lambda t: ("decompose", "resnet20", "--keep", "conv9"), "has no layer 'conv9'"),
+    "data beyond ranks": (
+        lambda t: ("decompose", "mobilenet", "--max-macs", "0.5x", "--data", "digits"),
+        "data chooses ranks only; give it to apply",
+    ),
     "too tight": (lambda t: ("organize", "resnet20", "--max-macs", "0.1x"), "allow more MACs or parameters"),
     "no folder to export to": (lambda t: ("export", "resnet20"), "give --out DIR"),
     "unknown format": (lambda t: ("export", "resnet20", "--format", "tflite", "--out", t), "Unknown export format"),
