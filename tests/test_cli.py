@@ -186,6 +186,17 @@ def test_the_verbs_work_on_each_others_folders(tmp_path: Path) -> None:
     assert [layer["name"] for layer in read["layers"]] == [layer["name"] for layer in own["layers"]]
 
 
+def test_apply_with_data_refits_for_the_relu_behind_unless_told_not_to(tmp_path: Path) -> None:
+    own = ("--input", "3,32,32")
+    assert run("decompose", "own_net:make", *own, "--block", "dw-pw", "-o", tmp_path / "p.json").exit_code == 0
+    errors = []
+    for option in ([], ["--relu"], ["--no-relu"]):
+        told = answer("apply", "own_net:make", tmp_path / "p.json", *own, "--data", "digits", "--images", 16, *option,
+                      "--out", tmp_path / "a")  # fmt: skip
+        errors.append([edit["error"] for edit in told["edits"]])
+    assert errors[0] == errors[1] != errors[2]
+
+
 def test_report_is_rebuilt_from_the_records(run_folder: Path) -> None:
     result = run("report", run_folder)
     assert result.exit_code == 0
@@ -218,6 +229,7 @@ MISTAKES = {
     "plan for another": (lambda t: ("apply", "resnet32", plan(t), "--out", t / "o"), "was made for resnet20"),
     "corrupt plan": (lambda t: (*APPLY, file(t / "p.json", "{"), "--out", t / "o"), "p.json is not a plan"),
     "missing plan": (lambda t: (*APPLY, t / "p.json", "--out", t / "o"), "p.json: cannot be read"),
+    "relu without images": (lambda t: (*APPLY, plan(t), "--relu", "--out", t / "o"), "give data, and neither"),
     "out is a file": (lambda t: (*APPLY, plan(t), "--out", file(t / "o")), "choose another folder"),
     "unknown data": (lambda t: (*EVALUATE, "digit"), "did you mean digits"),
     "missing data": (lambda t: (*EVALUATE, f"imagefolder:{t / 'no'}"), "no such folder"),

@@ -36,6 +36,10 @@ def apply(
     method: Annotated[
         str | None, typer.Option(help=f"{', '.join(METHODS)} or none (default: the best for the block).")
     ] = None,
+    relu: Annotated[
+        bool | None,
+        typer.Option("--relu/--no-relu", help="Refit each block for the ReLU behind it (default: with --data)."),
+    ] = None,
     input: opt.Input = None,
     classes: opt.Classes = None,
     blocks_per_stage: opt.Depths = None,
@@ -55,7 +59,7 @@ def apply(
     if stats is not None:
         layers = [edit.layer for edit in found.edits if isinstance(edit, Replace)]
         statistics, taken = statistics_of(loaded, taken, stats, layers, seed), None
-    applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed))
+    applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed, relu))
     save(loaded.after(applied.model, applied.plan), out)
     terminal.show(plan_table(applied.plan), f"model: {out}")
     terminal.record(told(applied.plan))
