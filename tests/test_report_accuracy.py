@@ -79,7 +79,7 @@ def test_the_chart_puts_steps_before_epochs_and_a_net_that_only_was_evaluated_ac
     records = net(told("decomposed", NORMS, "recovered"), 16)
     drawn = accuracy({"baseline": [Step("original", 0.9, 1.0, 0.1)], "optimized": records.steps})
     (curve,) = drawn["data"]
-    assert curve["x"] == [-2, 0, *range(1, 17)], "a step is as wide as two of sixteen epochs"
+    assert curve["x"] == [-3, -1, *range(1, 17)], "a step is as wide as two of sixteen epochs"
     assert curve["y"] == pytest.approx([50, 60, *range(81, 97)])
     assert curve["text"][:3] == ["decomposed", NORMS, "epoch 1"]
     (line,) = drawn["layout"]["shapes"]
@@ -87,7 +87,7 @@ def test_the_chart_puts_steps_before_epochs_and_a_net_that_only_was_evaluated_ac
     assert drawn["layout"]["annotations"][0]["text"] == "baseline 90.00 %"
     axis = drawn["layout"]["xaxis"]
     ticks = dict(zip(axis["tickvals"], axis["ticktext"], strict=True))
-    assert (ticks[-2], ticks[0], ticks[1]) == ("decomposed", "BatchNorm<br>re-estimated", "1")
+    assert (ticks[-3], ticks[-1], ticks[1]) == ("decomposed", "BatchNorm<br>re-estimated", "1")
     assert len(ticks) <= 12
     assert axis["title"]["text"] == "epoch"
 
@@ -110,8 +110,9 @@ def test_the_page_of_a_folder_tells_accuracy_costs_and_the_plan(folder: Path) ->
     page = cs.report(folder).read_text()
     words = " ".join(read(page).words.split())
     for part in (
-        "resnet20, decomposed", "Accuracy after each step", "On 360 test images.", "+30.00 points to teacher",
-        "recovered, 3 epochs 80.00 % +30.00 pt", "Every epoch", "epoch 2 82.00 %", "Blocks: the plan", "0.158x", "3, 32, 32",
+        "resnet20, decomposed", "Accuracy after each step", "On 360 test images.", "+30.00 points, teacher 50.00 %",
+        "recovered, 3 epochs 80.00 % +30.00 pt", "Every epoch", "epoch 2 82.00 %", "Blocks: the plan", "0.158x",
+        "input 3, 32, 32",
     ):  # fmt: skip
         assert part in words, part
     assert read(page).loads == ["data:,"]

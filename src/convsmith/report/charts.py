@@ -29,14 +29,15 @@ def accuracy(nets: Mapping[str, Sequence[Step]]) -> Figure:
             )  # fmt: skip
         elif steps:
             figure.add_hline(
-                y=100 * steps[0].top1, line={"color": color, "dash": "dash"}, annotation_position="bottom right",
+                y=100 * steps[0].top1, line={"color": color, "dash": "dash"}, annotation_position="bottom left",
                 annotation_text=f"{plain_text(name)} {100 * steps[0].top1:.2f} %",
             )  # fmt: skip
     longest = max(nets.values(), key=len)
     ticks = dict(zip(_places(longest), (_tick(step, len(longest)) for step in longest), strict=True))
     figure.update_layout(showlegend=True)  # for one curve, too
     figure.update_yaxes(title="test top-1 (%)")
-    figure.update_xaxes(tickvals=[place for place in ticks if ticks[place]], ticktext=[*filter(None, ticks.values())])
+    shown = {place: name for place, name in ticks.items() if name}
+    figure.update_xaxes(tickvals=[*shown], ticktext=[*shown.values()], zeroline=False)
     return plain(figure, "epoch" if any(step.epoch is not None for step in longest) else "")
 
 
@@ -46,11 +47,11 @@ def moves(steps: Sequence[Step]) -> bool:
 
 
 def _places(steps: Sequence[Step]) -> list[float]:
-    """Epochs at their numbers; steps before them at zero and below, those behind above, wide enough for their names."""
+    """Epochs at their numbers; steps before and behind them as far apart as their names need."""
     epochs = [step.epoch for step in steps if step.epoch is not None]
     wide = max(1.0, len(epochs) / 8)
     first = next((place for place, step in enumerate(steps) if step.epoch is not None), len(steps))
-    before = [(place + 1 - first) * wide for place in range(first)]
+    before = [1 - (first - place) * wide for place in range(first)]
     behind = [len(epochs) + (place + 1) * wide for place in range(len(steps) - first - len(epochs))]
     return [*before, *map(float, epochs), *behind]
 
@@ -58,7 +59,7 @@ def _places(steps: Sequence[Step]) -> list[float]:
 def _tick(step: Step, steps: int) -> str:
     """What stands below a step: its name, or of about ten epochs the number."""
     if step.epoch is None:
-        return step.name.replace(" ", "<br>", 1)
+        return step.name.replace(" (", "<br>(").replace(" ", "<br>", 1)
     return str(step.epoch) if step.epoch % -(-steps // 12) == 0 or step.epoch == 1 else ""
 
 

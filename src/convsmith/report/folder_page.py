@@ -45,5 +45,5 @@ def _accuracy(net: NetRecords) -> list[Tile]:
     if net.final is None:
         return []
     first = net.evaluations[0]
-    points = f"{100 * (net.final.top1 - first.top1):+.2f} points to {first.when}" if first is not net.final else ""
-    return [Tile(percent(net.final.top1), "top-1 accuracy", points)]
+    points = f"{100 * (net.final.top1 - first.top1):+.2f} points, {first.when} {percent(first.top1)}"
+    return [Tile(percent(net.final.top1), "top-1 accuracy", points if first is not net.final else "")]

@@ -25,7 +25,8 @@ def accuracy_section(nets: Sequence[NetRecords], figures: dict[str, Figure]) -> 
     if any(map(charts.moves, curves.values())):
         figures["accuracy"] = charts.accuracy(curves)
         parts.append(plot("accuracy"))
-    parts.append(table(("net", *ACCURACY_COLUMNS), accuracy_rows(nets)))
+    if told:
+        parts.append(_by_net(nets, ACCURACY_COLUMNS, accuracy_rows(nets)))
     epochs = [
         (net.name, step.name, percent(step.top1), percent(step.top5), f"{step.loss:.4f}")
         for net in nets
@@ -33,10 +34,16 @@ def accuracy_section(nets: Sequence[NetRecords], figures: dict[str, Figure]) -> 
         if step.epoch is not None
     ]
     if epochs:
-        every = table(("net", "step", ">top-1", ">top-5", ">loss"), epochs)
+        every = _by_net(nets, ("step", ">top-1", ">top-5", ">loss"), epochs)
         parts.append(f"<details><summary>Every epoch</summary>{every}</details>")
     note = f"On {told[0].images:,} test images. " if told else "On the test images. "
     return [section("Accuracy after each step", note + NORMS_NOTE * any(each.when == NORMS for each in told), *parts)]
+
+
+def _by_net(nets: Sequence[NetRecords], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is the net, where there are several."""
+    first = 0 if len(nets) > 1 else 1
+    return table(("net", *columns)[first:], [row[first:] for row in rows])
 
 
 def plan_section(name: str, plan: Plan) -> str:

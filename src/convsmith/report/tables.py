@@ -158,7 +158,7 @@ def before_after_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
 def _accuracy_rows(base: NetRecords, new: NetRecords) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
     for evaluated in new.evaluations[:-1]:
-        rows.append((f"top-1 {evaluated.when}", "", percent(evaluated.top1), ""))
+        rows.append((f"top-1 {evaluated.label}", "", percent(evaluated.top1), ""))
     if base.final or new.final:
         cells = [percent(net.final.top1) if net.final else "" for net in (base, new)]
         points = f"{100 * (new.final.top1 - base.final.top1):+.2f} pt" if base.final and new.final else ""
