@@ -3,8 +3,8 @@
     python bench/blocks.py [NET ..]
 
 Each net is planned with each block, rebuilt, and run on two small images; what the plan says of costs is held against
-torch's counter, what it says of Quality against the reach found in the new net. Writes bench/results/blocks.json and the
-table of docs/blocks.md.
+torch's counter, what it says of Quality against the reach found in the new net. Writes bench/results/blocks.json and
+the table of docs/blocks.md.
 """
 
 import json
@@ -76,7 +76,7 @@ ASKED: tuple[tuple[str, float | None, str], ...] = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One block on one net: layers replaced, those in a window that meets Quality, and reasons to leave others alone."""
+    """One block on one net: layers replaced, those that meet Quality alone and in a row, reasons to leave others."""
 
     net: str
     block: str
@@ -182,8 +182,7 @@ def main(nets: list[str]) -> None:
         for block, limit, method in ASKED:
             found = cell(net, block, limit, method)
             cells.append(asdict(found))
-            print(*(cells[-1][k] for k in ("net", "block", "limit", "outcome", "told", "replaced", "quality", "in_a_row",
-                                           "macs", "seconds")), flush=True)  # fmt: skip
+            print(*(value for key, value in cells[-1].items() if key != "refusals"), flush=True)
     write_text(RESULT, json.dumps({"what": __doc__, "cells": cells, **environment()}, indent=1) + "\n")
     before, _, rest = PAGE.read_text().partition("<!-- applied -->\n")
     write_text(PAGE, f"{before}<!-- applied -->\n{table(cells)}{rest[rest.index('<!-- /applied -->') :]}")

@@ -68,7 +68,8 @@ def jobs(net: str) -> Iterator[Job]:
     for draw in DRAWS:
         for share in SHARES:
             yield Job(net, "convsmith", "cp als in order", share, draw)
-            yield Job(net, "convsmith", "budget als in order", share, draw)
+            yield Job(net, "convsmith", "cp als in order relu", share, draw)
+            yield Job(net, "convsmith", "budget als in order relu", share, draw)
     for share in SHARES:
         yield Job(net, "convsmith", "cp als", share)
         yield Job(net, "convsmith", "cp als weights", share)
@@ -76,7 +77,7 @@ def jobs(net: str) -> Iterator[Job]:
         yield Job(net, "convsmith", "spatial svd", share)
         yield Job(net, "convsmith", "tucker svd", share)
     for rank in range(1, 7):
-        for how in ("svd", "gsvd", "compensated", "als", "als in order"):
+        for how in ("svd", "gsvd", "compensated", "als", "als in order", "als in order relu"):
             yield Job(net, "convsmith", f"dw-pw {how}", rank)
     for share in (0.25, 0.5, 0.75):
         yield from (Job(net, "tensorly-torch", how, share) for how in ("tucker", "tt"))
@@ -84,7 +85,7 @@ def jobs(net: str) -> Iterator[Job]:
 
 
 def ours(model: nn.Module, job: Job, pictures: torch.Tensor) -> nn.Module:
-    """Decompose by our own methods; `in order` fits each layer behind those replaced before."""
+    """Decompose by our own methods; `in order` fits each layer behind those replaced before, `relu` for its ReLU."""
     form, method, *rest = job.how.split()
     graph = cs.capture(model, pictures[:1])
     if form == "budget":
@@ -100,7 +101,7 @@ def ours(model: nn.Module, job: Job, pictures: torch.Tensor) -> nn.Module:
     if "weights" in rest or method == "svd":
         means = Means(method)
     elif "order" in rest or form == "budget":
-        means = Means(method, pictures, seed=job.draw)
+        means = Means(method, pictures, seed=job.draw, relu="relu" in rest)
     else:
         means = Means(method, statistics=calibrate(model, pictures, seed=job.draw))
     return rewrite(model, plan, means).model

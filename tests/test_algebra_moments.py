@@ -10,9 +10,11 @@ from torch import Tensor
 
 from convsmith.algebra import (
     METHODS,
+    Chain,
     Channel,
     DepthwiseFirst,
     Form,
+    Link,
     PointwiseFirst,
     Spatial,
     ThreeWay,
@@ -313,13 +315,31 @@ def rectified(form: Form, found: object, x: Tensor, y: Tensor, scale: Tensor, sh
     return relative_error(target, (scale * made + shift).relu())
 
 
-@pytest.mark.parametrize("form", [*FORMS, MASKED, *OTHERS], ids=lambda form: form.name)
+READS = torch.tensor([[1, 3], [0, 2], [4, 1], [2, 0], [3, 4]])
+CHAIN = Chain(C, (Link(READS), Link(torch.arange(N)[:, None] % C, (3, 3))))
+SHUFFLED = Chain(C, (Link(READS, (3, 3)), Link(READS[:, :1], weighted=False), Link(READS[torch.arange(N) % 3])))
+ALL = [*FORMS, MASKED, *OTHERS, CHAIN, SHUFFLED]
+
+
+@pytest.mark.parametrize("form", ALL, ids=lambda form: form.name)
+def test_a_form_is_linear_in_its_last_factor_and_its_parts_say_how(form: Form) -> None:
+    *before, last = fit(form, normal(N, C, K), "als" if form.name in ("cp", "seq") else "svd").factors
+    last = normal(*last.shape, seed=3)
+    made, seen = form.compose((*before, last)).flatten(1), torch.zeros(N, C * K).double()
+    for outputs, free, features in form.parts((*before, last)):
+        seen[outputs] += last.flatten(1)[outputs][:, free] @ features
+    if form is MASKED:
+        made = form.compose((*before, last * MASKED.mask[..., None])).flatten(1)
+    torch.testing.assert_close(seen, made)
+
+
+@pytest.mark.parametrize("form", ALL, ids=lambda form: form.name)
 @pytest.mark.parametrize("normed", [False, True])
 def test_the_refit_lowers_the_error_behind_the_relu(form: Form, normed: bool) -> None:
     weight, x, y, statistics = symmetric()
     scale, shift = (normal(N, seed=8), 3 * normal(N, seed=9)) if normed else (torch.ones(N), torch.zeros(N))
     rows = Rows(x, y, scale, shift) if normed else Rows(x, y)
-    method = "als" if form.name == "cp" else "svd"
+    method = "als" if form.name in ("cp", "seq") else "svd"
     plain, refitted = fit(form, weight, method, statistics), fit(form, weight, method, statistics, rows)
     before, after = (rectified(form, found, x, y, scale, shift) for found in (plain, refitted))
     assert after < before * 0.99

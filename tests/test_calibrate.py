@@ -12,7 +12,7 @@ from convsmith.calibrate import Calibration, calibrate, load_statistics, save_st
 from convsmith.capture import capture
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
-from convsmith.statistics import Moments, Statistics
+from convsmith.statistics import Moments, Rows, Statistics
 
 IMAGES = torch.rand(24, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -80,6 +80,23 @@ def test_in_order_a_layer_sees_the_changed_net_and_wants_the_originals_answer() 
         calibration.statistics("3")
 
 
+def rows_of(images: Tensor, rows: int) -> Rows:
+    return Calibration(net(), net(), images, batch=1).sample("3", rows).rows()
+
+
+def test_rows_are_kept_beside_the_moments_as_many_of_each_image() -> None:
+    model, wanted = net(), Moments(54, 8)
+    every = rows_of(IMAGES[:2], 10**6)
+    with torch.no_grad():
+        x = model[:3](IMAGES[:2])
+    wanted.add(every.patches, every.responses)
+    same(wanted.statistics(), by_unfold(model[3], x, model[3](x).detach()))
+    some = rows_of(IMAGES[:3], 20)
+    assert (some.patches.shape, some.responses.shape) == ((21, 54), (21, 8))
+    torch.testing.assert_close(some.patches @ model[3].weight.flatten(1).T + model[3].bias, some.responses)
+    assert len(rows_of(IMAGES[:3], 0).patches) == 0
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -141,8 +158,10 @@ def test_what_is_no_convolution_is_refused() -> None:
 def _share(rank: int, path: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{path}/meet", rank=rank, world_size=2)
     found = calibrate(net(), IMAGES[rank : rank + 1])
+    rows = rows_of(IMAGES[rank : rank + 1], 10**6)
     if rank == 0:
         save_statistics(Path(path) / "two", found, "net")
+        torch.save((rows.patches, rows.responses), f"{path}/rows")
     torch.distributed.destroy_process_group()
 
 
@@ -151,6 +170,9 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     one, two = calibrate(net(), IMAGES[:2]), load_statistics(tmp_path / "two", "net")
     for layer in one:
         same(one[layer], two[layer])
+    rows, (patches, responses) = rows_of(IMAGES[:2], 10**6), torch.load(tmp_path / "rows", weights_only=True)
+    for here, there in ((rows.patches, patches), (rows.responses, responses)):
+        torch.testing.assert_close(here.double().T @ here.double(), there.double().T @ there.double())
 
 
 def test_the_mean_that_no_bias_holds_is_taken_off_by_the_norm_behind() -> None:

@@ -194,6 +194,38 @@ def test_the_verbs_work_on_each_others_folders(tmp_path: Path) -> None:
     assert [layer["name"] for layer in read["layers"]] == [layer["name"] for layer in own["layers"]]
 
 
+def test_apply_with_data_refits_for_the_relu_behind_unless_told_not_to(tmp_path: Path) -> None:
+    own = ("--input", "3,32,32")
+    assert run("decompose", "own_net:make", *own, "--block", "dw-pw", "-o", tmp_path / "p.json").exit_code == 0
+    errors = []
+    for option in ([], ["--relu"], ["--no-relu"]):
+        told = answer("apply", "own_net:make", tmp_path / "p.json", *own, "--data", "digits", "--images", 16, *option,
+                      "--out", tmp_path / "a")  # fmt: skip
+        errors.append([edit["error"] for edit in told["edits"]])
+    assert errors[0] == errors[1] != errors[2]
+
+
+def test_accuracy_after_each_step_is_carried_from_folder_to_folder(run_folder: Path, tmp_path: Path) -> None:
+    base, digits = run_folder / "baseline", ("--data", "digits")
+    assert run("decompose", base, "--block", "dw-pw", "-o", tmp_path / "p.json").exit_code == 0
+    made = answer("apply", base, tmp_path / "p.json", "--out", tmp_path / "a")
+    assert made["new"]["macs"] < made["base"]["macs"]
+    norms = answer("train", tmp_path / "a", *digits, "--recover", "bn", "--out", tmp_path / "b")
+    assert norms["before"] == pytest.approx(answer("evaluate", tmp_path / "a", *digits))
+    assert norms["final"] == pytest.approx(answer("evaluate", tmp_path / "b", *digits))
+    trained = run("train", tmp_path / "b", *digits, "--teacher", base, "--epochs", 1, "--out", tmp_path / "c")
+    table = trained.stdout.splitlines()
+    assert table[0].rstrip() == "Accuracy after each step"
+    assert [line.split()[0] for line in table[2:6]] == ["teacher", "decomposed", "BatchNorm", "recovered,"]
+    told = answer("report", tmp_path / "c")["accuracy"]["c"]
+    assert [step["epoch"] for step in told] == [None, None, None, 1]
+    final = answer("evaluate", tmp_path / "c", *digits)["top1"]
+    assert [step["top1"] for step in told] == [
+        answer("evaluate", base, *digits)["top1"], norms["before"]["top1"], norms["final"]["top1"], final,
+    ]  # fmt: skip
+    assert (tmp_path / "c" / "report.html").is_file()
+
+
 def test_report_is_rebuilt_from_the_records(run_folder: Path) -> None:
     result = run("report", run_folder)
     assert result.exit_code == 0
@@ -226,6 +258,7 @@ MISTAKES = {
     "plan for another": (lambda t: ("apply", "resnet32", plan(t), "--out", t / "o"), "was made for resnet20"),
     "corrupt plan": (lambda t: (*APPLY, file(t / "p.json", "{"), "--out", t / "o"), "p.json is not a plan"),
     "missing plan": (lambda t: (*APPLY, t / "p.json", "--out", t / "o"), "p.json: cannot be read"),
+    "relu without images": (lambda t: (*APPLY, plan(t), "--relu", "--out", t / "o"), "give data, and neither"),
     "out is a file": (lambda t: (*APPLY, plan(t), "--out", file(t / "o")), "choose another folder"),
     "unknown data": (lambda t: (*EVALUATE, "digit"), "did you mean digits"),
     "missing data": (lambda t: (*EVALUATE, f"imagefolder:{t / 'no'}"), "no such folder"),
@@ -234,6 +267,10 @@ MISTAKES = {
     "too few classes": (lambda t: (*EVALUATE, "digits", "--classes", "5"), "the data has 10 classes"),
     "unknown block": (lambda t: ("decompose", "resnet20", "--block", "dw-wp"), "did you mean"),
     "unknown layer": (lambda t: ("decompose", "resnet20", "--keep", "conv9"), "has no layer 'conv9'"),
+    "data beyond ranks": (
+        lambda t: ("decompose", "mobilenet", "--max-macs", "0.5x", "--data", "digits"),
+        "data chooses ranks only; give it to apply",
+    ),
     "too tight": (lambda t: ("organize", "resnet20", "--max-macs", "0.1x"), "allow more MACs or parameters"),
     "no folder to export to": (lambda t: ("export", "resnet20"), "give --out DIR"),
     "unknown format": (lambda t: ("export", "resnet20", "--format", "tflite", "--out", t), "Unknown export format"),

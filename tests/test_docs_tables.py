@@ -47,7 +47,31 @@ def test_a_row_of_the_search(row: list[str]) -> None:
     found = search_blocks(conv, int(window), size=(int(side), int(side)))
     (own,) = (each for each in found if str(each.block) == text)
     assert (str(len(found)), f"{own.cost:.3f}") == (count, cost)
-    assert own == next(each for each in found if len(each.kernels) == len(own.kernels))
+    assert own == next(each for each in found if each.copies == 1 and len(each.kernels) == len(own.kernels))
+
+
+@pytest.mark.parametrize("row", rows("repeated"), ids=lambda row: f"{row[0]} {row[2]}")
+def test_a_row_of_repeated_blocks(row: list[str]) -> None:
+    name, side, count, text, cost = row
+    conv = ConvSpec(*map(int, re.findall(r"(\d+) to (\d+), 3x3", name)[0]))
+    found = search_blocks(conv, int(count), size=(int(side), int(side)))
+    cheapest = next(each for each in found if each.copies == int(count) and each.block.name == "dw-rpw")
+    assert (str(cheapest.block), f"{cheapest.cost:.3f}") == (text, cost)
+
+
+def test_the_nets_are_those_of_their_result_file() -> None:
+    cells = json.loads((RESULTS / "blocks.json").read_text())["cells"]
+    assert {cell["outcome"] for cell in cells} == {"applied", "refused"}
+    assert len(rows("applied")) == len({(cell["block"], cell["limit"]) for cell in cells})
+    for block, limit, nets, layers, quality, in_a_row, macs, failed in rows("applied"):
+        own = [c for c in cells if (c["block"], c["limit"]) == (block, float(limit[:-1]) if limit else None)]
+        done = [cell for cell in own if cell["replaced"]]
+        assert nets == f"{len(done)} of {len(own)}"
+        sums = [sum(cell[key] for cell in done) for key in ("replaced", "quality", "in_a_row")]
+        assert (layers, quality, in_a_row) == tuple(map(str, sums))
+        shares = sorted(cell["macs"] for cell in done)
+        assert macs == f"{shares[0]:.3f} to {shares[-1]:.3f}"
+        assert failed == "0"
 
 
 def test_the_times_of_rolling_pointwise_are_those_measured() -> None:

@@ -342,7 +342,7 @@ def test_a_run_leaves_three_nets_of_known_cost(folder: Path) -> None:
     assert {name: len(net.history) for name, net in nets.items()} == {"baseline": 2, "expanded": 1, "decomposed": 1}
     assert [each.when for each in nets["baseline"].evaluations] == ["trained"]
     whens = [each.when for each in nets["decomposed"].evaluations]
-    assert (whens[0], whens[-1]) == ("before recovery", "recovered")
+    assert (whens[0], whens[-1]) == ("decomposed", "recovered")
     errors = [edit["error"] for edit in json.loads((folder / "decompose.json").read_text())["edits"]]
     assert len(errors) == 2
     assert all(0 < error < 1 for error in errors)
@@ -388,7 +388,7 @@ def test_trained_weights_start_both_and_a_teacher_may_help(folder: Path, tmp_pat
     weights = str(folder / "baseline" / "model.safetensors")
     out = expansion(replace(SETTINGS, weights=weights, epochs=0, finetune=1, teacher=True), tmp_path / "run")
     base, wide, narrow = (read_net(out / name).evaluations for name in ("baseline", "expanded", "decomposed"))
-    assert (base[0].when, wide[0].when, narrow[0].when) == ("before recovery", "as loaded", "before recovery")
+    assert (base[0].when, wide[0].when, narrow[0].when) == ("original", "expanded", "decomposed")
     assert wide[0].top1 == base[0].top1
     assert wide[0].loss == pytest.approx(base[0].loss, rel=1e-4)
 
@@ -425,7 +425,7 @@ def test_the_command_goes_the_whole_way_and_on(tmp_path: Path) -> None:
     assert first.exit_code == second.exit_code == 0, first.output
     assert first.stdout == second.stdout
     rows = {line.split("  ")[0]: line.split()[1:] for line in first.stdout.splitlines()}
-    assert len(rows["top-1 as loaded"]) > 0
+    assert len(rows["top-1 decomposed"]) > 0
     assert "baseline  expanded  decomposed" in first.stdout
     assert run("report", tmp_path / "run").stdout in first.stdout
 

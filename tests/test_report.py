@@ -224,6 +224,18 @@ def test_a_plans_table_tells_reasons_and_refusals() -> None:
     assert "sees less" in forced
 
 
+def test_layers_apart_with_the_same_edit_and_reason_share_a_row() -> None:
+    plan = cs.decompose(graph_of("vgg16"), block="dw-rpw:g=4,o=0.5")
+    (alone, in_a_row) = edit_rows(plan)  # the first convolution behind the stem has no neighbour
+    assert (alone[:2], in_a_row[1]) == (
+        ("features.3", "dw-rpw:g=4,o=0.5 (sees less)"),
+        "dw-rpw:g=4,o=0.5 (in a row)",
+    )
+    assert in_a_row[0] == "features.7, features.10, features.14 and 8 more"
+    turned = replace(plan, edits=(plan.edits[1], plan.edits[0], *plan.edits[2:]))
+    assert edit_rows(turned) == [in_a_row, alone]
+
+
 def test_unknown_ops_are_named_under_the_table() -> None:
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), Renormed(), torch.nn.Conv2d(4, 4, 3))
     told = text(scores_table(cs.score(cs.capture(net, torch.zeros(1, 3, 8, 8)))))

@@ -174,3 +174,22 @@ def test_what_a_plan_says_of_windows_is_what_gradients_find(block: str, name: st
     windows = [edit.window for edit in plan.edits if isinstance(edit, Replace) and edit.window]
     assert len(windows) == MEETING[block][name]
     assert (volume(transparent(new), 13) == volume(transparent(net), 13)) == bool(windows)
+
+
+# --- other calls in a call's place ---
+
+
+@pytest.mark.parametrize("block", ["dw-rpw:g=2,o=0.5", "dw-gpw:g=4", "shuffle:g=2", "se"])
+def test_calls_put_in_a_place_are_read_as_those_of_the_rebuilt_net(block: str) -> None:
+    net = Residual()
+    graph = cs.capture(net, torch.zeros(1, 16, 7, 7))
+    layers = [node for node in graph.nodes if node.kind]
+    inside = {n.name: stand_in(parse_block(block), n.conv_spec() or pytest.fail(), (7, 7)).whole for n in layers}
+    rebuilt = cs.capture(cs.apply(net, cs.decompose(graph, block=block), method="none"), torch.zeros(1, 16, 7, 7))
+    (end,), (end_again,) = graph.outputs, rebuilt.outputs
+    found, expected = graph.reaches(None, [end], inside)[end], rebuilt.reaches()[end_again]
+    assert found.extent() == expected.extent()
+    for index in [(0, 0, 0, 0), (0, 7, 3, 3), (0, 23, 6, 2)]:
+        (channels, spans), (wanted, wanted_spans) = found.at(index), expected.at(index)
+        assert (channels.tolist(), spans) == (wanted.tolist(), wanted_spans)
+    assert graph.reaches(None, [end], {})[end].extent() == graph.reaches()[end].extent()

@@ -656,5 +656,7 @@ def test_the_command_lists_blocks() -> None:
     record = json.loads(CliRunner().invoke(app, ["search", "8", "8", "--window", "2", "--every", "--json", "-"]).stdout)
     assert record["found"] == len(found_for(ConvSpec(8, 8), 2, (32, 32)))
     assert record["blocks"][0]["block"] == str(cs.search_blocks(ConvSpec(8, 8), 2)[0].block)
+    told = CliRunner().invoke(app, ["search", "64", "64", "--window", "3"]).stdout
+    assert "3 x dw-rpw:g=8,o=0.5" in told
     refused = CliRunner().invoke(app, ["search", "3", "64"])
     assert (refused.exit_code, refused.stdout) == (1, "")

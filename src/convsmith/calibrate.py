@@ -19,7 +19,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.files import whole
 from convsmith.graph import Node
 from convsmith.replay import Replay, Tensors
-from convsmith.statistics import Moments, Statistics
+from convsmith.statistics import Moments, Rows, Statistics
 
 IMAGES, BATCH = 512, 64
 # Output positions are drawn until a layer has so many for each tap of its patches: neighbours tell much the same.
@@ -93,17 +93,21 @@ class Calibration:
 
     def statistics(self, layer: str) -> Statistics:
         """The moments of a layer. Raises ConvsmithError on one that runs before a layer asked for earlier."""
+        return self.sample(layer).statistics()
+
+    def sample(self, layer: str, rows: int = 0) -> "Sampler":
+        """What a layer sees and should answer, with about `rows` rows kept. Raises ConvsmithError as `statistics`."""
         place = self._places[layer]
         node = self.graph.nodes[place]
         if place < self._at[1]:
             raise ConvsmithError(f"{layer} runs before a layer that was calibrated already; take layers in order.")
-        sampler = Sampler(_spec(node), node.call.out, self._images, self._generator)
+        sampler = Sampler(_spec(node), node.call.out, self._images, self._generator, rows)
         for first, second in zip(*self._alive, strict=True):
             self._runs[0].run(first, self._at[0], place + 1)
             self._runs[1].run(second, self._at[1], place, self._blocks)
             sampler.add(second[node.call.input.name], first[node.name])
         self._at = [place + 1, place]
-        return sampler.statistics()
+        return sampler
 
     def put(self, layer: str, block: nn.Module) -> None:
         """From here on the changed run has `block` in the layer's place."""
@@ -161,15 +165,20 @@ def _spec(node: Node) -> ConvSpec:
 class Sampler:
     """Draws output positions of one convolution and adds up what it sees and answers there.
 
-    out: the shape (n, channels, height, width) of a batch's response; images: how many will be added in all.
+    out: the shape (n, channels, height, width) of a batch's response; images: how many will be added in all; rows: how
+    many patches and responses to keep beside their sums, as many of each image, so a few more or all that are drawn.
     """
 
-    def __init__(self, conv: ConvSpec, out: Sequence[int], images: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, conv: ConvSpec, out: Sequence[int], images: int, generator: torch.Generator, rows: int = 0
+    ) -> None:
         self._conv, self._generator = conv, generator
         taps = conv.in_channels * conv.kernel[0] * conv.kernel[1]
         self._positions = out[2] * out[3]
         self._drawn = min(self._positions, -(-ROWS_PER_TAP * taps // images))
         self._taps = taps
+        self._kept = min(self._drawn, -(-rows // images))  # of each image
+        self._rows: list[tuple[Tensor, Tensor]] = []
         self._moments: Moments | None = None
 
     def add(self, inputs: Tensor, responses: Tensor) -> None:
@@ -181,15 +190,33 @@ class Sampler:
         patches = sliding(inputs, self._conv)[image, :, row, column].flatten(1)  # (s, c, kh, kw) -> (s, c k)
         if self._moments is None:
             self._moments = Moments(self._taps, responses.shape[1], inputs.device)
-        self._moments.add(patches, responses[image, :, row, column])
+        wanted = responses[image, :, row, column]
+        self._moments.add(patches, wanted)
+        kept = torch.arange(len(patches)).view(count, -1)[:, : self._kept].flatten()
+        self._rows.append((patches[kept], wanted[kept]))
 
     def statistics(self) -> Statistics:
         """The moments, those of all processes of a torch.distributed group together."""
         assert self._moments is not None
-        if distributed.is_available() and distributed.is_initialized():
+        if _shared():
             for part in self._moments.sums:
                 distributed.all_reduce(part)
         return self._moments.statistics()
+
+    def rows(self) -> Rows:
+        """The rows kept, those of all processes one after another."""
+        parts = self._rows
+        if _shared():
+            gathered: list[Any] = [None] * distributed.get_world_size()
+            distributed.all_gather_object(gathered, [(x.cpu(), y.cpu()) for x, y in parts])
+            parts = [part for each in gathered for part in each]
+        patches, responses = (torch.cat(each) for each in zip(*parts, strict=True))
+        return Rows(patches, responses)
+
+
+def _shared() -> bool:
+    """Whether processes work together."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def sliding(inputs: Tensor, conv: ConvSpec) -> Tensor:

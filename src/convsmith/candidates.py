@@ -27,7 +27,7 @@ class Trial:
     macs: int
     share: float
     compact: bool
-    found: int = 0  # of how many that the search found it was taken
+    found: bool = False  # by the search, whose arithmetic built no module
     window: tuple[str, ...] = ()  # layers in a row, this one among them, over which blocks that miss Quality meet it
 
     @property
@@ -107,7 +107,7 @@ def searched_all(conv: ConvSpec, size: tuple[int, int], macs: int) -> Sequence[T
         return ()
     found = find_sequences(conv, size)
     dearest_first = sorted(found, key=lambda f: (-f.macs, f.params, len(f.kernels)))
-    return [Trial(f.block, f.params, f.macs, 1.0, True, len(found)) for f in ladder(dearest_first, macs)]
+    return [Trial(f.block, f.params, f.macs, 1.0, True, found=True) for f in ladder(dearest_first, macs)]
 
 
 def consider(

@@ -60,8 +60,9 @@ def decompose(
     for candidates, refusals, joints in _offers(graph, wanted, auto, keep, costs):
         own = [costs.layer(candidate) for candidate in candidates]
         rest = costs.total - sum(own)
-        chosen, total = give_way(own, [costs.falling(c) for c in candidates], joints, costs.limit - rest)
-        if total + rest <= costs.limit:
+        limit = costs.limit - rest
+        chosen, total = give_way(own, [costs.falling(c) for c in candidates], joints, limit)
+        if total <= limit:
             proved = [(c, _proved(c, trial)) for c, trial in zip(candidates, chosen, strict=True)]
             return replace(plan_of(graph, proved, refusals, auto, costs), budget=budget)
         budget = None  # what comes in now is no rank, that data could choose anew
@@ -130,7 +131,7 @@ def _proved(candidate: Candidate, trial: Trial | None) -> Trial | None:
     """The trial by the exact reach of the module, where it was found by the search's own arithmetic."""
     if trial is None or not trial.found:
         return trial
-    proved = replace(try_block(trial.block, candidate.spec, candidate.size), found=trial.found)
+    proved = replace(try_block(trial.block, candidate.spec, candidate.size), found=True)
     assert proved == trial, f"the search holds {trial} to be sound, the built module is {proved}"
     return proved
 

@@ -171,7 +171,7 @@ def repeated(channels: int, times: int) -> tuple[Mixing, ...]:
     Grouped ones never do: a group stays a group.
 
     >>> [str(mixing.kernels[0]) for mixing in repeated(64, 4)]
-    ['rpw(g=8,o=0.75)', 'rpw(g=16,o=0.25)', 'rpw(g=16,o=0.5)']
+    ['rpw(g=8,o=0.75)', 'rpw(g=16,o=0.25)']
     """
     found = (mixer for mixer in mixers(channels, channels) if mixer.rolls)
     return tuple(Mixing((x.kernel,), (True,)) for x in found if _fills(x, times) and not _fills(x, times - 1))

@@ -37,6 +37,7 @@ def apply(
     images: int = IMAGES,
     statistics: Mapping[str, Statistics] | None = None,
     seed: int = 0,
+    relu: bool | None = None,
 ) -> nn.Module:
     """The model that `plan` makes of a copy of `model`; the model itself stays as it is.
 
@@ -46,6 +47,9 @@ def apply(
     are then fitted in order, each to the original's responses behind those replaced before. Ranks that a plan chose
     under a budget of MACs are chosen anew by the error they cause.
     statistics: of `calibrate`, for fits layer by layer without data. seed: draws images and positions.
+    relu: with data, refit the last kernel of each block for the error behind the ReLU, where the response goes into
+    nothing else, a BatchNorm between them aside, and where that error becomes less (Zhang et al., 2015); layers with an
+    addition, another activation or nothing behind them keep the fit to their responses. By default so with data.
     Raises ConvsmithError when the plan was made for another model or input, and on data or a method that do not fit.
 
     >>> import convsmith as cs, torch
@@ -54,16 +58,25 @@ def apply(
     torch.Size([1, 10])
     """
     taken = None if data is None else take_images(data, images, seed)
-    return rewrite(model, plan, means_of(method, taken, statistics, seed)).model
+    return rewrite(model, plan, means_of(method, taken, statistics, seed, relu)).model
 
 
 def means_of(
-    method: str | None, images: Tensor | None = None, statistics: Mapping[str, Statistics] | None = None, seed: int = 0
+    method: str | None,
+    images: Tensor | None = None,
+    statistics: Mapping[str, Statistics] | None = None,
+    seed: int = 0,
+    relu: bool | None = None,
 ) -> Means | None:
     """How weights are carried when so much is told: see `apply`."""
+    if relu and (images is None or method == "none"):
+        raise ConvsmithError(
+            "A refit for the ReLU behind a layer needs images in order of execution; give data, and neither statistics "
+            "nor the method none, or leave it out."
+        )
     if method == "none":
         return None
-    return Means(method, images, statistics, seed)
+    return Means(method, images, statistics, seed, relu is not False)
 
 
 def rewrite(model: nn.Module, plan: Plan, means: Means | None = WEIGHTS) -> Applied:

@@ -8,13 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.blocks import Block, Carried, parse_block
-from convsmith.calibrate import Calibration
+from convsmith.calibrate import Calibration, Sampler
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
 from convsmith.expand import Pair, find_pairs
 from convsmith.graph import Graph, Node, is_norm
 from convsmith.plan import Merge, Replace
-from convsmith.statistics import Statistics
+from convsmith.statistics import Rows, Statistics
+
+RELUS = ("aten.relu.default", "aten.relu_.default")
+# Rows kept of a layer: many times the entries that an output's row of its last factor has. Of 512 channels they take
+# 150 MB, as much as their moments.
+ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -23,12 +28,14 @@ class Means:
 
     method: None for the best that each block's form knows.
     images: (n, c, h, w); statistics: moments of the net as it was; neither: the weights are all that is fitted.
+    relu: with images, refit the last kernel of a block for the ReLU behind it, where there is one.
     """
 
     method: str | None = None
     images: Tensor | None = None
     statistics: Mapping[str, Statistics] | None = None
     seed: int = 0
+    relu: bool = True
 
 
 def put_blocks(
@@ -99,10 +106,27 @@ def _carry_in_order(
     for layer in calibration.order:
         if layer in built:
             block, module = built[layer]
-            carried = block.carry(_convolution(model, layer), module, means.method, calibration.statistics(layer))
+            refit = means.relu and into_relu(graph, _node(graph, layer))
+            sample = calibration.sample(layer, ROWS if refit else 0)
+            rows = _rows(model, graph, layer, sample) if refit else None
+            carried = block.carry(_convolution(model, layer), module, means.method, sample.statistics(), rows)
             errors[layer] = _settle(model, graph, layer, carried)
             calibration.put(layer, module)
     return errors
+
+
+def into_relu(graph: Graph, node: Node) -> bool:
+    """Whether all that a call makes goes into one ReLU, through nothing but perhaps a BatchNorm of its own."""
+    last = graph.norm_behind(node) or node
+    readers = graph.readers(last.name)
+    return len(readers) == 1 and last.name not in graph.outputs and readers[0].call.op in RELUS
+
+
+def _rows(model: nn.Module, graph: Graph, layer: str, sample: Sampler) -> Rows:
+    """The rows kept of a layer, with the BatchNorm between it and its ReLU."""
+    norm = graph.norm_behind(_node(graph, layer))
+    scale, shift = (None, None) if norm is None else _affine(model, norm)
+    return replace(sample.rows(), scale=scale, shift=shift)
 
 
 def _settle(model: nn.Module, graph: Graph, layer: str, carried: Carried) -> float | None:
@@ -113,9 +137,13 @@ def _settle(model: nn.Module, graph: Graph, layer: str, carried: Carried) -> flo
 
 
 def _shift_norm(model: nn.Module, graph: Graph, layer: str, shift: Tensor) -> None:
-    norm = graph.norm_behind(next(node for node in graph.nodes if node.module == layer))
+    norm = graph.norm_behind(_node(graph, layer))
     if norm is not None:
         model.get_buffer(norm.call["running_mean"].name).sub_(shift)
+
+
+def _node(graph: Graph, layer: str) -> Node:
+    return next(node for node in graph.nodes if node.module == layer)
 
 
 def merge_pairs(model: nn.Module, graph: Graph, edits: Sequence[Merge], carry: bool) -> None:

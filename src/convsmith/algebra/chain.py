@@ -12,7 +12,6 @@ from torch import Tensor
 from convsmith.algebra.descent import descend
 from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import Factors, Form, Part
-from convsmith.errors import ConvsmithError
 
 EVALUATIONS = 40  # of the product and its gradient
 
@@ -96,8 +95,14 @@ class Chain(Form):
         return maps[0].taps.flatten(2)
 
     def parts(self, factors: Factors) -> Iterator[Part]:
-        """Refuse: what the outputs share is not told apart here."""
-        raise ConvsmithError("A sequence of kernels is not refitted for the ReLU behind it; leave the rows out.")
+        """Outputs whose last kernel reads the same channels, which must be one with a weight."""
+        *before, _ = factors
+        *links, last = self.links
+        for reads in torch.unique(last.reads, dim=0):
+            outputs = (last.reads == reads).all(1).nonzero()[:, 0]
+            units = torch.eye(prod(last.shape[1:])).to(factors[0]).view(-1, *last.shape[1:])
+            alone = Chain(self.inputs, (*links, Link(reads.expand(len(units), -1), last.window)))
+            yield outputs, torch.arange(len(units)), alone.compose((*before, units)).flatten(1)
 
     def _maps(self, factors: Factors) -> list[_Map]:
         weights, maps, inputs = iter(factors), [], self.inputs

@@ -17,10 +17,12 @@ from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.data import Data
 from convsmith.errors import ConvsmithError
 from convsmith.load import Loaded, Wish, load, load_with_data, read_plan, save
+from convsmith.optimize import RECOVERED, TRAINED, Evaluations, read_evaluations
 from convsmith.plan import Replace
-from convsmith.report import bench_table, plan_table
+from convsmith.report import accuracy_table, bench_table, plan_table, read_net
 from convsmith.rewrite import means_of, rewrite
 
+MEASURED = ("top1", "top5", "loss", "images")
 Recovery = Literal["weights", "bn"]
 
 
@@ -35,6 +37,10 @@ def apply(
     stats: opt.Stats = None,
     method: Annotated[
         str | None, typer.Option(help=f"{', '.join(METHODS)} or none (default: the best for the block).")
+    ] = None,
+    relu: Annotated[
+        bool | None,
+        typer.Option("--relu/--no-relu", help="Refit each block for the ReLU behind it (default: with --data)."),
     ] = None,
     input: opt.Input = None,
     classes: opt.Classes = None,
@@ -55,7 +61,7 @@ def apply(
     if stats is not None:
         layers = [edit.layer for edit in found.edits if isinstance(edit, Replace)]
         statistics, taken = statistics_of(loaded, taken, stats, layers, seed), None
-    applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed))
+    applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed, relu))
     save(loaded.after(applied.model, applied.plan), out)
     terminal.show(plan_table(applied.plan), f"model: {out}")
     terminal.record(told(applied.plan))
@@ -120,11 +126,16 @@ def train(
     def watch(epoch: Any) -> None:
         terminal.epoch(loaded.name, recipe.epochs, epoch)
 
+    log = Evaluations(images, device, read_evaluations(loaded.folder) if loaded.folder else ())
+    if loaded.origin.trained:
+        log.begin(loaded, helper)
     history = fit(
         loaded.model, images, recipe, out=out, resume=resume, teacher=helper, responses=matched, progress=watch
     )
+    log.finish(RECOVERED if loaded.origin.trained else TRAINED, history.final)
+    log.write(out)
     save(loaded.trained_on(images.mean, images.std), out)
-    terminal.show(_accuracy(asdict(history.final)), f"model: {out}")
+    terminal.show(accuracy_table(read_net(out)), f"model: {out}")
     terminal.record(asdict(history))
 
 
@@ -137,17 +148,19 @@ def _recover_norms(
     seed: int,
     device: str | None,
 ) -> None:
-    from convsmith.train import evaluate as measure
     from convsmith.train import reestimate_norms
 
-    before = measure(loaded.model, images.test, device=device)
+    log = Evaluations(images, device, read_evaluations(loaded.folder) if loaded.folder else ())
+    log.begin(loaded, teacher)
     found = reestimate_norms(loaded.model, images, teacher=teacher, seed=seed, device=device)
-    after = measure(loaded.model, images.test, device=device)
+    log.renormed(loaded.model, found.kept)
+    log.write(out)
     save(loaded.trained_on(images.mean, images.std), out)
     verdict = "kept" if found.kept else "worse on held-out images, so the old ones stay"
-    terminal.show(f"before: {_accuracy(asdict(before))}", f"after:  {_accuracy(asdict(after))}", f"model: {out}")
-    terminal.show(f"statistics: {verdict} (loss {found.before:.4g} -> {found.after:.4g})")
-    terminal.record({"before": asdict(before), "final": asdict(after), "kept": found.kept})
+    told = f"statistics: {verdict} (loss {found.before:.4g} -> {found.after:.4g})"
+    terminal.show(accuracy_table(read_net(out)), told, f"model: {out}")
+    before, after = ({name: asdict(each)[name] for name in MEASURED} for each in log.told[-2:])
+    terminal.record({"before": before, "final": after, "kept": found.kept})
 
 
 @told_in_one_line

@@ -14,8 +14,16 @@ from convsmith.cli.plans import publish, told
 from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.errors import ConvsmithError
 from convsmith.expand import expand as plan_pairs
-from convsmith.load import Wish, load
-from convsmith.report import before_after, expansion_table, plan_table, read_run
+from convsmith.load import Wish, holds_model, load
+from convsmith.report import (
+    accuracy_record,
+    accuracy_table,
+    before_after,
+    expansion_table,
+    plan_table,
+    read_net,
+    read_run,
+)
 from convsmith.report import report as write_report
 
 
@@ -125,15 +133,23 @@ def expand(
 
 @told_in_one_line
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What optimize wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What optimize, expand or train wrote.")],
+    json: opt.Json = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Rebuild the report from a run's records; of a run of expand, its table."""
-    from convsmith.optimize import EXPAND
+    """Rebuild the report from the records of a run or of one net; of a run of expand, its table."""
+    from convsmith.optimize import BASELINE, DECOMPOSED, EXPAND, EXPANDED
 
-    terminal = Terminal(quiet=quiet, verbose=verbose)
+    terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
     if (folder / EXPAND).is_file():
+        nets = [read_net(folder / name) for name in (BASELINE, EXPANDED, DECOMPOSED)]
         terminal.show(expansion_table(folder))
-        return
-    terminal.show(before_after(read_run(folder)), f"report: {write_report(folder)}")
+    elif holds_model(folder):
+        nets = [read_net(folder)]
+        terminal.show(accuracy_table(nets[0]), f"report: {write_report(folder)}")
+    else:
+        run = read_run(folder)
+        nets = [*run.nets]
+        terminal.show(before_after(run), f"report: {write_report(folder)}")
+    terminal.record({"accuracy": accuracy_record(nets)})

@@ -1,10 +1,24 @@
 """Whole runs, each step resumable: a model made better, and a separable one trained wide and brought back."""
 
+from convsmith.optimize.evaluations import (
+    EVALUATIONS,
+    NORMS,
+    ORIGINAL,
+    RECOVERED,
+    STARTS,
+    TEACHER,
+    TRAINED,
+    Evaluated,
+    Evaluations,
+    made_by,
+    read_evaluations,
+)
 from convsmith.optimize.expansion import DECOMPOSED, EXPAND, EXPANDED, Expansion, expansion
-from convsmith.optimize.steps import EVALUATIONS, RUN, SCORES, Watch
+from convsmith.optimize.steps import RUN, SCORES, Watch
 from convsmith.optimize.whole import BASELINE, BENCH, DECOMPOSE, EXPORTS, OPTIMIZED, ORGANIZE, Settings, optimize
 
 __all__ = [
-    "BASELINE", "BENCH", "DECOMPOSE", "DECOMPOSED", "EVALUATIONS", "EXPAND", "EXPANDED", "EXPORTS", "OPTIMIZED",
-    "ORGANIZE", "RUN", "SCORES", "Expansion", "Settings", "Watch", "expansion", "optimize",
+    "BASELINE", "BENCH", "DECOMPOSE", "DECOMPOSED", "EVALUATIONS", "EXPAND", "EXPANDED", "EXPORTS", "NORMS",
+    "OPTIMIZED", "ORGANIZE", "ORIGINAL", "RECOVERED", "RUN", "SCORES", "STARTS", "TEACHER", "TRAINED", "Evaluated",
+    "Evaluations", "Expansion", "Settings", "Watch", "expansion", "made_by", "optimize", "read_evaluations",
 ]  # fmt: skip

@@ -17,9 +17,10 @@ from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
 from convsmith.graph import Graph
 from convsmith.load import Loaded, holds_model, load_folder, save
-from convsmith.train import Epoch, Recipe, evaluate, reestimate_norms, train
+from convsmith.optimize.evaluations import RECOVERED, TRAINED, Evaluations
+from convsmith.train import Epoch, Recipe, reestimate_norms, train
 
-RUN, SCORES, EVALUATIONS = "run.json", "scores.json", "evaluations.json"
+RUN, SCORES = "run.json", "scores.json"
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,23 @@ def finish(net: Loaded, data: Data, recipe: Recipe, teacher: nn.Module | None, f
     """Evaluate a net that comes with weights, train it, evaluate it again, and save it; what is saved is not redone."""
     if holds_model(folder):
         return load_folder(folder)
-    name, trained, told = folder.name, net.origin.trained, []
+    name, trained, log = folder.name, net.origin.trained, Evaluations(data, recipe.device)
     if trained:
         watch.step(f"evaluating {name}")
-        before = evaluate(net.model, data.test, device=recipe.device)
-        told.append({"when": "before recovery" if recipe.epochs else "as loaded"} | asdict(before))
+        log.begin(net)
     if trained and recipe.epochs:
         watch.step(f"estimating the norms of {name} anew")
-        if reestimate_norms(net.model, data, teacher=teacher, seed=recipe.seed, device=recipe.device).kept:
-            told.append({"when": "norms anew"} | asdict(evaluate(net.model, data.test, device=recipe.device)))
+        found = reestimate_norms(net.model, data, teacher=teacher, seed=recipe.seed, device=recipe.device)
+        log.renormed(net.model, found.kept)
+        log.write(folder)
     if recipe.epochs:
         watch.step(f"{'recovering' if trained else 'training'} {name}")
         done = train(
             net.model, data, recipe, out=folder, teacher=teacher,
             progress=lambda epoch: watch.epoch(name, recipe.epochs, epoch),
         )  # fmt: skip
-        told.append({"when": "recovered" if trained else "trained"} | asdict(done.final))
-    write(folder / EVALUATIONS, told)
+        log.finish(RECOVERED if trained else TRAINED, done.final)
+    log.write(folder)
     finished = net.trained_on(data.mean, data.std)
     save(finished, folder)
     rmtree(folder / "checkpoint", ignore_errors=True)

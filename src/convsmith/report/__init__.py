@@ -4,11 +4,13 @@ from convsmith.report.expansion import expansion_table
 from convsmith.report.net_pages import compare_page, scores_page
 from convsmith.report.net_tables import compare_table, scores_table, stages_table
 from convsmith.report.page import report, run_page
-from convsmith.report.records import RunRecords, read_run
-from convsmith.report.tables import before_after, bench_table, pareto_table, plan_table, search_table
+from convsmith.report.records import RunRecords, accuracy_record, read_net, read_run
+from convsmith.report.tables import accuracy_table, before_after, bench_table, pareto_table, plan_table, search_table
 
 __all__ = [
     "RunRecords",
+    "accuracy_record",
+    "accuracy_table",
     "before_after",
     "bench_table",
     "compare_page",
@@ -16,6 +18,7 @@ __all__ = [
     "expansion_table",
     "pareto_table",
     "plan_table",
+    "read_net",
     "read_run",
     "report",
     "run_page",

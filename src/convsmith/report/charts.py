@@ -1,14 +1,14 @@
 """Charts of a run as plotly figures, in plain JSON values; colors that depend on light or dark are the page's."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 from convsmith.bench import Bench, Latency
 from convsmith.report.numbers import milliseconds
-from convsmith.report.records import NetRecords
+from convsmith.report.records import Step
 
 Figure = dict[str, Any]
 
@@ -17,23 +17,50 @@ COLORS = ("#2f7de1", "#e08a1e", "#2aa876", "#c2528b", "#7a63d2", "#c9a300", "#3f
 MARGIN = {"l": 56, "r": 12, "t": 28, "b": 44}
 
 
-def accuracy(nets: Sequence[NetRecords]) -> Figure:
-    """Test accuracy by epoch; a net that was not trained is a dashed line at its one evaluation."""
+def accuracy(nets: Mapping[str, Sequence[Step]]) -> Figure:
+    """Test accuracy after each step and epoch, by net; one that only was evaluated is a dashed line across."""
     figure = go.Figure()
-    for net, color in zip(nets, (BASE_COLOR, NEW_COLOR), strict=True):
-        if net.history:
-            epochs = [epoch.epoch for epoch in net.history]
-            top1 = [100 * epoch.test_top1 for epoch in net.history]
-            figure.add_scatter(x=epochs, y=top1, name=net.name, mode="lines+markers", line={"color": color})
-        elif net.final:
-            figure.add_hline(
-                y=100 * net.final.top1, line={"color": color, "dash": "dash"}, annotation_text=net.name,
-                annotation_position="bottom right",
+    for (name, steps), color in zip(nets.items(), (BASE_COLOR, NEW_COLOR)[-len(nets) :], strict=True):
+        if moves(steps):
+            figure.add_scatter(
+                x=_places(steps), y=[100 * step.top1 for step in steps], text=[step.name for step in steps],
+                name=plain_text(name), mode="lines+markers", line={"color": color},
+                hovertemplate="%{text}: %{y:.2f} %<extra>" + plain_text(name) + "</extra>",
             )  # fmt: skip
+        elif steps:
+            figure.add_hline(
+                y=100 * steps[0].top1, line={"color": color, "dash": "dash"}, annotation_position="bottom left",
+                annotation_text=f"{plain_text(name)} {100 * steps[0].top1:.2f} %",
+            )  # fmt: skip
+    longest = max(nets.values(), key=len)
+    ticks = dict(zip(_places(longest), (_tick(step, len(longest)) for step in longest), strict=True))
     figure.update_layout(showlegend=True)  # for one curve, too
     figure.update_yaxes(title="test top-1 (%)")
-    figure.update_xaxes(dtick=1 if max((len(net.history) for net in nets), default=0) <= 20 else None)
-    return plain(figure, "epoch")
+    shown = {place: name for place, name in ticks.items() if name}
+    figure.update_xaxes(tickvals=[*shown], ticktext=[*shown.values()], zeroline=False)
+    return plain(figure, "epoch" if any(step.epoch is not None for step in longest) else "")
+
+
+def moves(steps: Sequence[Step]) -> bool:
+    """Whether there is a curve to draw."""
+    return len(steps) > 1 or any(step.epoch is not None for step in steps)
+
+
+def _places(steps: Sequence[Step]) -> list[float]:
+    """Epochs at their numbers; steps before and behind them as far apart as their names need."""
+    epochs = [step.epoch for step in steps if step.epoch is not None]
+    wide = max(1.0, len(epochs) / 8)
+    first = next((place for place, step in enumerate(steps) if step.epoch is not None), len(steps))
+    before = [1 - (first - place) * wide for place in range(first)]
+    behind = [len(epochs) + (place + 1) * wide for place in range(len(steps) - first - len(epochs))]
+    return [*before, *map(float, epochs), *behind]
+
+
+def _tick(step: Step, steps: int) -> str:
+    """What stands below a step: its name, or of about ten epochs the number."""
+    if step.epoch is None:
+        return step.name.replace(" (", "<br>(").replace(" ", "<br>", 1)
+    return str(step.epoch) if step.epoch % -(-steps // 12) == 0 or step.epoch == 1 else ""
 
 
 def latency(bench: Bench) -> Figure:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from convsmith.optimize import BASELINE, DECOMPOSED, EXPANDED
+from convsmith.optimize import BASELINE, DECOMPOSED, EXPANDED, NORMS, RECOVERED, STARTS, TRAINED
 from convsmith.report.numbers import count, percent
 from convsmith.report.records import NetRecords, read_net
 from convsmith.report.tables import grid
@@ -26,7 +26,7 @@ def expansion_rows(nets: list[NetRecords]) -> list[tuple[str, ...]]:
         ("MACs", *(count(net.scores.macs) if net.scores else "" for net in nets)),
     ]
     told = [{each.when: percent(each.top1) for each in net.evaluations} for net in nets]
-    order = ("as loaded", "before recovery", "norms anew", "trained", "recovered")
+    order = (*STARTS, NORMS, TRAINED, RECOVERED)
     for when in (when for when in order if any(when in net for net in told)):
         rows.append((f"top-1 {when}", *(net.get(when, "") for net in told)))
     return rows

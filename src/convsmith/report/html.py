@@ -90,7 +90,7 @@ def _shown(value: Any) -> str:
     """
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shown(own)}" for name, own in value.items() if own is not None)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(map(_shown, value))
     return "" if value is None else str(value)
 

@@ -1,4 +1,4 @@
-"""The page of a run: its report."""
+"""The page of a run, and the report of any folder."""
 
 import re
 from html import escape
@@ -6,24 +6,27 @@ from pathlib import Path
 
 from convsmith.bench import FASTER, SLOWER, UNSURE, Bench, Latency
 from convsmith.files import write_text
-from convsmith.plan import Plan
+from convsmith.load import holds_model
 from convsmith.report import charts, net_charts
 from convsmith.report.charts import Figure
+from convsmith.report.folder_page import folder_page
 from convsmith.report.html import Tile, facts, layer_table, page, pair, plot, section, table, tiles
 from convsmith.report.net_pages import COST_NOTE
 from convsmith.report.numbers import change, count, milliseconds, percent, times
 from convsmith.report.records import RunRecords, read_run
-from convsmith.report.tables import before_after_rows, edit_rows, refusal_rows, total_rows
+from convsmith.report.sections import accuracy_section, plan_section
+from convsmith.report.tables import before_after_rows
 
 
 def report(folder: str | Path) -> Path:
-    """Write report.html into a run's folder from its records, and give its path.
+    """Write report.html into the folder of a run, or of one net, from its records, and give its path.
 
     The page needs no network, follows light and dark, and shows what a run that was stopped has come to.
-    Raises ConvsmithError where the folder holds no run, or a record cannot be read.
+    Raises ConvsmithError where the folder holds neither, or a record cannot be read.
     """
-    path = Path(folder) / "report.html"
-    write_text(path, run_page(read_run(folder)))
+    folder = Path(folder)
+    path = folder / "report.html"
+    write_text(path, folder_page(folder) if holds_model(folder) else run_page(read_run(folder)))
     return path
 
 
@@ -36,10 +39,10 @@ def run_page(records: RunRecords) -> str:
         tiles(_tiles(records)),
         section("Before and after", "", table(("", ">baseline", ">optimized", ">change"), before_after_rows(records))),
         *_net_sections(records, figures),
-        *_accuracy(records, figures),
+        *accuracy_section(records.nets, figures),
         *([_latency(records.bench, figures)] if records.bench else []),
         *(
-            _plan(name, plan)
+            plan_section(name, plan)
             for name, plan in (("Stages", records.organize), ("Blocks", records.decompose))
             if plan is not None
         ),
@@ -128,21 +131,6 @@ def _net_sections(records: RunRecords, figures: dict[str, Figure]) -> list[str]:
     ]
 
 
-def _accuracy(records: RunRecords, figures: dict[str, Figure]) -> list[str]:
-    rows = [
-        (net.name, told.when, percent(told.top1), percent(told.top5), f"{told.loss:.4f}", f"{told.images:,}")
-        for net in records.nets
-        for told in net.evaluations
-    ]
-    if not rows:
-        return []
-    shown = table(("net", "when", ">top-1", ">top-5", ">loss", ">images"), rows)
-    if not any(net.history for net in records.nets):
-        return [section("Accuracy", "", shown)]
-    figures["accuracy"] = charts.accuracy(records.nets)
-    return [section("Accuracy", "On the test split, after each epoch.", plot("accuracy"), shown)]
-
-
 def _latency(bench: Bench, figures: dict[str, Figure]) -> str:
     figures["latency"] = charts.latency(bench)
     rows = [
@@ -163,13 +151,6 @@ def _latency(bench: Bench, figures: dict[str, Figure]) -> str:
     skipped = [(skip.model, skip.runtime, str(skip.batch), skip.reason) for skip in bench.skipped]
     missed = table(("not measured", "runtime", ">batch", "why"), skipped) if skipped else ""
     return section("Latency", note, plot("latency"), table(columns, rows), missed)
-
-
-def _plan(name: str, plan: Plan) -> str:
-    totals = table(("", ">base", ">new", ">change"), total_rows(plan))
-    edits = table(("layer", "edit", "why"), edit_rows(plan)) if plan.edits else "<p>None.</p>"
-    refused = table(("layer", "why"), refusal_rows(plan.refusals)) if plan.refusals else "<p>Nothing.</p>"
-    return section(f"{name}: the plan", "", totals, "<h3>Edits</h3>", edits, "<h3>Left alone</h3>", refused)
 
 
 def _exports(records: RunRecords) -> list[str]:

@@ -1,32 +1,35 @@
 """Read what a run has left in its folder, as far as it has come."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from convsmith.bench import Bench
 from convsmith.errors import ConvsmithError
 from convsmith.metric import Scores
-from convsmith.optimize import BASELINE, BENCH, DECOMPOSE, EVALUATIONS, EXPORTS, OPTIMIZED, ORGANIZE, RUN, SCORES
+from convsmith.optimize import (
+    BASELINE,
+    BENCH,
+    DECOMPOSE,
+    EXPORTS,
+    OPTIMIZED,
+    ORGANIZE,
+    RECOVERED,
+    RUN,
+    SCORES,
+    TEACHER,
+    TRAINED,
+    Evaluated,
+    read_evaluations,
+)
 from convsmith.plan import Plan
 from convsmith.train import Epoch
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One evaluation on the test split: `when` in the run, accuracies in [0, 1], mean loss, images."""
-
-    when: str
-    top1: float
-    top5: float
-    loss: float
-    images: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,22 @@ class Exported:
     bytes: int
     max_abs_error: float
     max_rel_error: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """Accuracy on the test split after a step, which is one of training where it has an epoch."""
+
+    name: str
+    top1: float
+    top5: float
+    loss: float
+    epoch: int | None = None
+
+    @classmethod
+    def of(cls, told: Evaluated) -> Self:
+        """Not of training."""
+        return cls(told.label, told.top1, told.top5, told.loss)
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,31 @@ class NetRecords:
     def final(self) -> Evaluated | None:
         """The last evaluation."""
         return self.evaluations[-1] if self.evaluations else None
+
+    @property
+    def teacher(self) -> Evaluated | None:
+        """The evaluation of the net that it learned from."""
+        return next((each for each in self.evaluations if each.when == TEACHER), None)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Its own evaluations in order, those after each epoch in the place of the one that ends the training."""
+        own = [each for each in self.evaluations if each.when != TEACHER]
+        place = next((place for place, each in enumerate(own) if each is self._training), len(own))
+        epochs = [Step(f"epoch {e.epoch}", e.test_top1, e.test_top5, e.test_loss, e.epoch) for e in self.history]
+        return (*map(Step.of, own[:place]), *epochs, *map(Step.of, own[place + 1 :]))
+
+    def label(self, told: Evaluated) -> str:
+        """An evaluation's step in words, a training with its epochs."""
+        if told is not self._training:
+            return told.label
+        return f"{told.label}, {len(self.history)} epoch{'s' * (len(self.history) > 1)}"
+
+    @property
+    def _training(self) -> Evaluated | None:
+        """The evaluation that ended the training whose epochs are known."""
+        ends = [each for each in self.evaluations if each.when in (TRAINED, RECOVERED)] if self.history else []
+        return ends[-1] if ends else None
 
 
 @dataclass(frozen=True)
@@ -104,7 +148,6 @@ class _Run:
 _RUN = TypeAdapter(_Run)
 _SCORES = TypeAdapter(Scores)
 _EPOCH = TypeAdapter(Epoch)
-_EVALUATIONS = TypeAdapter(tuple[Evaluated, ...])
 _EXPORTS = TypeAdapter(tuple[Exported, ...])
 
 
@@ -114,7 +157,7 @@ def read_net(folder: Path) -> NetRecords:
         folder.name,
         _read(folder / SCORES, read_scores),
         _read(folder / "history.jsonl", lambda text: tuple(map(_EPOCH.validate_json, text.splitlines()))) or (),
-        _read(folder / EVALUATIONS, _EVALUATIONS.validate_json) or (),
+        read_evaluations(folder),
         _read(folder / EXPORTS, _EXPORTS.validate_json) or (),
     )
 
@@ -127,6 +170,14 @@ def read_scores(text: str) -> Scores:
         layer["in_shape"], layer["out_shape"] = layer.pop("in"), layer.pop("out")
     own = {name: totals[name] for name in ("params", "macs", "unknown_ops")}
     return _SCORES.validate_python(record | own)
+
+
+def accuracy_record(nets: Sequence[NetRecords]) -> dict[str, Any]:
+    """The accuracy of nets after each step and epoch, and of their teacher, as JSON values."""
+    return {
+        net.name: [asdict(step) for step in ((Step.of(net.teacher),) if net.teacher else ()) + net.steps]
+        for net in nets
+    }
 
 
 def _read(path: Path, parse: Callable[[str], T]) -> T | None:

@@ -163,12 +163,33 @@ def before_after_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
 def _accuracy_rows(base: NetRecords, new: NetRecords) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
     for evaluated in new.evaluations[:-1]:
-        rows.append((f"top-1 {evaluated.when}", "", percent(evaluated.top1), ""))
+        rows.append((f"top-1 {evaluated.label}", "", percent(evaluated.top1), ""))
     if base.final or new.final:
         cells = [percent(net.final.top1) if net.final else "" for net in (base, new)]
         points = f"{100 * (new.final.top1 - base.final.top1):+.2f} pt" if base.final and new.final else ""
         rows.append((f"top-1 {new.final.when}" if new.final else "top-1", cells[0], cells[1], points))
     return rows
+
+
+ACCURACY_COLUMNS = ("step", ">top-1", ">change", ">top-5", ">loss")
+
+
+def accuracy_table(net: NetRecords) -> RenderableType:
+    """How accurate a net is after each of its steps, a training as one."""
+    table = grid("Accuracy after each step", *ACCURACY_COLUMNS)
+    for _, *row in accuracy_rows([net]):
+        table.add_row(*row)
+    return table
+
+
+def accuracy_rows(nets: Sequence[NetRecords]) -> list[tuple[str, ...]]:
+    """Net, step, top-1, what that is more than in the first row, top-5 and loss."""
+    told = [(net, each) for net in nets for each in net.evaluations]
+    changes = [f"{100 * (each.top1 - told[0][1].top1):+.2f} pt" for _, each in told[1:]]
+    return [
+        (net.name, net.label(each), percent(each.top1), points, percent(each.top5), f"{each.loss:.4f}")
+        for (net, each), points in zip(told, ["", *changes], strict=False)
+    ]
 
 
 def _latency_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:

@@ -1,0 +1,54 @@
+"""Sections that pages share: accuracy after each step, and a plan."""
+
+from collections.abc import Sequence
+
+from convsmith.optimize import NORMS
+from convsmith.plan import Plan
+from convsmith.report import charts
+from convsmith.report.charts import Figure
+from convsmith.report.html import plot, section, table
+from convsmith.report.numbers import percent
+from convsmith.report.records import NetRecords, Step
+from convsmith.report.tables import ACCURACY_COLUMNS, accuracy_rows, edit_rows, refusal_rows, total_rows
+
+NORMS_NOTE = "Re-estimated BatchNorm statistics are kept where held-out training images get no worse by them."
+
+
+def accuracy_section(nets: Sequence[NetRecords], figures: dict[str, Figure]) -> list[str]:
+    """The accuracy of nets after each of their steps as chart and table; nothing where none was evaluated."""
+    told = [each for net in nets for each in net.evaluations]
+    curves: dict[str, Sequence[Step]] = {net.teacher.when: [Step.of(net.teacher)] for net in nets if net.teacher}
+    curves |= {net.name: net.steps for net in nets}
+    if not any(curves.values()):
+        return []
+    parts = []
+    if any(map(charts.moves, curves.values())):
+        figures["accuracy"] = charts.accuracy(curves)
+        parts.append(plot("accuracy"))
+    if told:
+        parts.append(_by_net(nets, ACCURACY_COLUMNS, accuracy_rows(nets)))
+    epochs = [
+        (net.name, step.name, percent(step.top1), percent(step.top5), f"{step.loss:.4f}")
+        for net in nets
+        for step in net.steps
+        if step.epoch is not None
+    ]
+    if epochs:
+        every = _by_net(nets, ("step", ">top-1", ">top-5", ">loss"), epochs)
+        parts.append(f"<details><summary>Every epoch</summary>{every}</details>")
+    note = f"On {told[0].images:,} test images. " if told else "On the test images. "
+    return [section("Accuracy after each step", note + NORMS_NOTE * any(each.when == NORMS for each in told), *parts)]
+
+
+def _by_net(nets: Sequence[NetRecords], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is the net, where there are several."""
+    first = 0 if len(nets) > 1 else 1
+    return table(("net", *columns)[first:], [row[first:] for row in rows])
+
+
+def plan_section(name: str, plan: Plan) -> str:
+    """A plan's totals, edits and refusals."""
+    totals = table(("", ">base", ">new", ">change"), total_rows(plan))
+    edits = table(("layer", "edit", "why"), edit_rows(plan)) if plan.edits else "<p>None.</p>"
+    refused = table(("layer", "why"), refusal_rows(plan.refusals)) if plan.refusals else "<p>Nothing.</p>"
+    return section(f"{name}: the plan", "", totals, "<h3>Edits</h3>", edits, "<h3>Left alone</h3>", refused)
