@@ -7,8 +7,8 @@
     memory  peak of processes that calibrate and fit one 3x3 convolution, over that of one which only runs it
 
 Weights are drawn, and normalization is estimated on some of the images. Sections that are not asked for stay as they
-are in bench/results/fit_speed.json. `--threads 2` by default; `--images`, `--large-peer` (one run of CP on 512
-channels, minutes).
+are in bench/results/fit_speed.json, from which the table of docs/decomposition.md is written. `--threads 2` and
+`--images 512` by default; `--large-peer` runs CP on 512 channels, once, for minutes.
 """
 
 import argparse
@@ -41,6 +41,7 @@ from convsmith.files import write_text
 from convsmith.replay import Replay
 
 RESULT = Path(__file__).parent / "results" / "fit_speed.json"
+PAGE = Path(__file__).parent.parent / "docs" / "decomposition.md"
 ROUNDS = 9  # readings of what takes less than a second
 PEER_ROUNDS = {64: 5, 256: 2}  # readings of the peer by channels
 WIDTHS = (512, 1024)  # channels whose memory is measured
@@ -161,28 +162,29 @@ def als(asked: argparse.Namespace) -> dict[str, Any]:
     plan = cs.decompose(cs.capture(model, images[:1]), block="dw-pw")
     batches = torch.split(images, BATCH)
 
-    def forward() -> list[float]:
-        return [readings(lambda part=part: model(part), 1)["median"] for part in batches]
+    def forward() -> list[dict[str, Any]]:
+        with torch.no_grad():
+            return [readings(lambda part=part: model(part), 1) for part in batches]
 
     shares = Shares()
     with torch.no_grad():
-        model(batches[0])
-        before = forward()
+        model(batches[0])  # warm-up
+    before = forward()
     with ExitStack() as stack:
         stack.enter_context(shares.of(Replay, "run", "running both nets"))
         stack.enter_context(shares.of(Sampler, "add", "second moments"))
         stack.enter_context(shares.of(Sampler, "statistics", "second moments"))
         stack.enter_context(shares.of(Factored, "carry", "fits"))
         applied = readings(lambda: cs.apply(model, plan, data=images, method="als"), 1)
-    with torch.no_grad():
-        after = forward()
-    once = median([sum(before), sum(after)])
+    passes = [*before, *forward()]
+    clock, processor = (sum(each[what] for each in passes) / 2 for what in ("median", "processor"))
     return {
-        "images": len(images), "layers": len(plan.edits), "batch": told([*before, *after]),
-        "forward pass": {"before": round(sum(before), 2), "after": round(sum(after), 2)},
+        "images": len(images), "layers": len(plan.edits), "batch": told([each["median"] for each in passes]),
+        "forward pass": round(clock, 2), "forward pass, processor": round(processor, 2),
         "apply": applied["median"], "apply, processor": applied["processor"],
-        "forward passes": round(applied["median"] / once, 2),
-        "of these": {what: round(seconds / once, 2) for what, seconds in shares.seconds.items()},
+        "forward passes": round(applied["median"] / clock, 2),
+        "forward passes, processor": round(applied["processor"] / processor, 2),
+        "of these": {what: round(seconds / clock, 2) for what, seconds in shares.seconds.items()},
     }  # fmt: skip
 
 
@@ -226,6 +228,31 @@ def peak(what: str, channels: int) -> float:
 SECTIONS = {"svd": svd, "als": als, "memory": memory}
 
 
+def table(found: dict[str, Any]) -> str:
+    """The rows of the documentation's table."""
+    plain, fitted = found["svd"], found["als"]
+    rows = [("all sixteen by `svd`", f"{plain['all, convsmith svd']['median']:.2f} s")]
+    for channels in (256, 512):
+        pair = plain.get(f"{channels} channels")
+        if pair:
+            ours, theirs = (pair[who]["median"] for who in ("convsmith svd", "tensorly-torch CP"))
+            rows.append((f"one of {channels} channels by `svd`; tensorly-torch CP", f"{ours:.3f} s; {theirs:.1f} s"))
+    times = f"{fitted['images']} images by `als` in order, in forward passes of these"
+    rows.append((times, f"{fitted['forward passes']:.1f}"))
+    rows += [(f"of which {what}", f"{passes:.1f}") for what, passes in fitted["of these"].items()]
+    for channels in WIDTHS:
+        used = found["memory"][f"{channels} channels"]
+        rows.append((f"to calibrate {channels} channels; G alone", f"{used['to calibrate']} MB; {used['gram']} MB"))
+    return "".join(f"| {what} | {value} |\n" for what, value in [("", "measured"), ("---", "---:"), *rows])
+
+
+def write_page(found: dict[str, Any]) -> None:
+    """Renew that table, where all sections are there."""
+    if SECTIONS.keys() <= found.keys():
+        before, _, rest = PAGE.read_text().partition("<!-- fit-speed -->\n")
+        write_text(PAGE, f"{before}<!-- fit-speed -->\n{table(found)}{rest[rest.index('<!-- /fit-speed -->') :]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", help="svd, als, memory; all by default")
@@ -243,6 +270,7 @@ def main() -> None:
         done[name] = SECTIONS[name](asked) | {"threads": asked.threads}
         print(name, json.dumps(done[name], indent=1), flush=True)
         write_text(RESULT, json.dumps({"what": __doc__, "seconds and megabytes": done, **environment()}, indent=1))
+    write_page(done)
 
 
 if __name__ == "__main__":
