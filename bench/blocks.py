@@ -1,6 +1,6 @@
 """Every block in every convolution's place that admits it, on nets of the zoo, torchvision and timm.
 
-    python bench/blocks.py [NET ..]
+    python bench/blocks.py [NET ..]       # all nets, or these anew
 
 Each net is planned with each block, rebuilt, and run on two small images; what the plan says of costs is held against
 torch's counter, what it says of Quality against the reach found in the new net. Writes bench/results/blocks.json and
@@ -175,17 +175,18 @@ def table(cells: list[dict[str, Any]]) -> str:
 
 
 def main(nets: list[str]) -> None:
+    """Renew the file and the table net by net; what other nets gave stays."""
     warnings.simplefilter("ignore")
-    kept = json.loads(RESULT.read_text())["cells"] if nets else []
-    cells = [c for c in kept if c["net"] not in nets]
+    cells = json.loads(RESULT.read_text())["cells"] if RESULT.exists() else []
     for net in nets or NETS:
-        for block, limit, method in ASKED:
-            found = cell(net, block, limit, method)
-            cells.append(asdict(found))
-            print(*(value for key, value in cells[-1].items() if key != "refusals"), flush=True)
-    write_text(RESULT, json.dumps({"what": __doc__, "cells": cells, **environment()}, indent=1) + "\n")
-    before, _, rest = PAGE.read_text().partition("<!-- applied -->\n")
-    write_text(PAGE, f"{before}<!-- applied -->\n{table(cells)}{rest[rest.index('<!-- /applied -->') :]}")
+        found = [asdict(cell(net, *asked)) for asked in ASKED]
+        for each in found:
+            print(*(value for key, value in each.items() if key != "refusals"), flush=True)
+        kept = {name: [c for c in cells if c["net"] == name] for name in NETS} | {net: found}
+        cells = [each for own in kept.values() for each in own]
+        write_text(RESULT, json.dumps({"what": __doc__, "cells": cells, **environment()}, indent=1) + "\n")
+        before, _, rest = PAGE.read_text().partition("<!-- applied -->\n")
+        write_text(PAGE, f"{before}<!-- applied -->\n{table(cells)}{rest[rest.index('<!-- /applied -->') :]}")
 
 
 if __name__ == "__main__":

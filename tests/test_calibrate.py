@@ -64,6 +64,14 @@ def test_positions_are_drawn_by_the_seed_until_there_are_enough() -> None:
     torch.testing.assert_close(first.gram.diagonal(), other.gram.diagonal(), rtol=0.2, atol=0)
 
 
+def test_few_images_at_once_are_a_matter_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = calibrate(net(), IMAGES)
+    for name, value in (("ROWS", 50), ("NUMBERS", 1)):
+        monkeypatch.setattr(f"convsmith.calibrate.{name}", value)
+        for layer, found in calibrate(net(), IMAGES).items():
+            same(found, whole[layer])
+
+
 def test_in_order_a_layer_sees_the_changed_net_and_wants_the_originals_answer() -> None:
     original, changed = net(), net()
     calibration = Calibration(original, changed, IMAGES[:2], batch=1)

@@ -1,5 +1,6 @@
 """The tables of the documentation hold what is counted."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -89,6 +90,14 @@ def test_the_small_comparison_is_that_of_its_result_file() -> None:
     for name, macs, params, top1, *_ in rows("table6"):
         cost = f"{runs[name]['macs'] / 1e6:.1f}", f"{runs[name]['params'] / 1e6:.2f}"
         assert (macs, params, top1) == (*cost, f"{100 * runs[name]['top1'][-1]:.2f}")
+
+
+def test_the_times_and_megabytes_of_fits_are_those_measured() -> None:
+    spec = importlib.util.spec_from_file_location("fit_speed", RESULTS.parent / "fit_speed.py")
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    page, found = (DOCS / "decomposition.md").read_text(), json.loads((RESULTS / "fit_speed.json").read_text())
+    assert f"<!-- fit-speed -->\n{bench.table(found['seconds and megabytes'])}<!-- /fit-speed -->" in page
 
 
 @pytest.mark.parametrize("page", ["blocks.md", "zoo.md"])

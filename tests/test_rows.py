@@ -64,6 +64,8 @@ WINDOWS = {
     "through a residual unit": (lambda n, x: n.c(x + n.b(n.a(x).relu())), ["a b: b", "b c: c", "a b c: c"]),
     # b c ends where the sum of the second unit joins what b reaches past c
     "two units": (two_units, ["a b: b", "c d: d", "b c d: +", "a b c d: +"]),
+    # the pointwise shortcut of the first unit mixes all channels for what follows
+    "behind a shortcut": (lambda n, x: n.c(n.p(x) + n.b(n.a(x).relu())), ["a b: b", "b c: c"]),
     "read elsewhere too": (lambda n, x: n.b(y := n.a(x)) + n.p(y), []),
     "read by the answer": (lambda n, x: torch.cat([n.b(y := n.a(x)), y], 1), ["a b: +"]),
     "a pool between": (lambda n, x: n.b(nn.functional.max_pool2d(n.a(x), 2)), []),

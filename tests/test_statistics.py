@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from convsmith.algebra import DepthwiseFirst, fit
 from convsmith.statistics import Moments, Statistics
 
 PARTS = ("gram", "cross", "energy", "mean_x", "mean_y")
@@ -24,10 +26,10 @@ def moments(x: Tensor, y: Tensor, chunk: int = 1000) -> Moments:
     return seen
 
 
-def same(one: Statistics, other: Statistics) -> None:
+def same(one: Statistics, other: Statistics, near: float = 1e-10) -> None:
     assert one.samples == other.samples
     for part in PARTS:
-        torch.testing.assert_close(getattr(one, part), getattr(other, part), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(getattr(one, part), getattr(other, part), rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("mean", [0.0, 2.0, 1e3])
@@ -48,21 +50,88 @@ def test_any_chunks_give_the_same(chunk: int) -> None:
     same(moments(*rows(), chunk).statistics(), moments(*rows()).statistics())
 
 
+def test_small_products_and_strips_are_the_covariance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convsmith.statistics.ROWS", 7)
+    monkeypatch.setattr("convsmith.statistics.BLOCK", 4)
+    x, y = rows(inputs=10)
+    told = moments(x, y).statistics()
+    whole = np.cov(np.hstack([x, y]), rowvar=False, bias=True)
+    np.testing.assert_allclose(told.gram, whole[:10, :10], atol=1e-9)
+    np.testing.assert_allclose(told.cross, whole[:10, 10:], atol=1e-9)
+    assert torch.equal(told.gram, told.gram.T)
+
+
 def test_merged_accumulators_and_summed_tensors_are_one_pass() -> None:
     x, y = rows()
-    whole, first, second = moments(x, y), moments(x[:50], y[:50]), moments(x[50:], y[50:])
+    whole, first, second = moments(x, y).statistics(), moments(x[:50], y[:50]), moments(x[50:], y[50:])
     summed = Moments(6, 3)
     for total, *parts in zip(summed.sums, first.sums, second.sums, strict=True):
         total += sum(parts)
     first.merge(second)
-    same(first.statistics(), whole.statistics())
-    same(summed.statistics(), whole.statistics())
+    same(first.statistics(), whole)
+    same(summed.statistics(), whole)
 
 
+def test_statistics_take_the_sums_with_them() -> None:
+    x, y = rows()
+    seen = moments(x, y)
+    first = seen.statistics()
+    with pytest.raises(ValueError, match="no rows have been added"):
+        seen.statistics()
+    seen.add(x[:50], y[:50])
+    same(seen.statistics(), moments(x[:50], y[:50]).statistics())
+    same(first, moments(x, y).statistics())
+
+
+@pytest.mark.parametrize("mean", [0.0, 2.0, 1e3])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_low_precision_rows_are_summed_in_double(dtype: torch.dtype) -> None:
-    x, y = (each.to(dtype) for each in rows(5000))
-    same(moments(x, y).statistics(), moments(x.double(), y.double()).statistics())
+def test_low_precision_rows_lose_next_to_nothing(dtype: torch.dtype, mean: float) -> None:
+    x, y = (each.to(dtype) for each in rows(5000, mean=mean))
+    same(moments(x, y).statistics(), moments(x.double(), y.double()).statistics(), 1e-5)
+
+
+def test_products_are_of_float64_where_those_of_float32_are_something_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = (each.float() for each in rows(5000))
+    exact = moments(x.double(), y.double()).statistics()
+    with pytest.raises(AssertionError):
+        same(moments(x, y).statistics(), exact)
+    monkeypatch.setattr("torch.get_float32_matmul_precision", lambda: "medium")
+    same(moments(x, y).statistics(), exact)
+
+
+class Largest(TorchDispatchMode):
+    """Records the sizes in bytes of all tensors that calls answer, by the memory that they lie in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[int, int] = {}
+        self._kept: list[Tensor] = []  # so that no address is used twice
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        answer = func(*args, **(kwargs or {}))
+        for each in filter(lambda x: isinstance(x, Tensor), answer if isinstance(answer, tuple | list) else [answer]):
+            self.found[each.untyped_storage().data_ptr()] = each.untyped_storage().nbytes()
+            self._kept.append(each)
+        return answer
+
+
+def test_one_gram_matrix_is_all_that_moments_and_a_fit_to_them_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convsmith.statistics.BLOCK", 64)
+    x, whole = torch.randn(200, 64 * 9), 8 * (64 * 9) ** 2
+    weight = torch.randn(16, 64, 9)
+    seen = Moments(64 * 9, 16)
+    with Largest() as added:
+        for part in x.split(50):
+            seen.add(part, part @ weight.flatten(1).T)
+    with Largest() as told:
+        statistics = seen.statistics()
+    with Largest() as fitted:
+        fit(DepthwiseFirst(1), weight, "als", statistics)
+    assert [max(each.found.values()) for each in (added, told)] == [whole, whole]
+    gram = statistics.gram.untyped_storage().data_ptr()
+    for each in (added, told, fitted):
+        each.found.pop(gram, None)
+        assert max(each.found.values()) <= whole / 4
 
 
 def test_error_and_bias_are_those_of_the_responses() -> None:
@@ -83,8 +152,9 @@ def test_without_data_the_error_is_that_of_the_weight() -> None:
     assert told.bias(other).eq(0).all()
 
 
-def test_what_is_constant_has_no_variance_at_all() -> None:
-    x, y = rows()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_constant_has_no_variance_at_all(dtype: torch.dtype) -> None:
+    x, y = (each.to(dtype) for each in rows())
     x[:, 2], y[:, 1] = 0.1, 1e6 / 3  # the rounding of their sums is no variance
     told = moments(x, y).statistics()
     assert told.gram[2].eq(0).all()

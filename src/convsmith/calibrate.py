@@ -19,11 +19,13 @@ from convsmith.errors import ConvsmithError
 from convsmith.files import whole
 from convsmith.graph import Node
 from convsmith.replay import Replay, Tensors
-from convsmith.statistics import Moments, Rows, Statistics
+from convsmith.statistics import ROWS, Moments, Rows, Statistics
 
 IMAGES, BATCH = 512, 64
 # Output positions are drawn until a layer has so many for each tap of its patches: neighbours tell much the same.
 ROWS_PER_TAP = 16
+# Of the maps that patches are taken from at once, 64 MB in float32.
+NUMBERS = 2**24
 
 
 @runtime_checkable
@@ -183,17 +185,23 @@ class Sampler:
 
     def add(self, inputs: Tensor, responses: Tensor) -> None:
         """Add a batch: inputs (n, c, h, w) and responses (n, N, oh, ow) of the whole maps."""
-        count = len(inputs)
-        drawn = torch.rand(count, self._positions, generator=self._generator).argsort(1)[:, : self._drawn]
-        image = torch.arange(count)[:, None].expand_as(drawn).flatten()
-        row, column = drawn.flatten() // responses.shape[3], drawn.flatten() % responses.shape[3]
-        patches = sliding(inputs, self._conv)[image, :, row, column].flatten(1)  # (s, c, kh, kw) -> (s, c k)
         if self._moments is None:
             self._moments = Moments(self._taps, responses.shape[1], inputs.device)
-        wanted = responses[image, :, row, column]
-        self._moments.add(patches, wanted)
-        kept = torch.arange(len(patches)).view(count, -1)[:, : self._kept].flatten()
-        self._rows.append((patches[kept], wanted[kept]))
+        drawn = torch.rand(len(inputs), self._positions, generator=self._generator).argsort(1)[:, : self._drawn]
+        # So few images at once that neither their patches nor a padded copy of them take much memory.
+        few = max(1, min(ROWS // self._drawn, NUMBERS // inputs[0].numel()))
+        for parts in zip(*(torch.split(each, few) for each in (inputs, responses, drawn)), strict=True):
+            patches, wanted = self._at(*parts)
+            self._moments.add(patches, wanted)
+            kept = torch.arange(len(patches)).view(len(parts[2]), -1)[:, : self._kept].flatten()
+            self._rows.append((patches[kept], wanted[kept]))
+
+    def _at(self, inputs: Tensor, responses: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches (s, c k) and responses (s, N) at the drawn positions (n, d)."""
+        image = torch.arange(len(drawn))[:, None].expand_as(drawn).flatten()
+        row, column = drawn.flatten() // responses.shape[3], drawn.flatten() % responses.shape[3]
+        patches = sliding(inputs, self._conv)[image, :, row, column].flatten(1)  # (s, c, kh, kw) -> (s, c k)
+        return patches, responses[image, :, row, column]
 
     def statistics(self) -> Statistics:
         """The moments, those of all processes of a torch.distributed group together."""

@@ -189,7 +189,7 @@ class Graph:
         if start == self.inputs[0].name and not inside:
             answers, _ = self._from_input
         else:
-            nodes = self.nodes if wanted is None else self._leading_to(wanted)
+            nodes = self.nodes if wanted is None else self.leading_to(wanted)
             answers, _ = self._answers({start: Reach.source(self.shapes[start][1:])}, nodes, inside or {})
         return {name: reach for name, reach in answers.items() if isinstance(reach, Reach)}
 
@@ -223,7 +223,7 @@ class Graph:
         answer: Reach | None = known.get(self.outputs[0])
         return answer
 
-    def _leading_to(self, wanted: Collection[str]) -> list[Node]:
+    def leading_to(self, wanted: Collection[str]) -> list[Node]:
         """The calls that tensors are made by, directly or on the way, in order."""
         needed, leading = set(wanted), []
         for node in reversed(self.nodes):

@@ -2,7 +2,7 @@
 
 A window runs from what the first convolution of a row reads to the first tensor behind the last through which all that
 depends on the first must pass: the last one's own output, or the sum that ends its residual unit. Norms and
-activations between stay; nothing between them multiplies, or changes the map.
+activations between stay; nothing else between multiplies, or changes the map.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -64,10 +64,14 @@ class Window:
         """Their module paths, in order of execution."""
         return tuple(node.module for node in self.nodes)
 
+    @property
+    def entry(self) -> str:
+        """The tensor that the first of them reads."""
+        return self.graph.sources(self.nodes[0])[0]
+
     def sees(self, inside: Mapping[str, Graph]) -> float:
         """The 3DRF of the exit for what enters, with other calls in places of the row."""
-        entry = self.graph.sources(self.nodes[0])[0]
-        found = self.graph.reaches(entry, [self.exit], inside).get(self.exit)
+        found = self.graph.reaches(self.entry, [self.exit], inside).get(self.exit)
         return 0.0 if found is None else found.extent().volume
 
     @cached_property
@@ -100,7 +104,18 @@ def find_windows(graph: Graph, nodes: Sequence[Node]) -> list[Window]:
     last_read |= dict.fromkeys(graph.outputs, len(graph.nodes))
     chosen = {node.name for node in nodes}
     found = [window for node in nodes for window in _from(graph, order[node.name], chosen, last_read)]
-    return sorted(found, key=lambda window: len(window.nodes))
+    return sorted(filter(_alone, found), key=lambda window: len(window.nodes))
+
+
+def _alone(window: Window) -> bool:
+    """Whether nothing else multiplies between what enters and the exit: a shortcut's own convolution mixes for all."""
+    graph, passed = window.graph, {window.entry}
+    for node in graph.leading_to([window.exit]):
+        if passed.intersection(graph.sources(node)):
+            if node.kind and node not in window.nodes:
+                return False
+            passed.add(node.name)
+    return True
 
 
 def _from(graph: Graph, start: int, chosen: Collection[str], last_read: Mapping[str, int]) -> Iterator[Window]:

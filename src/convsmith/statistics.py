@@ -1,5 +1,6 @@
 """Second moments of one convolution's input patches against target responses: what factors are fitted to."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -8,6 +9,10 @@ from torch import Tensor
 
 # A variance below this share of its second moment is the rounding of float64 sums: the quantity is constant.
 _CONSTANT = 1e-12
+# Rows of one product: rounded to their own type, as so few can be, and added up in float64.
+ROWS = 1024
+# Columns of one product: of a matrix that is symmetric, little above the diagonal is worked out.
+BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,17 @@ class Statistics:
         # As certain as it gets: no number of samples would change it.
         return cls(eye, rows.T.clone(), rows.square().sum(1), rows.new_zeros(inputs), rows.new_zeros(outputs), 2**62)
 
-    def error(self, weight: Tensor) -> float:
+    def error(self, weight: Tensor, through: Tensor | None = None) -> float:
         """Relative error of the responses that a weight (N, C, K) gives, the best bias assumed.
 
         sqrt(mean |y - W' x|^2 / mean |y|^2),   x and y centred
+
+        through: W' gram (N, C K) where it is known.
         """
         rows = weight.double().flatten(1).to(self.gram.device)
+        through = rows @ self.gram if through is None else through
         # |y - W x|^2 = y^2 - 2 W cross + W gram W^T; rounding may leave it just below zero.
-        missed = self.energy.sum() - 2 * (rows * self.cross.T).sum() + (rows @ self.gram * rows).sum()
+        missed = self.energy.sum() - 2 * (rows * self.cross.T).sum() + (through * rows).sum()
         return (missed / self.energy.sum()).clamp(min=0).sqrt().item() if missed > 0 else 0.0
 
     def bias(self, weight: Tensor) -> Tensor:
@@ -73,6 +81,7 @@ class Moments:
     """Running sums of patches and responses, in float64.
 
     They are sums of rows and nothing else: `sums` of several processes may be added up in place by an all-reduce.
+    Memory is that of the sums, 8 (C K)^2 bytes, and of some chunks besides, however many rows are added.
 
     >>> moments = Moments(inputs=2, outputs=1)
     >>> moments.add(torch.tensor([[1.0, 2.0], [3.0, 6.0]]), torch.tensor([[1.0], [5.0]]))
@@ -81,26 +90,40 @@ class Moments:
     """
 
     def __init__(self, inputs: int, outputs: int, device: torch.device | str = "cpu") -> None:
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.float64, device=device)
-
-        self.count, self.x, self.y = zeros(1), zeros(inputs), zeros(outputs)
-        self.xx, self.xy, self.yy = zeros(inputs, inputs), zeros(inputs, outputs), zeros(outputs)
+        self._sizes, self._device = (inputs, outputs), device
+        self._sums: tuple[Tensor, ...] | None = None
 
     @property
     def sums(self) -> tuple[Tensor, ...]:
-        """The tensors that hold everything, each additive over rows."""
-        return self.count, self.x, self.y, self.xx, self.xy, self.yy
+        """The tensors that hold everything, each additive over rows: the number of rows, x, y, x x^T, x y^T and y^2.
+
+        Of x x^T only the lower triangle counts.
+        """
+        if self._sums is None:
+            inputs, outputs = self._sizes
+            shapes = ((1,), (inputs,), (outputs,), (inputs, inputs), (inputs, outputs), (outputs,))
+            self._sums = tuple(torch.zeros(shape, dtype=torch.float64, device=self._device) for shape in shapes)
+        return self._sums
 
     def add(self, patches: Tensor, responses: Tensor) -> None:
         """Add rows of patches (S, C K) and responses (S, N), of any float type and device."""
-        x, y = (rows.detach().to(self.x) for rows in (patches, responses))
-        self.count += len(x)
-        self.x += x.sum(0)
-        self.y += y.sum(0)
-        self.xx.addmm_(x.T, x)
-        self.xy.addmm_(x.T, y)
-        self.yy += y.square().sum(0)
+        for x, y in zip(*(torch.split(rows.detach(), ROWS) for rows in (patches, responses)), strict=True):
+            self._add(x.to(self._device), y.to(self._device))
+
+    def _add(self, x: Tensor, y: Tensor) -> None:
+        """Add few rows by products of what is left without their mean, which lose nothing by cancellation."""
+        count, sum_x, sum_y, xx, xy, yy = self.sums
+        own = _product_type(x, y)
+        mean_x, mean_y = (rows.mean(0, dtype=torch.float64) for rows in (x, y))
+        x, y = x.to(own) - mean_x.to(own), y.to(own) - mean_y.to(own)
+        for strip, stop in _strips(x.shape[1]):
+            xx[strip, :stop] += x[:, strip].T @ x[:, :stop]
+            xx[strip, :stop].addr_(mean_x[strip], mean_x[:stop], alpha=len(x))
+        xy += x.T @ y
+        xy.addr_(mean_x, mean_y, alpha=len(x))
+        yy += y.double().square().sum(0) + len(x) * mean_y.square()
+        for total, more in ((count, 1), (sum_x, mean_x), (sum_y, mean_y)):
+            total += len(x) * more
 
     def merge(self, other: "Moments") -> None:
         """Add the rows that another accumulator has seen."""
@@ -108,19 +131,38 @@ class Moments:
             mine += theirs.to(mine)
 
     def statistics(self) -> Statistics:
-        """The centred moments; raises ValueError before any row."""
-        samples = int(self.count.item())
+        """The centred moments, in the memory of the sums, which start anew; raises ValueError before any row."""
+        count, x, y, gram, cross, energy = self.sums
+        samples = int(count.item())
         if not samples:
             raise ValueError("no rows have been added")
-        x, y = self.x / samples, self.y / samples
-        alive_x, alive_y = _varying(self.xx.diagonal(), x, samples), _varying(self.yy, y, samples)
-        # In place: of 512 channels a gram has 170 MB.
-        gram = (self.xx / samples).addr_(x, x, alpha=-1).mul_(alive_x).mul_(alive_x[:, None])
-        cross = (self.xy / samples).addr_(x, y, alpha=-1).mul_(alive_y).mul_(alive_x[:, None])
-        return Statistics(gram, cross, (self.yy / samples - y.square()) * alive_y, x, y, samples)
+        self._sums = None
+        for total in (x, y, cross, energy):
+            total /= samples
+        alive_x, alive_y = _varying(gram.diagonal() / samples, x), _varying(energy, y)
+        for strip, stop in _strips(len(x)):
+            rows = gram[strip, :stop].div_(samples).addr_(x[strip], x[:stop], alpha=-1)
+            rows.mul_(alive_x[:stop]).mul_(alive_x[strip, None])
+            square = rows[:, strip]
+            square.copy_((square + square.T) / 2)
+            gram[: strip.start, strip] = rows[:, : strip.start].T
+        cross.addr_(x, y, alpha=-1).mul_(alive_y).mul_(alive_x[:, None])
+        return Statistics(gram, cross, (energy - y.square()) * alive_y, x, y, samples)
 
 
-def _varying(squares: Tensor, mean: Tensor, samples: int) -> Tensor:
+def _product_type(x: Tensor, y: Tensor) -> torch.dtype:
+    """Float32 is enough for products of float32 and below, if it is that: elsewhere it may stand for TF32 or less."""
+    exact = x.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    return torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32 if exact else torch.float64)
+
+
+def _strips(size: int) -> Iterator[tuple[slice, int]]:
+    """Strips of a matrix's rows, each with the column at which what is above the diagonal begins."""
+    for first in range(0, size, BLOCK):
+        stop = min(first + BLOCK, size)
+        yield slice(first, stop), stop
+
+
+def _varying(second: Tensor, mean: Tensor) -> Tensor:
     """1 where a quantity varies, 0 where it is constant up to the rounding of its sums."""
-    second = squares / samples
     return (second - mean.square() > _CONSTANT * second).double()

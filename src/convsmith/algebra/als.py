@@ -26,6 +26,10 @@ def als_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors:
     channels, rank, _ = filters.shape
     mask = None if form.mask is None else form.mask.repeat_interleave(rank, 1)
 
+    def see(filters: Tensor) -> Tensor:
+        """Their moments with every patch, (c r, c, k)."""
+        return target.moments.through(filters).flatten(0, 1)
+
     def mix(filters: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """The pointwise (n, c r), and Z^T Y (c r, n)."""
         # (c, c' r', k) @ (c, k, r) -> (c, c' r', r) -> (c r, c' r')
@@ -34,7 +38,7 @@ def als_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors:
         return improve(torch.zeros_like(answers.T), (gram + gram.T) / 2, answers, mask), answers
 
     def measure(at: Point) -> tuple[Tensor, Point]:
-        seen = _through_gram(at[0], target)
+        seen = see(at[0])
         weight, answers = mix(at[0], seen)
         # (c, r, c' r') @ (c, c' r', k) -> (c, r, k), and (c, k, n) @ (c, n, r) -> (c, k, r)
         made = (weight.T @ weight).view(channels, rank, -1) @ seen.transpose(0, 1)
@@ -42,7 +46,7 @@ def als_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors:
         return 1 - (answers * weight.T).sum() / target.energy, (2 / target.energy * (made - wanted.transpose(1, 2)),)
 
     (found,) = descend((F.normalize(filters, dim=2),), measure, EVALUATIONS)
-    return target.best(form, (found, mix(found, _through_gram(found, target))[0].view_as(pointwise)), start)
+    return target.best(form, (found, mix(found, see(found))[0].view_as(pointwise)), start)
 
 
 @fits("als", PointwiseFirst)
@@ -74,9 +78,3 @@ def als_pointwise_first(form: PointwiseFirst, target: Target) -> Factors:
 
     (found,) = descend((F.normalize(pointwise * units, dim=2),), measure, EVALUATIONS)
     return target.best(form, (found / units, filters(found / units)[0].view_as(depthwise)), start)
-
-
-def _through_gram(filters: Tensor, target: Target) -> Tensor:
-    """Each filter's moments with every patch, (c, r, k) -> (c r, c, k)."""
-    # gram is symmetric: (c, k, c' k') is its own rows of blocks, with nothing copied
-    return (filters @ target.gram.flatten(2)).flatten(0, 1).view(-1, *target.weight.shape[1:])

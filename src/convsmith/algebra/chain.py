@@ -127,24 +127,25 @@ def descend_chain(form: Chain, target: Target) -> Factors:
 
     It ends in a local optimum. In float32, as the product of all is large and its optimum flat.
     """
-    weight = target.weight.float()
+    weight, energy, moments = target.weight.float(), target.energy.float(), None
+    if target.statistics is not None:
+        moments = target.statistics.gram.float(), target.statistics.cross.float()
 
     def measure(at: Factors) -> tuple[Tensor, Factors]:
         with torch.enable_grad():
             free = tuple(factor.detach().requires_grad_() for factor in at)
-            objective = _objective(form.compose(free), weight, target)
+            objective = _objective(form.compose(free), weight, energy, moments)
             gradients = torch.autograd.grad(objective, free)
         return objective.detach(), gradients
 
     return tuple(factor.double() for factor in descend(_start(form.links, weight), measure, EVALUATIONS))
 
 
-def _objective(made: Tensor, weight: Tensor, target: Target) -> Tensor:
-    if target.statistics is None:
-        return (made - weight).square().sum() / target.energy.float()
-    rows = made.flatten(1)
-    gram, cross = target.moments.gram.float(), target.moments.cross.float()
-    return 1 + ((rows @ gram * rows).sum() - 2 * (rows * cross.T).sum()) / target.energy.float()
+def _objective(made: Tensor, weight: Tensor, energy: Tensor, moments: tuple[Tensor, Tensor] | None) -> Tensor:
+    if moments is None:
+        return (made - weight).square().sum() / energy
+    (gram, cross), rows = moments, made.flatten(1)
+    return 1 + ((rows @ gram * rows).sum() - 2 * (rows * cross.T).sum()) / energy
 
 
 def _start(links: Sequence[Link], weight: Tensor) -> Factors:

@@ -1,6 +1,7 @@
 """Channels fitted one after the other, each making up for what the others miss."""
 
 import torch
+from torch import Tensor
 
 from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import DepthwiseFirst, Factors
@@ -9,7 +10,6 @@ from convsmith.algebra.linear import factorize, low_rank
 from convsmith.algebra.svd import masked
 
 SWEEPS = 10  # after them a descent on all channels gains more per second
-CHUNK = 16  # channels whose residual is computed in one product, and kept up to date among themselves
 
 
 @fits("compensated", DepthwiseFirst)
@@ -23,13 +23,14 @@ def compensated_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors
     start = filters, pointwise = gsvd_depthwise_first(form, target)
     filters, columns = filters.clone(), pointwise.permute(1, 2, 0).contiguous()  # (c, r, k) and (c, r, n)
     made = filters.transpose(1, 2) @ columns  # V (c, k, n)
-    gram, cross, inverse = target.gram, target.cross, torch.linalg.inv(factorize(target.blocks))
+    cross, inverse = target.cross, torch.linalg.inv(factorize(target.blocks))
     reads = torch.ones_like(cross[:, 0]) if form.mask is None else form.mask.T.to(cross)  # (c, n)
     for _ in range(SWEEPS):
-        for first in range(0, len(made), CHUNK):
-            near = gram[first : first + CHUNK, :, first : first + CHUNK]  # (b, k, b, k)
-            missed = cross[first : first + CHUNK] - torch.einsum("bkcl,cln->bkn", gram[first : first + CHUNK], made)
-            for i, channel in enumerate(range(first, min(first + CHUNK, len(made)))):
+        # The residual of a few channels is computed in one product, and kept up to date among themselves.
+        for first, strip in target.moments.strips():
+            near = strip[:, :, first : first + len(strip)]  # (b, k, b, k)
+            missed = cross[first : first + len(strip)] - _answered(strip, filters, columns)
+            for i, channel in enumerate(range(first, first + len(strip))):
                 rest = (missed[i] + near[i, :, i] @ made[channel]) * reads[channel]  # T (k, n)
                 left, columns[channel] = (part[0] for part in low_rank((inverse[channel] @ rest)[None], form.rank))
                 filters[channel] = left.T @ inverse[channel]
@@ -38,3 +39,9 @@ def compensated_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors
                 missed -= near[:, :, i] @ change
     # (c, r, n) -> (n, c, r)
     return target.best(form, (filters, masked(columns.permute(2, 0, 1), form.mask)), start)
+
+
+def _answered(strip: Tensor, filters: Tensor, columns: Tensor) -> Tensor:
+    """What all channels answer to some, sum_j G_ij V_j (b, k, n), the filters first: K / r times less to multiply."""
+    seen = torch.einsum("bkcl,crl->bkcr", strip, filters).flatten(2)  # (b, k, c r)
+    return seen @ columns.flatten(0, 1)

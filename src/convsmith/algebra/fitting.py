@@ -1,20 +1,18 @@
 """One way in: a form, a weight, and the moments to fit it on; the factors, the error they attain, and the bias out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from convsmith.algebra.conditioned import Conditioned
 from convsmith.algebra.forms import Factors, Form
 from convsmith.algebra.relu import relu_refit
 from convsmith.errors import ConvsmithError
 from convsmith.registry import Registry
 from convsmith.statistics import Rows, Statistics
-
-# White noise on every channel, as a share of the channel's variance: keeps factorizations of a Gram matrix sound.
-RIDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,7 @@ class Target:
     """What a method sees, in float64: the weight (N, C, K) and, with data, moments in which every channel is alive."""
 
     weight: Tensor
-    statistics: Statistics | None
-    given: Statistics | None = None  # as they came
+    statistics: Conditioned | None
 
     @classmethod
     def of(cls, weight: Tensor, statistics: Statistics | None) -> Self:
@@ -50,30 +47,33 @@ class Target:
                 f"The statistics are of {_times(statistics.cross)} patches and responses, the weight needs "
                 f"{_times(rows.T)}; calibrate with the model that is to be decomposed."
             )
-        if not all(part.isfinite().all() for part in (statistics.gram, statistics.cross, statistics.energy)):
+        # sums: to ask each entry takes a copy of the Gram matrix
+        if not all(part.sum().isfinite() for part in (statistics.gram, statistics.cross, statistics.energy)):
             raise ConvsmithError("The statistics hold NaN or infinity; check the calibration data and the model on it.")
-        return cls(rows.reshape(weight.shape), _conditioned(statistics, rows, weight.shape[1]), statistics)
+        return cls(rows.reshape(weight.shape), Conditioned.of(statistics, rows, weight.shape[1]))
 
     @property
-    def moments(self) -> Statistics:
+    def moments(self) -> Conditioned:
         """The moments; raises ConvsmithError where there are none."""
-        return _needed(self.statistics)
+        if self.statistics is None:
+            raise ConvsmithError("This method fits responses and needs data; give calibration data, or use svd.")
+        return self.statistics
 
     @property
     def measured(self) -> Statistics:
         """The moments as they came; raises ConvsmithError where there are none."""
-        return _needed(self.given)
+        return self.moments.measured
 
     @property
     def gram(self) -> Tensor:
-        """The Gram matrix of patches by channels and taps, (C, K, C, K)."""
+        """The Gram matrix of patches by channels and taps, (C, K, C, K), a copy; strips of it take less memory."""
         _, channels, taps = self.weight.shape
         return self.moments.gram.view(channels, taps, channels, taps)
 
     @property
     def blocks(self) -> Tensor:
         """Its diagonal blocks, those of each channel, (C, K, K)."""
-        return self.gram.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        return self.moments.blocks
 
     @property
     def cross(self) -> Tensor:
@@ -85,13 +85,13 @@ class Target:
         """Of each channel's input, (C,): units in which channels of any scale count the same; 1 without data."""
         if self.statistics is None:
             return torch.ones_like(self.weight[0, :, 0])
-        variance = self.statistics.gram.diagonal().view(self.weight.shape[1], -1).mean(1)
+        variance = self.statistics.blocks.diagonal(dim1=1, dim2=2).mean(1)
         # a dead channel has none of its own
         return torch.where(variance > 1e-9 * variance.mean(), variance, variance.mean()).sqrt()
 
     def best(self, form: Form, *found: Factors) -> Factors:
         """Those that lose least on the moments as they came, the first of equals."""
-        return min(found, key=lambda factors: self.measured.error(form.compose(factors)))
+        return min(found, key=lambda factors: response_error(form, factors, self.measured))
 
     @property
     def energy(self) -> Tensor:
@@ -152,8 +152,9 @@ def fit(
     if rows is not None:
         found, bias = relu_refit(form, found, bias, rows)
     factors = tuple(factor.to(weight) for factor in found)
-    made = form.compose(_double(factors))
-    return Fit(factors, statistics.error(made), (statistics.bias(made) if rows is None else bias).to(weight))
+    if rows is None:
+        bias = statistics.bias(form.compose(_double(factors)))
+    return Fit(factors, response_error(form, factors, statistics), bias.to(weight))
 
 
 def _usual(form: type[Form], statistics: Statistics | None) -> str:
@@ -174,38 +175,10 @@ def relative_error(weight: Tensor, fitted: Tensor) -> float:
     return missed / weight.double().norm().item() if missed else 0.0
 
 
-def _needed(statistics: Statistics | None) -> Statistics:
-    if statistics is None:
-        raise ConvsmithError("This method fits responses and needs data; give calibration data, or use svd.")
-    return statistics
-
-
-def _conditioned(statistics: Statistics, rows: Tensor, channels: int) -> Statistics:
-    """The moments with what few samples make up taken out, and a little white noise on every channel.
-
-    With channels of unit variance, entries between channels that S samples make up have squares of (C K)^2 / S in all;
-    that share of what stands there is taken off, down to the metric of each channel alone (as Ledoit and Wolf, "A
-    well-conditioned estimator for large-dimensional covariance matrices", 2004). It vanishes with many samples.
-    Responses follow as if the weight had made them from such inputs: what is missing of the data is filled in by it.
-    A dead channel gets a little of the others' noise and is so fitted to its weight.
-    """
-    gram = statistics.gram.clone()
-    taps = len(gram) // channels
-    own = gram.view(channels, taps, channels, taps).diagonal(dim1=0, dim2=2)  # (k, k, c), a view
-    blocks, variance = own.clone(), gram.diagonal().view(channels, taps).mean(1)
-    alive = variance > 0
-    unit = torch.where(alive, 1 / variance, 0.0)
-    between = (gram.square() @ unit.repeat_interleave(taps)) @ unit.repeat_interleave(taps)
-    between = (between - (blocks.square().sum((0, 1)) * unit.square()).sum()).clamp(min=1e-300)
-    kept = 1 - ((alive.sum() * taps).square() / statistics.samples / between).clamp(max=1)
-    gram *= kept
-    own.copy_(blocks)
-    mean = variance.mean()
-    noise = RIDGE * (variance + torch.where(mean > 0, 1e-6 * mean, 1.0))
-    gram.diagonal().add_(noise.repeat_interleave(taps))
-    answers = rows @ gram - rows @ statistics.gram  # what the weight answers to the change (n, c k)
-    cross, energy = statistics.cross + answers.T, statistics.energy + (answers * rows).sum(1)
-    return replace(statistics, gram=gram, cross=cross, energy=energy)
+def response_error(form: Form, factors: Factors, statistics: Statistics) -> float:
+    """The relative error of the responses that factors give, as `Statistics.error` of the weight that they make."""
+    at = _double(tuple(factor.to(statistics.gram.device) for factor in factors))
+    return statistics.error(form.compose(at), form.through(at, statistics.gram))
 
 
 def _times(matrix: Tensor) -> str:

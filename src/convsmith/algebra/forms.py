@@ -24,6 +24,10 @@ class Form(ABC):
     def compose(self, factors: Factors) -> Tensor:
         """The weight (N, C, K) that the factors make."""
 
+    def through(self, factors: Factors, gram: Tensor) -> Tensor:
+        """W' G (N, C K) for a matrix G (C K, C K), factor by factor where that takes less."""
+        return self.compose(factors).flatten(1) @ gram
+
     def balance(self, factors: Factors) -> Factors:
         """The same weight with its scale spread over the factors; as they are where a form's are orthonormal."""
         return factors
@@ -56,6 +60,12 @@ class DepthwiseFirst(Form):
         """Multiply out."""
         depthwise, pointwise = factors
         return torch.einsum("ncr,crk->nck", pointwise, depthwise)
+
+    def through(self, factors: Factors, gram: Tensor) -> Tensor:
+        """The filters first: K / r times less to multiply."""
+        depthwise, pointwise = factors
+        seen = depthwise @ gram.view(len(depthwise), -1, len(gram))  # (c, r, k) @ (c, k, c' k') -> (c, r, c' k')
+        return pointwise.flatten(1) @ seen.flatten(0, 1)
 
     def balance(self, factors: Factors) -> Factors:
         """Equal norms of each filter and of the column that reads it."""

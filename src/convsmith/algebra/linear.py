@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Added to a normal matrix, as a share of its mean diagonal: columns that say the same are then no division by zero.
-_JITTER = 1e-12
+# Added to a normal matrix, as a share of its mean diagonal: columns that say the same are then no division by zero. The
+# second is more than what products of float32 take off the least eigenvalue.
+_JITTER, _MORE = 1e-12, 1e-5
 
 
 def low_rank(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -32,10 +33,18 @@ def low_rank(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def factorize(gram: Tensor) -> Tensor:
-    """Cholesky factors L L^T of positive semidefinite matrices (.., n, n), of the identity where one is zero."""
+    """Cholesky factors L L^T of positive semidefinite matrices (.., n, n), of the identity where one is zero.
+
+    Rounding may have left one a little less than that; all then get a little more on their diagonals.
+    """
     scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
-    jitter = torch.where(scale > 0, _JITTER * scale, 1.0)
-    root: Tensor = torch.linalg.cholesky(gram + torch.diag_embed(jitter[..., None].expand(gram.shape[:-1])))
+    shifted = gram.clone()
+    shifted.diagonal(dim1=-2, dim2=-1).add_(torch.where(scale > 0, _JITTER * scale, 1.0)[..., None])
+    root: Tensor
+    root, failed = torch.linalg.cholesky_ex(shifted)
+    if failed.any():
+        shifted.diagonal(dim1=-2, dim2=-1).add_(_MORE * scale[..., None])
+        root = torch.linalg.cholesky(shifted)
     return root
 
 
