@@ -1,4 +1,4 @@
-"""The tables and curves of docs/decomposition.md from bench/results/decompose.json: `python bench/decompose_page.py`.
+"""The tables and curves of docs/decomposition.md from bench/results: `python bench/decompose_page.py`.
 
 Needs matplotlib for the curves, docs/decomposition.svg.
 """
@@ -13,6 +13,7 @@ from convsmith.files import write_text
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "bench" / "results" / "decompose.json"
+EPOCHS = ROOT / "bench" / "results" / "epochs.json"
 PAGE, FIGURE = ROOT / "docs" / "decomposition.md", ROOT / "docs" / "decomposition.svg"
 NETS = {"resnet20": "ResNet-20", "resnet56": "ResNet-56"}
 # What is drawn, by name and by whom and how: the best first.
@@ -76,6 +77,14 @@ def every(points: list[Point], net: str) -> Iterator[list[str]]:
             yield [who, how, ", ".join(told)]
 
 
+def epochs(points: Iterable[Point]) -> Iterator[list[str]]:
+    """A row for each learning rate: top-1 before training and after the epochs that were run."""
+    yield ["net", "method", "MACs", "learning rate", "before", "after epochs"]
+    for p in sorted(points, key=lambda p: (p["net"], p["setting"], p["lr"])):
+        after = ", ".join(f"{n}: {top1:.4f}" for n, top1 in p["epochs"].items())
+        yield [p["net"], f"{p['who']} {p['how']}", f"{p['macs']:.3f}", f"{p['lr']}", f"{p['top1']:.4f}", after]
+
+
 def table(rows: Iterable[list[str]]) -> str:
     """Rows in Markdown, the first as the head."""
     head, *body = rows
@@ -88,7 +97,7 @@ def tables(points: list[Point]) -> dict[str, str]:
     made = {}
     for net in NETS:
         made[net], made[f"{net} others"] = table(compared(points, net)), table(every(points, net))
-    return made
+    return made | {"epochs": table(epochs(json.loads(EPOCHS.read_text())["points"].values()))}
 
 
 def draw(points: list[Point], baseline: dict[str, float]) -> None:

@@ -55,7 +55,9 @@ def main() -> None:
             return
         original, macs, _ = trained_net(job.net, told.weights)
         new = WHO[job.who](original, job, take_images(data, IMAGES, job.draw)).eval()
-        point = points.setdefault(name, asdict(job) | _before(new, original, data, macs, told.device) | {"epochs": {}})
+        point = points.setdefault(
+            name, asdict(job) | {"lr": told.lr} | _before(new, original, data, macs, told.device) | {"epochs": {}}
+        )
         for epochs in left:
             if perf_counter() > end:
                 return
