@@ -55,9 +55,8 @@ def main() -> None:
             return
         original, macs, _ = trained_net(job.net, told.weights)
         new = WHO[job.who](original, job, take_images(data, IMAGES, job.draw)).eval()
-        point = points.setdefault(
-            name, asdict(job) | {"lr": told.lr} | _before(new, original, data, macs, told.device) | {"epochs": {}}
-        )
+        before = {"lr": told.lr} | _before(new, original, data, macs, told.device)
+        point = points.setdefault(name, asdict(job) | before | {"epochs": {}})
         for epochs in left:
             if perf_counter() > end:
                 return
