@@ -1,12 +1,11 @@
 """Rolling pointwise convolution on a CPU as products of neighbouring windows, with its adjoint.
 
-In order of their starts the windows make a band that goes round: unit k, the outputs that start at channel k unit,
-reads the channels from there on. The outputs of some units in a row so read one run of channels, a view of the maps.
+In order of their starts the windows make a band that goes round the channels. The outputs of some neighbouring windows
+read one run of channels, so that a view of the maps times a small weight, zero outside the windows, gives them all.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,45 +16,54 @@ from convsmith.kernels.rolling import Rolling
 
 @dataclass(frozen=True)
 class Band:
-    """How to cut the band into blocks: `together` units of outputs each.
+    """The windows in order of their starts, cut into blocks.
 
-        units = distinct windows,  unit = Cin / units channels,  rows = Cout / units outputs of each unit
+    Unit k of the channels are the `depth` ones from k depth on, unit k of the outputs the `rows` ones whose window
+    starts there: it reads units k to k + reach - 1 of the channels. A block is `together` units of outputs; the
+    number of units, that of distinct windows, must be a multiple of it, and the number of outputs one of theirs.
     """
 
     at: Rolling
     together: int = 1
 
-    @cached_property
+    @property
     def units(self) -> int:
-        """Distinct windows."""
+        """Units of channels, and of outputs."""
         return self.at.distinct
 
-    @cached_property
-    def unit(self) -> int:
-        """Channels between two neighbouring starts."""
-        return self.at.in_channels // self.units
+    @property
+    def depth(self) -> int:
+        """Channels of a unit."""
+        return self.at.in_channels // self.at.distinct
 
-    @cached_property
+    @property
     def rows(self) -> int:
-        """Outputs that read the same window."""
-        return self.at.out_channels // self.units
+        """Outputs of a unit."""
+        return self.at.out_channels // self.at.distinct
 
-    @cached_property
+    @property
     def reach(self) -> int:
         """Units of channels that a window lies in."""
-        return -(-self.at.width // self.unit)
+        return -(-self.at.width // self.depth)
 
-    @cached_property
-    def moved(self) -> int:
-        """Units from an output's window to the next one's."""
-        return self.at.step // self.unit
+    @property
+    def move(self) -> int:
+        """Units from the window of an output to that of the next."""
+        return self.at.step // self.depth
+
+    def order(self) -> Tensor:
+        """The first output of each unit; the others come `units` apart."""
+        return torch.arange(self.units) * pow(self.move, -1, self.units) % self.units
+
+    def places(self) -> Tensor:
+        """The unit of each of the first `units` outputs."""
+        return torch.arange(self.units) * self.move % self.units
 
 
 def banded_forward(x: Tensor, weight: Tensor, bias: Tensor | None, band: Band) -> Tensor:
-    """One product for each block of units, and the outputs put in order."""
-    maps = _columns(x, (band.reach - 1) * band.unit)
-    blocks = _blocks(_in_order(weight, band), band)
-    y = _unsorted(_products(blocks, maps, band.together * band.unit), x, band)
+    """One product for each block, and the outputs put in order."""
+    layout = _layout(x, band)
+    y = layout.unsort(layout.multiply(_forward_blocks(weight, band), layout.channels(x), band.together * band.depth))
     return y if bias is None else y.add_(bias[:, None, None])
 
 
@@ -63,128 +71,164 @@ def banded_backward(
     grad: Tensor, x: Tensor, weight: Tensor, band: Band, wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The adjoint of `banded_forward`; gradients that are not wanted are empty."""
-    grad = grad.contiguous(memory_format=_format(x))
-    above = _sorted(grad, band)
-    grad_x = _to_maps(above, x, weight, band) if wanted[0] else x.new_empty(0)
-    grad_weight = _to_weight(above, x, band) if wanted[1] else x.new_empty(0)
-    grad_bias = grad.sum((0, 2, 3)) if wanted[2] else x.new_empty(0)
+    layout = _layout(x, band)
+    grad_x = grad_weight = grad_bias = x.new_empty(0)
+    above = layout.outputs(grad.contiguous(memory_format=layout.format)) if wanted[0] or wanted[1] else grad
+    if wanted[0]:
+        blocks = _adjoint_blocks(weight, band)
+        grad_x = layout.images(layout.multiply(blocks, above, band.together * band.rows))
+    if wanted[1]:
+        grad_weight = _to_weight(layout, above, layout.channels(x))
+    if wanted[2]:
+        grad_bias = grad.sum((0, 2, 3))
     return grad_x, grad_weight, grad_bias
 
 
-def _format(x: Tensor) -> torch.memory_format:
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
-
-
-def _last(x):
-    return x.is_contiguous(memory_format=torch.channels_last)
-
-
-def _columns(x: Tensor, more: int) -> Tensor:
-    """(b, c, h, w) -> (c + more, b h w), the first channels once more at the end."""
-    c = x.shape[1]
-    if _last(x):
-        flat = x.permute(0, 2, 3, 1).flatten(0, 2)
-        return torch.cat([flat, flat[:, :more]], 1).T
-    index = torch.arange(c + more) % c
-    return x.flatten(2).transpose(0, 1).index_select(0, index).flatten(1)
-
-
-def _sorted(grad: Tensor, band: Band) -> Tensor:
-    """(b, o, h, w) -> (before + o, b h w) in order of start, the last `reach - 1` units' before the first."""
-    more = (band.reach - 1) * band.rows
-    if _last(grad) and band.moved == 1:
-        flat = torch.channel_shuffle(grad, band.rows).permute(0, 2, 3, 1).flatten(0, 2)
-        return torch.cat([flat[:, len(flat[0]) - more :], flat], 1).T
-    order = torch.arange(band.units) * pow(band.moved, -1, band.units) % band.units
-    order = (order[:, None] + torch.arange(band.rows) * band.units).flatten()
-    order = torch.cat([order[len(order) - more :], order])
-    if _last(grad):
-        flat = grad.permute(0, 2, 3, 1).flatten(0, 2)
-        return flat.gather(1, order.expand(len(flat), -1)).T
-    return grad.flatten(2).transpose(0, 1).index_select(0, order).flatten(1)
-
-
-def _unsorted(y: Tensor, x: Tensor, band: Band) -> Tensor:
-    b, _, h, w = x.shape
-    if _last(x) and band.moved == 1:
-        return torch.channel_shuffle(y.T.view(b, h, w, -1).permute(0, 3, 1, 2), band.units)
-    slot = torch.arange(band.units) * band.moved % band.units * band.rows
-    slot = (slot + torch.arange(band.rows)[:, None]).flatten()
-    if _last(x):
-        return y.T.gather(1, slot.expand(y.shape[1], -1)).view(b, h, w, -1).permute(0, 3, 1, 2)
-    return y.view(-1, b, h * w).transpose(0, 1).index_select(1, slot).view(b, -1, h, w)
-
-
 def _in_order(weight: Tensor, band: Band) -> Tensor:
-    """(o, cg) -> (units, rows, cg) in order of start."""
-    rows = weight.unflatten(0, (band.rows, band.units)).transpose(0, 1)
-    if band.moved != 1:
-        order = torch.arange(band.units) * pow(band.moved, -1, band.units) % band.units
-        rows = rows.index_select(0, order)
-    more = band.reach * band.unit - rows.shape[2]
+    """(o, cg) -> (units, rows, reach depth), in order of start."""
+    rows = weight.view(band.rows, band.units, -1).transpose(0, 1)
+    if band.move != 1:
+        rows = rows.index_select(0, band.order())
+    more = band.reach * band.depth - band.at.width
     return F.pad(rows, (0, more)) if more else rows
 
 
-def _blocks(rows: Tensor, band: Band) -> Tensor:
-    """(units, p, q) -> (units / together, ...), each unit's one unit further down and right than the one before."""
-    if band.together == 1:
+def _forward_blocks(weight: Tensor, band: Band) -> Tensor:
+    """(blocks, outputs of a block, channels that it reads)."""
+    rows, edge = _in_order(weight, band), (band.together - 1) * band.depth
+    if not edge:
         return rows
-    n, p, q = rows.shape
-    k = band.together - 1
-    space = rows.new_zeros(n // band.together, p + k * band.rows, q + k * band.unit)
-    _diagonal(space, band, p, q).copy_(rows.unflatten(0, (-1, band.together)))
-    return space
+    return _cut(F.pad(rows, (edge, edge)), band, band.together, edge, edge + band.reach * band.depth)
 
 
-def _diagonal(space: Tensor, band: Band, p: int, q: int) -> Tensor:
-    a, b, c = space.stride()
-    return space.as_strided((len(space), band.together, p, q), (a, band.rows * b + band.unit * c, b, c))
+def _adjoint_blocks(weight: Tensor, band: Band) -> Tensor:
+    """(blocks, channels of a block, outputs that read them)."""
+    rows, over, edge = _in_order(weight, band), band.reach - 1, (band.together - 1) * band.depth
+    around = F.pad(torch.cat([rows[band.units - over :], rows]), (edge, edge))
+    return _cut(around, band, band.together + over, edge + over * band.depth, edge + band.depth).mT
 
 
-def _products(blocks: Tensor, maps: Tensor, step: int) -> Tensor:
-    """Block i times the run of channels from i step on, one below the other: (blocks, p, q) -> (blocks p, pixels)."""
-    n, p, q = blocks.shape
-    windows = _windows(maps, n, q, step)
-    if maps.stride(1) == 1:
-        return torch.bmm(blocks, windows).flatten(0, 1)
-    result = maps.new_empty(maps.shape[1], n, p)
-    torch.bmm(windows.mT, blocks.mT, out=result.transpose(0, 1))
-    return result.flatten(1).T
+def _cut(rows: Tensor, band: Band, units: int, first: int, width: int) -> Tensor:
+    """Blocks of `units` units' rows each, of which every unit starts `depth` further left than the one before."""
+    a, b, c = rows.stride()
+    shape = (band.units // band.together, units, band.rows, width)
+    return rows.as_strided(shape, (a * band.together, a - band.depth * c, b, c), first * c).flatten(1, 2)
 
 
-def _windows(maps: Tensor, count: int, width: int, step: int) -> Tensor:
-    a, b = maps.stride()
-    return maps.as_strided((count, width, maps.shape[1]), (step * a, a, b), maps.storage_offset())
-
-
-def _to_maps(above: Tensor, x: Tensor, weight: Tensor, band: Band) -> Tensor:
-    rows = _in_order(weight, band)
-    around = torch.cat([rows[band.units - band.reach + 1 :], rows])
-    a, b, c = around.stride()
-    d = band.unit
-    adj = around.as_strided(
-        (band.units, band.reach, band.rows, d), (a, a - d * c, b, c), (band.reach - 1) * d
-    )
-    blocks = _blocks(adj.flatten(1, 2), band).mT
-    g = _products(blocks, above, band.together * band.rows)
-    bb, _, h, w = x.shape
-    if _last(x):
-        return g.T.view(bb, h, w, -1).permute(0, 3, 1, 2)
-    return g.view(-1, bb, h * w).transpose(0, 1).contiguous().view(bb, -1, h, w)
-
-
-def _to_weight(above: Tensor, x: Tensor, band: Band) -> Tensor:
-    maps = _columns(x, (band.reach - 1) * band.unit)
-    n, t = band.units // band.together, band.together
-    windows = _windows(maps, n, (band.reach + t - 1) * band.unit, t * band.unit)
-    own = _windows(above[(band.reach - 1) * band.rows :], n, t * band.rows, t * band.rows)
-    if _last(x):
-        found = torch.bmm(own, windows.mT)
-    else:
-        found = torch.bmm(windows, own.mT).mT
-    rows = _diagonal(found, band, band.rows, band.reach * band.unit)[..., : band.at.width].flatten(0, 1)
-    # (units, rows, cg) -> (rows, units, cg)
-    if band.moved != 1:
-        rows = rows.index_select(0, torch.arange(band.units) * band.moved % band.units)
+def _to_weight(layout: "_Planes | _Pixels", above: Tensor, maps: Tensor) -> Tensor:
+    """The gradient of the weight, (o, cg), from those of the outputs in order of start."""
+    band = layout.band
+    high, wide, over = band.together * band.rows, band.together * band.depth, (band.reach - 1) * band.depth
+    own = _runs(above[(band.reach - 1) * band.rows :], band, high, high)
+    blocks = layout.outer(own, _runs(maps, band, over + wide, wide))
+    a, b, c = blocks.stride()
+    shape = (len(blocks), band.together, band.rows, band.at.width)
+    rows = blocks.as_strided(shape, (a, band.rows * b + band.depth * c, b, c)).flatten(0, 1)
+    if band.move != 1:
+        rows = rows.index_select(0, band.places())
+    # (units, rows, cg) -> (o, cg)
     return rows.transpose(0, 1).flatten(0, 1)
+
+
+def _runs(maps: Tensor, band: Band, width: int, step: int) -> Tensor:
+    """A view (blocks, width, pixels) of the run of rows that each block begins `step` further down."""
+    a, b = maps.stride()
+    shape = (band.units // band.together, width, maps.shape[1])
+    return maps.as_strided(shape, (step * a, a, b), maps.storage_offset())
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """Maps stored channel by channel, copied so that the batch makes one matrix (channels, pixels)."""
+
+    band: Band
+    batch: int
+    height: int
+    width: int
+    format = torch.contiguous_format
+
+    def channels(self, x: Tensor) -> Tensor:
+        """Images -> (channels, pixels), the first channels once more at the end."""
+        planes = x.flatten(2).transpose(0, 1)
+        return torch.cat([planes, planes[: (self.band.reach - 1) * self.band.depth]]).flatten(1)
+
+    def outputs(self, grad: Tensor) -> Tensor:
+        """Images -> (outputs in order, pixels), the last ones before the first."""
+        # (b, o, h, w) -> (units, rows, b, pixels)
+        units = grad.view(self.batch, self.band.rows, self.band.units, -1).permute(2, 1, 0, 3)
+        if self.band.move != 1:
+            units = units.index_select(0, self.band.order())
+        return torch.cat([units[self.band.units - self.band.reach + 1 :], units]).flatten(0, 1).flatten(1)
+
+    def unsort(self, y: Tensor) -> Tensor:
+        """(outputs in order, pixels) -> images."""
+        units = y.view(self.band.units, self.band.rows, self.batch, -1)
+        if self.band.move != 1:
+            units = units.index_select(0, self.band.places())
+        return units.permute(2, 1, 0, 3).contiguous().view(self.batch, -1, self.height, self.width)
+
+    def images(self, maps: Tensor) -> Tensor:
+        """(channels, pixels) -> images."""
+        planes = maps.view(len(maps), self.batch, -1).transpose(0, 1).contiguous()
+        return planes.view(self.batch, -1, self.height, self.width)
+
+    def multiply(self, blocks: Tensor, maps: Tensor, step: int) -> Tensor:
+        """Each block times its run of the maps, one below the other."""
+        return torch.bmm(blocks, _runs(maps, self.band, blocks.shape[2], step)).flatten(0, 1)
+
+    def outer(self, own: Tensor, runs: Tensor) -> Tensor:
+        """Their product over the pixels of every block, (blocks, own, runs)."""
+        return torch.bmm(runs, own.mT).mT
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """Maps stored pixel by pixel: the batch is one matrix (pixels, channels) as it is."""
+
+    band: Band
+    batch: int
+    height: int
+    width: int
+    format = torch.channels_last
+
+    def channels(self, x: Tensor) -> Tensor:
+        """Images -> (channels, pixels), the first channels once more at the end."""
+        flat = x.permute(0, 2, 3, 1).flatten(0, 2)
+        return torch.cat([flat, flat[:, : (self.band.reach - 1) * self.band.depth]], 1).T
+
+    def outputs(self, grad: Tensor) -> Tensor:
+        """Images -> (outputs in order, pixels), the last ones before the first."""
+        if self.band.move == 1:
+            flat = torch.channel_shuffle(grad, self.band.rows).permute(0, 2, 3, 1).flatten(0, 2)
+        else:
+            order = self.band.order()[:, None] + torch.arange(self.band.rows) * self.band.units
+            flat = grad.permute(0, 2, 3, 1).flatten(0, 2)
+            flat = flat.gather(1, order.flatten().expand(len(flat), -1))
+        return torch.cat([flat[:, self.band.rows * (self.band.units - self.band.reach + 1) :], flat], 1).T
+
+    def unsort(self, y: Tensor) -> Tensor:
+        """(outputs in order, pixels) -> images."""
+        if self.band.move == 1:
+            return torch.channel_shuffle(self.images(y), self.band.units)
+        places = self.band.places() * self.band.rows + torch.arange(self.band.rows)[:, None]
+        return self.images(y.T.gather(1, places.flatten().expand(y.shape[1], -1)).T)
+
+    def images(self, maps: Tensor) -> Tensor:
+        """(channels, pixels) -> images."""
+        return maps.T.view(self.batch, self.height, self.width, -1).permute(0, 3, 1, 2)
+
+    def multiply(self, blocks: Tensor, maps: Tensor, step: int) -> Tensor:
+        """Each block times its run of the maps, one below the other."""
+        count, rows, width = blocks.shape
+        result = maps.new_empty(maps.shape[1], count, rows)
+        torch.bmm(_runs(maps, self.band, width, step).mT, blocks.contiguous().mT, out=result.transpose(0, 1))
+        return result.flatten(1).T
+
+    def outer(self, own: Tensor, runs: Tensor) -> Tensor:
+        """Their product over the pixels of every block, (blocks, own, runs)."""
+        return torch.bmm(own, runs.mT)
+
+
+def _layout(x: Tensor, band: Band) -> _Planes | _Pixels:
+    kind = _Pixels if x.is_contiguous(memory_format=torch.channels_last) else _Planes
+    return kind(band, x.shape[0], x.shape[2], x.shape[3])
