@@ -6,12 +6,21 @@ read one run of channels, so that a view of the maps times a small weight, zero 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from convsmith.kernels.rolling import Rolling
+
+
+# Costs in multiply-accumulates, by which a cut is chosen: what a product takes besides is as if it had that many rows
+# more, in the types and the format that torch's products like best and in others; an output's copies into the band's
+# order and back; and the calls of all. tests/test_rpw.py holds the choice against what bench/rpw.py measured.
+IDLE_ROWS, IDLE_ROWS_ELSE = 4, 20
+COPIES_OF_PLANES, COPIES_OF_PIXELS = 8, 32
+CALLS = 2**20
 
 
 @dataclass(frozen=True)
@@ -26,27 +35,32 @@ class Band:
     at: Rolling
     together: int = 1
 
-    @property
+    @cached_property
     def units(self) -> int:
         """Units of channels, and of outputs."""
         return self.at.distinct
 
-    @property
+    @cached_property
     def depth(self) -> int:
         """Channels of a unit."""
         return self.at.in_channels // self.at.distinct
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Outputs of a unit."""
         return self.at.out_channels // self.at.distinct
 
-    @property
+    @cached_property
     def reach(self) -> int:
         """Units of channels that a window lies in."""
         return -(-self.at.width // self.depth)
 
-    @property
+    @cached_property
+    def span(self) -> int:
+        """Channels that a block reads."""
+        return (self.reach + self.together - 1) * self.depth
+
+    @cached_property
     def move(self) -> int:
         """Units from the window of an output to that of the next."""
         return self.at.step // self.depth
@@ -58,6 +72,28 @@ class Band:
     def places(self) -> Tensor:
         """The unit of each of the first `units` outputs."""
         return torch.arange(self.units) * self.move % self.units
+
+
+def fastest(x: Tensor, at: Rolling, stride: int) -> Band | None:
+    """The cut that takes the least time on a CPU, None where the dense way does or the windows cannot be cut."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    # Neither, or a map of one pixel: no telling what the result should be. Other shapes the dense way refuses.
+    unclear = x.dim() != 4 or x.shape[1] != at.in_channels or last == x.is_contiguous()
+    if unclear or stride != 1 or at.out_channels % at.distinct:
+        return None
+    idle = IDLE_ROWS_ELSE if last or x.dtype not in (torch.float32, torch.float64) else IDLE_ROWS
+    copies = COPIES_OF_PIXELS if last else COPIES_OF_PLANES
+    cost, band = _cheapest(at, idle)
+    spared = (at.in_channels - cost - copies) * at.out_channels * x[:, 0].numel()
+    return band if spared > CALLS else None
+
+
+@lru_cache(maxsize=512)
+def _cheapest(at: Rolling, idle: int) -> tuple[float, Band]:
+    """The cut of the least cost, in multiply-accumulates for each output, with the cost."""
+    cuts = [Band(at, together) for together in range(1, at.distinct + 1) if at.distinct % together == 0]
+    costs = [band.span * (1 + idle / (band.together * band.rows)) for band in cuts]
+    return min(costs), cuts[costs.index(min(costs))]
 
 
 def banded_forward(x: Tensor, weight: Tensor, bias: Tensor | None, band: Band) -> Tensor:
@@ -95,35 +131,39 @@ def _in_order(weight: Tensor, band: Band) -> Tensor:
 
 def _forward_blocks(weight: Tensor, band: Band) -> Tensor:
     """(blocks, outputs of a block, channels that it reads)."""
-    rows, edge = _in_order(weight, band), (band.together - 1) * band.depth
-    if not edge:
+    rows = _in_order(weight, band)
+    if band.together == 1:
         return rows
-    return _cut(F.pad(rows, (edge, edge)), band, band.together, edge, edge + band.reach * band.depth)
+    blocks = rows.new_zeros(band.units // band.together, band.together * band.rows, band.span)
+    _windows(blocks, band).copy_(rows.unflatten(0, (-1, band.together)))
+    return blocks
+
+
+def _windows(blocks: Tensor, band: Band) -> Tensor:
+    """A view of what lies in the windows, (blocks, together, rows, reach depth): each unit starts `depth` later."""
+    a, b, c = blocks.stride()
+    shape = (len(blocks), band.together, band.rows, band.reach * band.depth)
+    return blocks.as_strided(shape, (a, band.rows * b + band.depth * c, b, c))
 
 
 def _adjoint_blocks(weight: Tensor, band: Band) -> Tensor:
     """(blocks, channels of a block, outputs that read them)."""
     rows, over, edge = _in_order(weight, band), band.reach - 1, (band.together - 1) * band.depth
     around = F.pad(torch.cat([rows[band.units - over :], rows]), (edge, edge))
-    return _cut(around, band, band.together + over, edge + over * band.depth, edge + band.depth).mT
-
-
-def _cut(rows: Tensor, band: Band, units: int, first: int, width: int) -> Tensor:
-    """Blocks of `units` units' rows each, of which every unit starts `depth` further left than the one before."""
-    a, b, c = rows.stride()
-    shape = (band.units // band.together, units, band.rows, width)
-    return rows.as_strided(shape, (a * band.together, a - band.depth * c, b, c), first * c).flatten(1, 2)
+    # Of each unit that a block reads, its channels are `depth` further left in the window than of the one before.
+    a, b, c = around.stride()
+    shape = (band.units // band.together, band.together + over, band.rows, band.together * band.depth)
+    strides = (a * band.together, a - band.depth * c, b, c)
+    return around.as_strided(shape, strides, (edge + over * band.depth) * c).flatten(1, 2).mT
 
 
 def _to_weight(layout: "_Planes | _Pixels", above: Tensor, maps: Tensor) -> Tensor:
     """The gradient of the weight, (o, cg), from those of the outputs in order of start."""
     band = layout.band
-    high, wide, over = band.together * band.rows, band.together * band.depth, (band.reach - 1) * band.depth
+    high, wide = band.together * band.rows, band.together * band.depth
     own = _runs(above[(band.reach - 1) * band.rows :], band, high, high)
-    blocks = layout.outer(own, _runs(maps, band, over + wide, wide))
-    a, b, c = blocks.stride()
-    shape = (len(blocks), band.together, band.rows, band.at.width)
-    rows = blocks.as_strided(shape, (a, band.rows * b + band.depth * c, b, c)).flatten(0, 1)
+    blocks = layout.outer(own, _runs(maps, band, band.span, wide))
+    rows = _windows(blocks, band)[..., : band.at.width].flatten(0, 1)
     if band.move != 1:
         rows = rows.index_select(0, band.places())
     # (units, rows, cg) -> (o, cg)
