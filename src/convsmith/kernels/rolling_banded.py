@@ -81,11 +81,15 @@ def fastest(x: Tensor, at: Rolling, stride: int) -> Band | None:
     unclear = x.dim() != 4 or x.shape[1] != at.in_channels or last == x.is_contiguous()
     if unclear or stride != 1 or at.out_channels % at.distinct:
         return None
-    idle = IDLE_ROWS_ELSE if last or x.dtype not in (torch.float32, torch.float64) else IDLE_ROWS
+    idle = IDLE_ROWS_ELSE if last or _converted(x) else IDLE_ROWS
     copies = COPIES_OF_PIXELS if last else COPIES_OF_PLANES
     cost, band = _cheapest(at, idle)
     spared = (at.in_channels - cost - copies) * at.out_channels * x[:, 0].numel()
     return band if spared > CALLS else None
+
+
+def _converted(x: Tensor) -> bool:
+    return x.dtype not in (torch.float32, torch.float64)
 
 
 @lru_cache(maxsize=512)
@@ -218,7 +222,8 @@ class _Planes:
 
     def outer(self, own: Tensor, runs: Tensor) -> Tensor:
         """Their product over the pixels of every block, (blocks, own, runs)."""
-        return torch.bmm(runs, own.mT).mT
+        # Copies of a bfloat16 matrix by columns cost more than the product.
+        return torch.bmm(runs, own.mT).mT if _converted(own) else torch.bmm(own, runs.mT)
 
 
 @dataclass(frozen=True)
