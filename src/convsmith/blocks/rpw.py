@@ -1,7 +1,6 @@
 """Rolling pointwise convolution: a 1x1 convolution whose outputs read overlapping windows of the input channels."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from importlib.util import find_spec
 from math import prod
 from typing import Any, final
@@ -30,7 +29,10 @@ def rolling_pointwise(
     >>> rolling_pointwise(x, weight, None, groups=2, overlap=0.5, stride=1).flatten().tolist()
     [1.0, 3.0, 5.0, 3.0]
     """
-    return dense_forward(x, weight, bias, groups, overlap, stride)
+    band = fastest(x, weight, groups, overlap, stride)
+    if band is None:
+        return dense_forward(x, weight, bias, groups, overlap, stride)
+    return banded_forward(x, weight, bias, band)
 
 
 @torch.library.custom_op("convsmith::rolling_pointwise_backward", mutates_args=())
@@ -41,7 +43,10 @@ def rolling_pointwise_backward(
 
     grad: shaped like the result of `rolling_pointwise`.
     """
-    return dense_backward(grad, x, weight, groups, overlap, stride, wanted)
+    band = fastest(x, weight, groups, overlap, stride)
+    if band is None:
+        return dense_backward(grad, x, weight, groups, overlap, stride, wanted)
+    return banded_backward(grad, x, weight, band, wanted)
 
 
 # The dense way is plain ATen, so that on fake tensors the same code answers shape, type and memory format.
@@ -71,31 +76,6 @@ def _cuda_backward(
 
 def _fused(x: Tensor) -> bool:
     return find_spec("triton") is not None and x.dtype in (torch.float32, torch.float16, torch.bfloat16)
-
-
-_windows = lru_cache(maxsize=512)(Rolling)  # building it takes as long as a small map's copy
-
-
-def _cpu(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, overlap: float, stride: int) -> Tensor:
-    band = fastest(x, _windows(weight.shape[1] * groups, len(weight), groups, overlap), stride)
-    if band is None:
-        return dense_forward(x, weight, bias, groups, overlap, stride)
-    return banded_forward(x, weight, bias, band)
-
-
-def _cpu_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, groups: int, overlap: float, stride: int, wanted: Sequence[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    band = fastest(x, _windows(weight.shape[1] * groups, len(weight), groups, overlap), stride)
-    if band is None:
-        return dense_backward(grad, x, weight, groups, overlap, stride, wanted)
-    return banded_backward(grad, x, weight, band, wanted)
-
-
-# register_kernel wraps what it is given in Python that takes longer than a small map's products.
-_LIBRARY = torch.library.Library("convsmith", "FRAGMENT")  # type: ignore[no-untyped-call]
-_LIBRARY.impl("rolling_pointwise", _cpu, "CPU")  # type: ignore[no-untyped-call]
-_LIBRARY.impl("rolling_pointwise_backward", _cpu_backward, "CPU")  # type: ignore[no-untyped-call]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -151,6 +131,7 @@ def _autocast(device: str) -> Callable[..., Tensor]:
 
 
 # torch.library.register_autocast fixes one type for good; these follow bfloat16 and float16 alike.
+_LIBRARY = torch.library.Library("convsmith", "FRAGMENT")  # type: ignore[no-untyped-call]
 for _device in ("cpu", "cuda"):
     _LIBRARY.impl("rolling_pointwise", _autocast(_device), f"Autocast{_device.upper()}")  # type: ignore[no-untyped-call]
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from convsmith.errors import ConvsmithError
 
+
 @dataclass(frozen=True)
 class Rolling:
     """Where the windows lie: output o reads `width` channels from start(o) = o step mod Cin on, going round at the end.

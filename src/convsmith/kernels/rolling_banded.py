@@ -7,13 +7,13 @@ read one run of channels, so that a view of the maps times a small weight, zero 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from math import inf
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from convsmith.kernels.rolling import Rolling
-
 
 # Costs in multiply-accumulates, by which a cut is chosen: what a product takes besides is as if it had that many rows
 # more, in the types and the format that torch's products like best and in others; an output's copies into the band's
@@ -67,37 +67,45 @@ class Band:
 
     def order(self) -> Tensor:
         """The first output of each unit; the others come `units` apart."""
-        return torch.arange(self.units) * pow(self.move, -1, self.units) % self.units
+        return torch.arange(self.units, device="cpu") * pow(self.move, -1, self.units) % self.units
 
     def places(self) -> Tensor:
         """The unit of each of the first `units` outputs."""
-        return torch.arange(self.units) * self.move % self.units
+        return torch.arange(self.units, device="cpu") * self.move % self.units
 
 
-def fastest(x: Tensor, at: Rolling, stride: int) -> Band | None:
-    """The cut that takes the least time on a CPU, None where the dense way does or the windows cannot be cut."""
+def fastest(x: Tensor, weight: Tensor, groups: int, overlap: float, stride: int) -> Band | None:
+    """The cut that takes the least time on a CPU; None where the dense way does, or is to refuse the input."""
     last = x.is_contiguous(memory_format=torch.channels_last)
-    # Neither, or a map of one pixel: no telling what the result should be. Other shapes the dense way refuses.
-    unclear = x.dim() != 4 or x.shape[1] != at.in_channels or last == x.is_contiguous()
-    if unclear or stride != 1 or at.out_channels % at.distinct:
+    if stride != 1 or x.dim() != 4 or x.shape[1] != weight.shape[1] * groups or x.device.type != "cpu":
         return None
-    idle = IDLE_ROWS_ELSE if last or _converted(x) else IDLE_ROWS
-    copies = COPIES_OF_PIXELS if last else COPIES_OF_PLANES
-    cost, band = _cheapest(at, idle)
-    spared = (at.in_channels - cost - copies) * at.out_channels * x[:, 0].numel()
-    return band if spared > CALLS else None
-
-
-def _converted(x: Tensor) -> bool:
-    return x.dtype not in (torch.float32, torch.float64)
+    if last == x.is_contiguous():  # neither, or a map of one pixel: no telling what the result should be
+        return None
+    cost, band = cheapest(x.shape[1], len(weight), groups, overlap, idle_rows(x))
+    spared = x.shape[1] - cost - (COPIES_OF_PIXELS if last else COPIES_OF_PLANES)
+    return band if spared * x[:, 0].numel() * len(weight) > CALLS else None
 
 
 @lru_cache(maxsize=512)
-def _cheapest(at: Rolling, idle: int) -> tuple[float, Band]:
-    """The cut of the least cost, in multiply-accumulates for each output, with the cost."""
+def cheapest(in_channels: int, out_channels: int, groups: int, overlap: float, idle: int) -> tuple[float, Band]:
+    """The least multiply-accumulates for each output, and their cut; infinitely many where there is none."""
+    at = Rolling(in_channels, out_channels, groups, overlap)
+    if out_channels % at.distinct:
+        return inf, Band(at)
     cuts = [Band(at, together) for together in range(1, at.distinct + 1) if at.distinct % together == 0]
     costs = [band.span * (1 + idle / (band.together * band.rows)) for band in cuts]
     return min(costs), cuts[costs.index(min(costs))]
+
+
+def idle_rows(x: Tensor) -> int:
+    """Rows' worth of time that a product takes besides, by the type and the format of the maps."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return IDLE_ROWS_ELSE if last or _converted(x) else IDLE_ROWS
+
+
+def _converted(x: Tensor) -> bool:
+    """Whether the map is of a type that torch's products convert or rearrange first."""
+    return x.dtype not in (torch.float32, torch.float64)
 
 
 def banded_forward(x: Tensor, weight: Tensor, bias: Tensor | None, band: Band) -> Tensor:
@@ -112,7 +120,7 @@ def banded_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The adjoint of `banded_forward`; gradients that are not wanted are empty."""
     layout = _layout(x, band)
-    grad_x = grad_weight = grad_bias = x.new_empty(0)
+    grad_x, grad_weight, grad_bias = (x.new_empty(0) for _ in range(3))
     above = layout.outputs(grad.contiguous(memory_format=layout.format)) if wanted[0] or wanted[1] else grad
     if wanted[0]:
         blocks = _adjoint_blocks(weight, band)
@@ -139,7 +147,7 @@ def _forward_blocks(weight: Tensor, band: Band) -> Tensor:
     if band.together == 1:
         return rows
     blocks = rows.new_zeros(band.units // band.together, band.together * band.rows, band.span)
-    _windows(blocks, band).copy_(rows.unflatten(0, (-1, band.together)))
+    _windows(blocks, band).copy_(rows.view(-1, band.together, *rows.shape[1:]))
     return blocks
 
 
@@ -246,7 +254,7 @@ class _Pixels:
         if self.band.move == 1:
             flat = torch.channel_shuffle(grad, self.band.rows).permute(0, 2, 3, 1).flatten(0, 2)
         else:
-            order = self.band.order()[:, None] + torch.arange(self.band.rows) * self.band.units
+            order = self.band.order()[:, None] + torch.arange(self.band.rows, device="cpu") * self.band.units
             flat = grad.permute(0, 2, 3, 1).flatten(0, 2)
             flat = flat.gather(1, order.flatten().expand(len(flat), -1))
         return torch.cat([flat[:, self.band.rows * (self.band.units - self.band.reach + 1) :], flat], 1).T
@@ -255,7 +263,7 @@ class _Pixels:
         """(outputs in order, pixels) -> images."""
         if self.band.move == 1:
             return torch.channel_shuffle(self.images(y), self.band.units)
-        places = self.band.places() * self.band.rows + torch.arange(self.band.rows)[:, None]
+        places = self.band.places() * self.band.rows + torch.arange(self.band.rows, device="cpu")[:, None]
         return self.images(y.T.gather(1, places.flatten().expand(y.shape[1], -1)).T)
 
     def images(self, maps: Tensor) -> Tensor:
