@@ -30,7 +30,7 @@ CASES = [  # Cin, Cout, groups, overlap, stride
     (6, 6, 6, 0.5, 1),  # windows of one channel
     (16, 32, 4, 0.25, 1),  # units of one channel, a window three further on from output to output
     (20, 20, 4, 0.33, 1),
-    (24, 24, 2, 0.42, 1),  # windows of twelve channels, starts eight apart: no multiple of them
+    (24, 24, 2, 0.35, 1),  # windows of twelve channels, starts eight apart: no multiple of them
     (12, 12, 2, 0.67, 1),
 ]
 table = pytest.mark.parametrize(("inputs", "outputs", "groups", "overlap", "stride"), CASES)
