@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -82,6 +83,21 @@ def test_the_times_of_rolling_pointwise_are_those_measured() -> None:
     for channels, side, groups, overlap, *ratios in rows("rpw"):
         what = int(channels), int(side), int(groups), float(overlap), "float32", "contiguous"
         assert [found[*what, False], found[*what, True]] == ratios
+
+
+def test_the_share_of_rolling_pointwise_within_its_aim_is_that_measured() -> None:
+    cells = json.loads((RESULTS / "rpw.json").read_text())["cells"]
+    kinds = {tuple(str(cell["what"][name]) for name in ("overlap", "layout", "dtype")) for cell in cells}
+    assert {tuple(row[:3]) for row in rows("rpw kinds")} == kinds
+    for overlap, layout, dtype, met, middle, most in rows("rpw kinds"):
+        kind = float(overlap), layout, dtype
+        found = [
+            cell["times"]["rolling"]["ratio"]
+            for cell in cells
+            if (cell["what"]["overlap"], cell["what"]["layout"], cell["what"]["dtype"]) == kind
+        ]
+        assert met == f"{sum(ratio <= 1.2 for ratio in found)} of {len(found)}"
+        assert (middle, most) == (f"{median(found):.2f}", f"{max(found):.2f}")
 
 
 def test_the_small_comparison_is_that_of_its_result_file() -> None:

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from convsmith.blocks import RollingPointwise, decompositions, rolling_pointwise, windows
 from convsmith.blocks.rpw import rolling_pointwise_backward
 from convsmith.errors import ConvsmithError
-from convsmith.kernels.rolling import Rolling, pays
+from convsmith.kernels.rolling import Rolling
+from convsmith.kernels.rolling_banded import Band, cheapest, fastest
 
 CASES = [  # Cin, Cout, groups, overlap, stride
     (8, 8, 2, 0.5, 1),
@@ -27,15 +28,25 @@ CASES = [  # Cin, Cout, groups, overlap, stride
     (8, 8, 4, 0.0, 1),
     (6, 4, 1, 0.5, 1),
     (6, 6, 6, 0.5, 1),  # windows of one channel
+    (16, 32, 4, 0.25, 1),  # units of one channel, a window three further on from output to output
+    (20, 20, 4, 0.33, 1),
+    (24, 24, 2, 0.35, 1),  # windows of twelve channels, starts eight apart: no multiple of them
+    (12, 12, 2, 0.67, 1),
 ]
 table = pytest.mark.parametrize(("inputs", "outputs", "groups", "overlap", "stride"), CASES)
 
 
-@pytest.fixture(params=["dense", "windowed"])
+@pytest.fixture(params=["dense", "alone", "together"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Take one way for all maps, whichever would be faster."""
-    for limit in ("WORTH_A_CALL", "WORTH_AN_ELEMENT", "WORTH_A_COPY", "FEWEST_ROWS"):
-        monkeypatch.setattr(f"convsmith.kernels.rolling.{limit}", {"dense": 2**60, "windowed": 0}[request.param])
+    """Take one way for all maps that it fits, whichever would be faster: each unit a block, or half of them."""
+
+    def taken(x: Tensor, weight: Tensor, groups: int, overlap: float, stride: int) -> Band | None:
+        at = Rolling(weight.shape[1] * groups, len(weight), groups, overlap)
+        fits = x.shape[1] == at.in_channels and stride == 1 and at.out_channels % at.distinct == 0
+        together = max(at.distinct // 2, 1) if request.param == "together" and at.distinct % 2 == 0 else 1
+        return Band(at, together) if fits and request.param != "dense" else None
+
+    monkeypatch.setattr("convsmith.blocks.rpw.fastest", taken)
     return request.param
 
 
@@ -156,7 +167,7 @@ def test_starts_uniform_in_one_over_the_root_of_the_window() -> None:
     assert weight.std().item() == pytest.approx(0.25 / 3**0.5, rel=0.03)
 
 
-@pytest.mark.parametrize(("inputs", "outputs", "groups", "overlap", "stride"), CASES[:3])
+@pytest.mark.parametrize(("inputs", "outputs", "groups", "overlap", "stride"), [*CASES[:3], CASES[10]])
 @LAYOUTS
 @pytest.mark.usefixtures("way")
 def test_both_are_sound_custom_operators(
@@ -271,11 +282,46 @@ def test_the_faster_way_is_taken_where_they_were_measured_far_apart() -> None:
     slower = []
     for cell in MEASURED["cells"]:
         what, times = cell["what"], {name: each["median_ms"] for name, each in cell["times"].items()}
-        channels, side = what["channels"], what["side"]
+        channels, side, groups, overlap = (what[name] for name in ("channels", "side", "groups", "overlap"))
         x = torch.zeros(MEASURED["batch"], channels, side, side, dtype=getattr(torch, what["dtype"]))
         x = x.to(memory_format=getattr(torch, {"contiguous": "contiguous_format"}.get(what["layout"], what["layout"])))
-        taken = pays(x, Rolling(channels, channels, what["groups"], what["overlap"]), 1)
-        ratio = times["windowed"] / times["masked"]
+        taken = fastest(x, x.new_zeros(channels, channels // groups), groups, overlap, 1)
+        assert (taken and taken.together) == cell["together"], what
+        ratio = times["banded"] / times["masked"]
         if (ratio if taken else 1 / ratio) > 1.5:
             slower.append((what, ratio))
     assert slower == []
+
+
+@pytest.mark.parametrize(
+    ("outputs", "groups", "overlap", "idle", "together"),
+    [
+        (64, 4, 0.5, 0, 1),  # nothing to spare: no zeros
+        (64, 4, 0.5, 2**20, 8),  # few products at any price
+        (512, 4, 0.5, 20, 1),  # 64 outputs of a window are enough
+        (64, 4, 0.33, 20, 16),
+    ],
+)
+def test_blocks_are_as_high_as_pays(outputs: int, groups: int, overlap: float, idle: int, together: int) -> None:
+    cost, band = cheapest(64, outputs, groups, overlap, idle)
+    assert band.together == together
+    assert cost == band.span * (1 + idle / (band.rows * together))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, None),
+        ({"stride": 2}, "pixels are left out"),
+        ({"overlap": 0.33, "outputs": 96}, "64 windows"),
+        ({"side": 1}, "a map of one pixel is of both formats"),
+        ({"groups": 1}, "there is nothing to spare"),
+        ({"side": 2, "batch": 1}, "too little to spare"),
+    ],
+)
+def test_the_band_is_left_where_it_does_not_fit_or_pay(change: dict[str, float], why: str | None) -> None:
+    case = {"outputs": 64, "groups": 4, "overlap": 0.5, "stride": 1, "side": 32, "batch": 4} | change
+    x = torch.zeros(case["batch"], 64, case["side"], case["side"])
+    weight = torch.zeros(case["outputs"], 64 // case["groups"])
+    band = fastest(x, weight, case["groups"], case["overlap"], case["stride"])
+    assert (band is None) == (why is not None), why

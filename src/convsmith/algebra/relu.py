@@ -19,17 +19,19 @@ def relu_refit(form: Form, factors: Factors, bias: Tensor, rows: Rows) -> tuple[
         M = argmin |relu(Y) - relu(M)|^2 + t |M - Z P^T - b|^2,   P, b = argmin |M - Z P^T - b|^2,   t = .1, then 1
 
     Z: what the factors before the last answer; a BatchNorm of `rows` stands between the responses and the ReLU.
-    The auxiliary variable M is that of Zhang et al. (2015), as in channel decomposition.
+    The auxiliary variable M is that of Zhang et al. (2015), as in channel decomposition. Steps are taken in the rows'
+    own precision, in float32 of half: of many channels, each multiplies out all rows twice.
     """
     *before, last = factors
-    patches, wanted = (each.to(last) for each in (rows.patches, rows.responses))
-    scale = torch.ones_like(bias) if rows.scale is None else rows.scale.to(bias)
-    shift = torch.zeros_like(bias) if rows.shift is None else rows.shift.to(bias)
+    dtype = torch.promote_types(rows.patches.dtype, torch.float32)
+    patches, wanted = (each.to(last.device, dtype) for each in (rows.patches, rows.responses))
+    scale = (torch.ones_like(bias) if rows.scale is None else rows.scale).to(patches)
+    shift = (torch.zeros_like(bias) if rows.shift is None else rows.shift).to(patches)
     mix, bias = last.flatten(1).clone(), bias.clone()
     for outputs, free, features in form.parts(factors):
-        seen = patches @ features.T  # Z (s, m)
-        affine = scale[outputs], shift[outputs]
-        change, lift = _refit(seen, seen @ mix[outputs][:, free].T + bias[outputs], wanted[:, outputs], *affine)
+        seen = patches @ features.T.to(dtype)  # Z (s, m)
+        made = seen @ mix[outputs][:, free].T.to(dtype) + bias[outputs].to(dtype)
+        change, lift = _refit(seen, made, wanted[:, outputs], scale[outputs], shift[outputs])
         mix[outputs[:, None], free] += change
         bias[outputs] += lift
     return (*before, mix.view_as(last)), bias

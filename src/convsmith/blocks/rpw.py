@@ -10,14 +10,8 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils.flop_counter import register_flop_formula
 
-from convsmith.kernels.rolling import (
-    Rolling,
-    dense_backward,
-    dense_forward,
-    pays,
-    windowed_backward,
-    windowed_forward,
-)
+from convsmith.kernels.rolling import Rolling, dense_backward, dense_forward
+from convsmith.kernels.rolling_banded import banded_backward, banded_forward, fastest
 
 
 @torch.library.custom_op("convsmith::rolling_pointwise", mutates_args=())
@@ -35,10 +29,10 @@ def rolling_pointwise(
     >>> rolling_pointwise(x, weight, None, groups=2, overlap=0.5, stride=1).flatten().tolist()
     [1.0, 3.0, 5.0, 3.0]
     """
-    at = Rolling(weight.shape[1] * groups, len(weight), groups, overlap)
-    if x.dim() == 4 and x.shape[1] == at.in_channels and pays(x, at, stride):
-        return windowed_forward(x, weight, bias, at)
-    return dense_forward(x, weight, bias, groups, overlap, stride)
+    band = fastest(x, weight, groups, overlap, stride)
+    if band is None:
+        return dense_forward(x, weight, bias, groups, overlap, stride)
+    return banded_forward(x, weight, bias, band)
 
 
 @torch.library.custom_op("convsmith::rolling_pointwise_backward", mutates_args=())
@@ -49,10 +43,10 @@ def rolling_pointwise_backward(
 
     grad: shaped like the result of `rolling_pointwise`.
     """
-    at = Rolling(x.shape[1], len(weight), groups, overlap)
-    if pays(x, at, stride):
-        return windowed_backward(grad, x, weight, at, wanted)
-    return dense_backward(grad, x, weight, groups, overlap, stride, wanted)
+    band = fastest(x, weight, groups, overlap, stride)
+    if band is None:
+        return dense_backward(grad, x, weight, groups, overlap, stride, wanted)
+    return banded_backward(grad, x, weight, band, wanted)
 
 
 # The dense way is plain ATen, so that on fake tensors the same code answers shape, type and memory format.
