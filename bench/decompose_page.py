@@ -20,6 +20,7 @@ NETS = {"resnet20": "ResNet-20", "resnet56": "ResNet-56"}
 LINES = {
     "budget": ("convsmith", "budget als in order relu"),
     "cp": ("convsmith", "cp als in order relu"),
+    "cp, no refit": ("convsmith", "cp als in order"),
     "dw-pw": ("convsmith", "dw-pw als in order relu"),
     "dw-pw, svd": ("convsmith", "dw-pw svd"),
     "tensorly-torch CP": ("tensorly-torch", "cp"),
@@ -27,7 +28,7 @@ LINES = {
     "fasterai Tucker": ("fasterai", "tucker"),
     "fasterai SVD": ("fasterai", "svd"),
 }
-COMPARED = ("budget", "cp", "tensorly-torch CP")
+COMPARED = ("budget", "cp", "cp, no refit", "tensorly-torch CP")
 Point = dict[str, Any]
 
 

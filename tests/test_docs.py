@@ -146,7 +146,7 @@ def test_a_row_of_decomposed_nets_by_hand() -> None:
     ]
     peer = {"net": "resnet20", "who": "tensorly-torch", "how": "cp", "setting": 0.2, "macs": 0.22, "top1": 0.5}
     _, row = decompose_page.compared([*points, peer | {"top1_norms": 0.6}], "resnet20")
-    assert row == ["0.2", "", "", "0.210", "0.7200 ± 0.0231", "0.220", "0.5000", "0.6000"]
+    assert row == ["0.2", "", "", "", "", "0.210", "0.7200 ± 0.0231", "0.220", "0.5000", "0.6000"]
 
 
 def test_the_times_of_analysis_are_those_of_the_result_file() -> None:
