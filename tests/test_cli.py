@@ -271,7 +271,7 @@ MISTAKES = {
         lambda t: ("decompose", "mobilenet", "--max-macs", "0.5x", "--data", "digits"),
         "data chooses ranks only; give it to apply",
     ),
-    "too tight": (lambda t: ("organize", "resnet20", "--max-macs", "0.1x"), "allow more MACs or parameters"),
+    "too tight": (lambda t: ("organize", "resnet20", "--max-macs", "0.1x"), "allow more MACs, parameters or latency"),
     "no folder to export to": (lambda t: ("export", "resnet20"), "give --out DIR"),
     "unknown format": (lambda t: ("export", "resnet20", "--format", "tflite", "--out", t), "Unknown export format"),
     "unknown runtime": (lambda t: ("bench", "resnet20", "--runtimes", "eagre"), "did you mean eager"),

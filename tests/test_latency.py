@@ -77,13 +77,6 @@ def test_blocks_are_measured_once_for_all_convolutions_alike() -> None:
     assert len(found.ratios) == 3
 
 
-def test_a_block_of_a_hundred_times_the_work_takes_longer() -> None:
-    spec = ConvSpec(128, 128)
-    blocks = [parse_block("cp:R=128"), parse_block("cp:R=1")]
-    wide, narrow = Latencies({"": 1.0, "a": 1.0}).blocks("a", spec, (32, 32), blocks)
-    assert narrow < wide
-
-
 # --- plans ---
 
 
