@@ -1,10 +1,16 @@
 """Fixtures that several test files share."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from convsmith.optimize import Settings, optimize
+
+# A process for each core runs tests: threads of their own would wait for each other, several times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 SETTINGS = Settings("own_net:make", "digits", epochs=1)
 
