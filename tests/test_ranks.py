@@ -1,5 +1,6 @@
 """Ranks under a budget: the chooser against exhaustive search, and plans that spend a budget on a trained net."""
 
+import re
 from dataclasses import replace
 from itertools import product
 
@@ -69,6 +70,27 @@ def test_a_budget_is_spent_where_errors_reach_the_output() -> None:
     assert "output" in plan.edits[0].reason
     blind = cs.decompose(graph, block="dw-pw", max_macs=0.75)
     assert {edit.layer for edit in blind.edits} == {"2", "4"}, "by costs alone both give way"
+
+
+@pytest.mark.parametrize("share", [0.66, 0.75, 0.9])
+def test_what_a_choice_does_to_the_output_is_measured(share: float) -> None:
+    """At every rank: a layer's own error says little of it, as what is lost at low ranks does not average out."""
+    net = trained()
+    graph, found = cs.capture(net, IMAGES[:1]), calibrate(net, IMAGES)
+    plan = reallocate(net, graph, Budget("dw-pw", share, keep=("2",)), IMAGES, "gsvd", found)
+    (edit,) = plan.edits
+    new = cs.apply(net, plan, method="gsvd", statistics=found)
+    with torch.no_grad():
+        answer, made = net(IMAGES).double(), new(IMAGES).double()
+    missed = (made - answer).square().sum() / (answer - answer.mean(0)).square().sum()
+    told = float(re.findall(r"it costs (\S+) ", edit.reason)[0])
+    assert told == pytest.approx(missed.item(), rel=0.06), edit.block
+
+
+def test_ranks_between_those_fitted_are_chosen_too() -> None:
+    net = trained()
+    plan = reallocate(net, cs.capture(net, IMAGES[:1]), Budget("cp:r=2", 0.62, keep=("2",)), IMAGES, "als")
+    assert 0.97 * 0.62 <= plan.new.macs / plan.base.macs <= 0.62
 
 
 def test_apply_with_data_spends_the_plans_budget() -> None:
