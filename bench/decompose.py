@@ -43,6 +43,8 @@ RESULT = Path(__file__).parent / "results" / "decompose.json"
 IMAGES, DRAWS = 512, (0, 1, 2)
 SHARES = (0.2, 0.27, 0.35, 0.44, 0.53, 0.6)
 SHAPE = (3, 32, 32)
+# Of these the draws of calibration images count.
+CONTENDERS = ("cp als in order", "cp als in order relu", "budget als in order relu")
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,9 @@ def jobs(net: str) -> Iterator[Job]:
     """All points of one net, the decisive ones first."""
     for share in SHARES:
         yield Job(net, "tensorly-torch", "cp", share)
-    for draw in DRAWS:
-        for share in SHARES:
-            yield Job(net, "convsmith", "cp als in order", share, draw)
-            yield Job(net, "convsmith", "cp als in order relu", share, draw)
-            yield Job(net, "convsmith", "budget als in order relu", share, draw)
+    for share in SHARES:
+        for how in CONTENDERS:
+            yield Job(net, "convsmith", how, share)
     for share in SHARES:
         yield Job(net, "convsmith", "cp als", share)
         yield Job(net, "convsmith", "cp als weights", share)
@@ -82,6 +82,10 @@ def jobs(net: str) -> Iterator[Job]:
     for share in (0.25, 0.5, 0.75):
         yield from (Job(net, "tensorly-torch", how, share) for how in ("tucker", "tt"))
         yield from (Job(net, "fasterai", how, share) for how in ("svd", "tucker"))
+    for draw in DRAWS[1:]:
+        for share in SHARES:
+            for how in CONTENDERS:
+                yield Job(net, "convsmith", how, share, draw)
 
 
 def ours(model: nn.Module, job: Job, pictures: torch.Tensor) -> nn.Module:

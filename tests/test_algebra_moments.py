@@ -153,6 +153,17 @@ def test_more_sweeps_and_evaluations_never_raise_the_error(monkeypatch: pytest.M
         assert errors == sorted(errors, reverse=True), (form.name, method)
 
 
+@pytest.mark.parametrize("form", [DepthwiseFirst(2), PointwiseFirst(2), ThreeWay(6)], ids=lambda form: form.name)
+def test_a_draft_is_between_its_start_and_the_fit(form: Form) -> None:
+    weight, _, _, statistics = symmetric()
+    start = {"dw-pw": "compensated", "pw-dw": "gsvd"}.get(form.name)
+    draft = fit(form, weight, "als", statistics, draft=True).error
+    whole = fit(form, weight, "als", statistics).error
+    assert whole <= draft <= 1.1 * whole
+    if start is not None:
+        assert draft < fit(form, weight, start, statistics).error
+
+
 def test_chunks_of_channels_are_a_matter_of_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, x = normal(4, 20, 4), correlated(2000, inputs=80)
     statistics, form, found = moments(x, x @ weight.flatten(1).T), DepthwiseFirst(1), []

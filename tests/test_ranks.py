@@ -14,7 +14,7 @@ import convsmith as cs
 from convsmith.calibrate import calibrate
 from convsmith.errors import ConvsmithError
 from convsmith.plan import Budget
-from convsmith.ranks import Choice, choose, reallocate
+from convsmith.ranks import Choice, _Effect, choose, reallocate
 
 LAYERS = st.lists(
     st.lists(st.tuples(st.integers(1, 40), st.integers(0, 60)), min_size=1, max_size=4), min_size=1, max_size=5
@@ -85,6 +85,16 @@ def test_what_a_choice_does_to_the_output_is_measured(share: float) -> None:
     missed = (made - answer).square().sum() / (answer - answer.mean(0)).square().sum()
     told = float(re.findall(r"it costs (\S+) ", edit.reason)[0])
     assert told == pytest.approx(missed.item(), rel=0.06), edit.block
+
+
+def test_a_price_does_not_depend_on_the_order_asked_in() -> None:
+    """Runs go on from where the last began; what a call writes into stays as it was for the next."""
+    writing = [nn.ReLU(inplace=True) if isinstance(module, nn.ReLU) else module for module in trained()]
+    asked = [(layer, nn.Conv2d(16, 16, 3, padding=1).eval()) for layer in ("4", "2", "2", "4")]
+    one = _Effect(nn.Sequential(*writing), IMAGES)
+    told = [one.on_output(layer, block) for layer, block in asked]
+    assert told == [_Effect(trained(), IMAGES).on_output(layer, block) for layer, block in asked]
+    assert len(set(told)) == 4
 
 
 def test_ranks_between_those_fitted_are_chosen_too() -> None:

@@ -1,6 +1,7 @@
 """Which layers to decompose, and at what rank, under a budget: the least predicted error of the net's output."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,7 +111,7 @@ def reallocate(
         if images is None:
             raise ValueError("neither images nor statistics to choose ranks by")
         statistics = calibrate(model, images, [candidate.layer for candidate in first], seed=seed)
-    fit = _Fitting(model, statistics, method, costs, None if images is None else _Effect.of(model, images))
+    fit = _Fitting(model, statistics, method, costs, None if images is None else _Effect(model, images))
     options = [fit.choices(by_layer[candidate.layer]) for candidate in first]
     fixed = costs.total - sum(map(costs.layer, first))
     chosen = choose(options, costs.limit - fixed)
@@ -163,7 +164,7 @@ class _Fitting:
         assert isinstance(conv, nn.Conv2d)
         with torch.device(conv.weight.device):
             module = block.build(ConvSpec.of(conv)).to(conv.weight.dtype)
-        carried = block.carry(conv, module, self.method, self.statistics[layer])
+        carried = block.carry(conv, module, self.method, self.statistics[layer], draft=True)
         if carried.error is None:
             raise ConvsmithError(
                 f"{block} takes over no weights, so that data cannot choose where it costs least; leave --data out."
@@ -201,30 +202,31 @@ class _Shifted(nn.Module):
         return x + self.get_buffer("shift")
 
 
-@dataclass(frozen=True)
 class _Effect:
-    """Runs of one batch through the net from any layer on."""
+    """Runs of one batch through the net from any layer on; cheapest where layers come in order of execution."""
 
-    replay: Replay
-    batch: Tensor
-    answer: Tensor
-
-    @classmethod
-    def of(cls, model: nn.Module, images: Tensor) -> "_Effect":
-        batch = images[:BATCH].to(next(model.parameters()))
-        replay = Replay(model, capture(model, batch, batch=len(batch)))
-        return cls(replay, batch, _run(replay, batch, {}))
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        self._batch = images[:BATCH].to(next(model.parameters()))
+        self._graph = capture(model, self._batch, batch=len(self._batch))
+        self._replay = Replay(model, self._graph)
+        self._places = {node.module: at for at, node in enumerate(self._graph.nodes) if node.conv_spec() is not None}
+        self._alive, self._at = self._replay.start(self._batch.clone()), 0
+        self._answer = self._outcome({})
 
     def on_output(self, layer: str, block: nn.Module) -> float:
         """The squared relative error of the output with a block in one layer's place."""
-        name = next(node.name for node in self.replay.graph.nodes if node.module == layer)
-        missed = _run(self.replay, self.batch, {name: block}) - self.answer
-        varying = self.answer - self.answer.mean(0)
+        place = self._places[layer]
+        if place < self._at:
+            self._alive, self._at = self._replay.start(self._batch.clone()), 0
+        self._replay.run(self._alive, self._at, place)
+        self._at = place
+        missed = self._outcome({self._graph.nodes[place].name: block}) - self._answer
+        varying = self._answer - self._answer.mean(0)
         return (missed.square().sum() / varying.square().sum()).item()
 
-
-def _run(replay: Replay, batch: Tensor, modules: Mapping[str, nn.Module]) -> Tensor:
-    alive = replay.start(batch.clone())
-    replay.run(alive, 0, len(replay.graph.nodes), modules)
-    answer: Tensor = alive[replay.graph.outputs[0]]
-    return answer.double()
+    def _outcome(self, modules: Mapping[str, nn.Module]) -> Tensor:
+        """The output, run on from here with `modules` in the place of calls."""
+        alive = deepcopy(self._alive)  # calls may write into what they read
+        self._replay.run(alive, self._at, len(self._graph.nodes), modules)
+        answer: Tensor = alive[self._graph.outputs[0]]
+        return answer.double()

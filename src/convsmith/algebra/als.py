@@ -45,7 +45,7 @@ def als_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors:
         wanted = target.cross @ weight.T.view(channels, rank, -1).transpose(1, 2)
         return 1 - (answers * weight.T).sum() / target.energy, (2 / target.energy * (made - wanted.transpose(1, 2)),)
 
-    (found,) = descend((F.normalize(filters, dim=2),), measure, EVALUATIONS)
+    (found,) = descend((F.normalize(filters, dim=2),), measure, target.evaluations(EVALUATIONS))
     return target.best(form, (found, mix(found, see(found))[0].view_as(pointwise)), start)
 
 
@@ -76,5 +76,5 @@ def als_pointwise_first(form: PointwiseFirst, target: Target) -> Factors:
         gradient = found.view(outputs, rank, taps) @ missed.transpose(1, 2)  # (n, r, c)
         return 1 - (answers * found).sum() / target.energy, (2 / target.energy * gradient / units,)
 
-    (found,) = descend((F.normalize(pointwise * units, dim=2),), measure, EVALUATIONS)
+    (found,) = descend((F.normalize(pointwise * units, dim=2),), measure, target.evaluations(EVALUATIONS))
     return target.best(form, (found / units, filters(found / units)[0].view_as(depthwise)), start)

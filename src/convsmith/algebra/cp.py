@@ -33,7 +33,7 @@ def als_three_way(form: ThreeWay, target: Target) -> Factors:
     starts = [_slices(weight, form.rank), *(_random(weight, form.rank, i) for i in range(RANDOM_STARTS))]
     tried = [descend(start, on_weights.measure, EVALUATIONS_ON_WEIGHTS) for start in starts]
     best = min(tried, key=lambda at: on_moments.measure(at)[0].item())
-    evaluations = max(FEWEST, min(EVALUATIONS, int(WORK / (form.rank * on_moments.work))))
+    evaluations = max(FEWEST, min(target.evaluations(EVALUATIONS), int(WORK / (form.rank * on_moments.work))))
     best = descend(best, on_moments.measure, evaluations)
     return best[0] / units, best[1], on_moments.solve(best)[0]
 

@@ -29,18 +29,22 @@ class Fit:
 
 @dataclass(frozen=True)
 class Target:
-    """What a method sees, in float64: the weight (N, C, K) and, with data, moments in which every channel is alive."""
+    """What a method sees, in float64: the weight (N, C, K) and, with data, moments in which every channel is alive.
+
+    draft: whether a fit that ranks and layers can be compared by is enough.
+    """
 
     weight: Tensor
     statistics: Conditioned | None
+    draft: bool = False
 
     @classmethod
-    def of(cls, weight: Tensor, statistics: Statistics | None) -> Self:
+    def of(cls, weight: Tensor, statistics: Statistics | None, draft: bool = False) -> Self:
         """Check what was given; raises ConvsmithError on NaN or infinity and on statistics of another layer."""
         if not weight.isfinite().all():
             raise ConvsmithError("The weight to decompose holds NaN or infinity; load a sound checkpoint.")
         if statistics is None:
-            return cls(weight.detach().double(), None)
+            return cls(weight.detach().double(), None, draft)
         rows = weight.detach().double().flatten(1).to(statistics.gram.device)
         if statistics.cross.shape != rows.T.shape:
             raise ConvsmithError(
@@ -50,7 +54,11 @@ class Target:
         # sums: to ask each entry takes a copy of the Gram matrix
         if not all(part.sum().isfinite() for part in (statistics.gram, statistics.cross, statistics.energy)):
             raise ConvsmithError("The statistics hold NaN or infinity; check the calibration data and the model on it.")
-        return cls(rows.reshape(weight.shape), Conditioned.of(statistics, rows, weight.shape[1]))
+        return cls(rows.reshape(weight.shape), Conditioned.of(statistics, rows, weight.shape[1]), draft)
+
+    def evaluations(self, most: int) -> int:
+        """How often a descent may evaluate its objective: `most`, and of a draft a fifth."""
+        return -(-most // 5) if self.draft else most
 
     @property
     def moments(self) -> Conditioned:
@@ -124,11 +132,13 @@ def fit(
     method: str | None = None,
     statistics: Statistics | None = None,
     rows: Rows | None = None,
+    draft: bool = False,
 ) -> Fit:
     """Factor a weight (N, C, K) of any float type into a form; computed in float64 where the statistics lie.
 
     method: None for the best that knows the form: `als`, else `gsvd`, with statistics; `svd`, else `als`, without.
     rows: patches and responses on which the last factor is refitted for the ReLU behind it; they need statistics.
+    draft: descend a fifth as far, enough to compare ranks and layers by.
     Raises ConvsmithError on an unknown method, one that does not know the form, one that needs statistics and has
     none, and on numbers that are not finite.
 
@@ -144,7 +154,7 @@ def fit(
         raise ConvsmithError(f"{method} does not fit {form.name}; choose from {knows}.")
     if rows is not None and statistics is None:
         raise ConvsmithError("Rows refine a fit to statistics; give the statistics of the same layer too.")
-    found = form.balance(table[type(form)](form, Target.of(weight, statistics)))
+    found = form.balance(table[type(form)](form, Target.of(weight, statistics, draft)))
     if statistics is None:
         factors = tuple(factor.to(weight) for factor in found)
         return Fit(factors, relative_error(weight.detach(), form.compose(_double(factors))), None)

@@ -45,6 +45,7 @@ class AddOn(Block):
         method: str | None = None,
         statistics: Statistics | None = None,
         rows: Rows | None = None,
+        draft: bool = False,
     ) -> Carried:
         """Copy the weights; nothing is lost."""
         write(block.get_submodule("gated.0"), taps(conv), conv.bias)

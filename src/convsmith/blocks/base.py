@@ -102,12 +102,13 @@ class Block(ABC):
         method: str | None = None,
         statistics: Statistics | None = None,
         rows: Rows | None = None,
+        draft: bool = False,
     ) -> Carried:
         """Write the trained convolution's weights into the built block.
 
         method: a name in METHODS, None for the best that the form knows. statistics: moments of its patches against
         the responses wanted; without them the weight is all that is fitted. rows: patches and responses to refit the
-        last kernel on for the ReLU behind it. A block that carries none stays as it was built.
+        last kernel on for the ReLU behind it. draft: as in `fit`. A block that carries none stays as it was built.
         Raises ConvsmithError on a method that does not fit this block or lacks statistics, and on numbers that are not
         finite.
         """
@@ -132,10 +133,11 @@ class Factored(Block):
         method: str | None = None,
         statistics: Statistics | None = None,
         rows: Rows | None = None,
+        draft: bool = False,
     ) -> Carried:
         """Fit the form and write its factors, and the bias refitted with them where the convolution has one."""
         spec = ConvSpec.of(conv)
-        found = fit(self.form(spec), taps(conv), method, statistics, rows)
+        found = fit(self.form(spec), taps(conv), method, statistics, rows, draft)
         weighted = [kernel for kernel in block.children() if list(kernel.parameters())]
         *first, last = zip(weighted, self.weights(spec, found.factors), strict=True)
         for kernel, weight in first:

@@ -47,6 +47,7 @@ class Unit(Block):
         method: str | None = None,
         statistics: Statistics | None = None,
         rows: Rows | None = None,
+        draft: bool = False,
     ) -> Carried:
         """Leave the block as it was built."""
         return Carried(None)
