@@ -201,12 +201,18 @@ def macs_of(model: nn.Module) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def main() -> None:
-    """Do what the result file lacks, several jobs at once."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(what: str | None) -> argparse.ArgumentParser:
+    """A parser with what every script on these nets is told."""
+    parser = argparse.ArgumentParser(description=what)
     parser.add_argument("--data", required=True)
     parser.add_argument("--weights", required=True, type=Path)
     parser.add_argument("--nets", default="resnet20,resnet56")
+    return parser
+
+
+def main() -> None:
+    """Do what the result file lacks, several jobs at once."""
+    parser = arguments(__doc__)
     parser.add_argument("--only", default="", help="jobs whose names hold this text")
     parser.add_argument("--workers", type=int, default=2)
     told = parser.parse_args()

@@ -8,7 +8,6 @@ recipe. Every run is written at once to bench/results/epochs.json, and what is t
 once `--minutes` are over. On a GPU with --device cuda.
 """
 
-import argparse
 import json
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -24,17 +23,14 @@ from convsmith.calibrate import take_images
 from convsmith.environment import environment
 from convsmith.files import write_text
 from convsmith.train import recipe_for, reestimate_norms
-from decompose import IMAGES, WHO, jobs, macs_of, trained_net
+from decompose import IMAGES, WHO, arguments, jobs, macs_of, trained_net
 
 RESULT = Path(__file__).parent / "results" / "epochs.json"
 
 
 def main() -> None:
     """Do what the result file lacks, point after point, until the time is over."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--weights", required=True, type=Path)
-    parser.add_argument("--nets", default="resnet20,resnet56")
+    parser = arguments(__doc__)
     parser.add_argument("--only", default="", help="points whose names hold one of these texts, split at |")
     parser.add_argument("--epochs", type=int, nargs="*", default=[1, 3])
     parser.add_argument("--lr", type=float, default=0.01)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import convsmith as cs
 from convsmith.algebra import METHODS
 from convsmith.blocks import (
     BLOCKS,
@@ -130,6 +131,19 @@ def test_cost_is_the_formula(block: Block, macs: int, parameters: int) -> None:
         built(x)
     assert counter.get_total_flops() == 2 * macs * 6 * 5
     assert sum(each.numel() for each in built.parameters()) == parameters
+
+
+@pytest.mark.parametrize("block", ALL, ids=str)
+def test_reach_is_the_same_where_tensors_hold_nothing(block: Block) -> None:
+    """Under `torch.device("meta")`, by which large nets are looked at without their memory."""
+    whole = cs.capture(block.build(ConvSpec(8, 12)), torch.zeros(1, 8, 7, 6))
+    with torch.device("meta"):
+        graph = cs.capture(block.build(ConvSpec(8, 12)), torch.zeros(1, 8, 7, 6))
+        reach = graph.reaches()[graph.outputs[0]]
+    for index in [(0, 0, 0, 0), (0, 5, 3, 2), (0, 11, 4, 3)]:
+        channels, spans = reach.at(index)
+        expected, spans_there = whole.reaches()[whole.outputs[0]].at(index)
+        assert (channels.tolist(), spans) == (expected.tolist(), spans_there)
 
 
 def channels_reached(block: Block, spec: ConvSpec) -> Tensor:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from convsmith.cli import blocks, models, plans, runs
+from convsmith.cli import blocks, models, plans, runs, training
 
 app = typer.Typer(
     name="convsmith",
@@ -16,7 +16,7 @@ app = typer.Typer(
 )
 for command in (
     plans.analyze, plans.organize, plans.decompose, blocks.search,
-    models.apply, models.train, models.evaluate, models.export, models.bench,
+    models.apply, training.train, training.evaluate, models.export, models.bench,
     runs.optimize, runs.expand, runs.report,
 ):  # fmt: skip
     app.command()(command)

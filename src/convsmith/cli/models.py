@@ -1,8 +1,8 @@
-"""The commands that make and judge models: apply, train, evaluate, export, bench."""
+"""The commands that make new models and files of them, and measure those: apply, export, bench."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -14,16 +14,11 @@ from convsmith.cli import options as opt
 from convsmith.cli.calibration import statistics_of, with_images
 from convsmith.cli.plans import told
 from convsmith.cli.terminal import Terminal, told_in_one_line
-from convsmith.data import Data
 from convsmith.errors import ConvsmithError
-from convsmith.load import Loaded, Wish, load, load_with_data, read_plan, save
-from convsmith.optimize import RECOVERED, TRAINED, Evaluations, read_evaluations
+from convsmith.load import Loaded, Wish, load, read_plan, save
 from convsmith.plan import Replace
-from convsmith.report import accuracy_table, bench_table, plan_table, read_net
+from convsmith.report import bench_table, plan_table
 from convsmith.rewrite import means_of, rewrite
-
-MEASURED = ("top1", "top5", "loss", "images")
-Recovery = Literal["weights", "bn"]
 
 
 @told_in_one_line
@@ -65,128 +60,6 @@ def apply(
     save(loaded.after(applied.model, applied.plan), out)
     terminal.show(plan_table(applied.plan), f"model: {out}")
     terminal.record(told(applied.plan))
-
-
-@told_in_one_line
-def train(
-    model: opt.Reference,
-    data: opt.DataSet,
-    out: opt.Out,
-    epochs: opt.Epochs = None,
-    lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="one-cycle or cosine.")] = None,
-    teacher: Annotated[str | None, typer.Option(metavar="MODEL", help="A trained model to learn from as well.")] = None,
-    teacher_weights: Annotated[
-        Path | None, typer.Option("--teacher-weights", metavar="FILE", help="The teacher's state dict.")
-    ] = None,
-    labels: Annotated[
-        bool, typer.Option("--labels/--no-labels", help="Learn from labels too, or from the teacher alone.")
-    ] = True,
-    responses: Annotated[
-        bool, typer.Option("--responses", help="Match the responses of replaced layers to the teacher's.")
-    ] = False,
-    recover: Annotated[
-        Recovery, typer.Option(help="bn: estimate BatchNorm statistics anew, nothing else; weights: train.")
-    ] = "weights",
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with a run that was stopped.")] = True,
-    weights: opt.Weights = None,
-    input: opt.Input = None,
-    classes: opt.Classes = None,
-    blocks_per_stage: opt.Depths = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    seed: opt.Seed = 0,
-    device: opt.Device = None,
-    json: opt.Json = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-) -> None:
-    """Train a model, or recover one that has weights; stopped runs go on where they were."""
-    from convsmith.train import recipe_for, recovery_for
-    from convsmith.train import train as fit
-
-    terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
-    torch.manual_seed(seed)
-    wish = Wish(input, classes, blocks_per_stage, mean, std)
-    loaded, images = load_with_data(model, data, wish, weights=weights)
-    helper = load(teacher, Wish(images.shape, len(images.classes)), weights=teacher_weights).model if teacher else None
-    if recover == "bn":
-        _recover_norms(terminal, loaded, images, helper, out, seed, device)
-        return
-    if helper is None and (responses or not labels):
-        raise ConvsmithError("train: there is no teacher to learn from; give --teacher MODEL.")
-    given: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "schedule": schedule}
-    changes = {name: value for name, value in given.items() if value is not None}
-    if not labels:
-        changes["teacher_weight"] = 1.0
-    recipe = (recovery_for if loaded.origin.trained else recipe_for)(images, seed=seed, device=device, **changes)
-    matched = [e.layer for plan in loaded.plans for e in plan.edits if isinstance(e, Replace)] if responses else []
-
-    def watch(epoch: Any) -> None:
-        terminal.epoch(loaded.name, recipe.epochs, epoch)
-
-    log = Evaluations(images, device, read_evaluations(loaded.folder) if loaded.folder else ())
-    if loaded.origin.trained:
-        log.begin(loaded, helper)
-    history = fit(
-        loaded.model, images, recipe, out=out, resume=resume, teacher=helper, responses=matched, progress=watch
-    )
-    log.finish(RECOVERED if loaded.origin.trained else TRAINED, history.final)
-    log.write(out)
-    save(loaded.trained_on(images.mean, images.std), out)
-    terminal.show(accuracy_table(read_net(out)), f"model: {out}")
-    terminal.record(asdict(history))
-
-
-def _recover_norms(
-    terminal: Terminal,
-    loaded: Loaded,
-    images: Data,
-    teacher: nn.Module | None,
-    out: Path,
-    seed: int,
-    device: str | None,
-) -> None:
-    from convsmith.train import reestimate_norms
-
-    log = Evaluations(images, device, read_evaluations(loaded.folder) if loaded.folder else ())
-    log.begin(loaded, teacher)
-    found = reestimate_norms(loaded.model, images, teacher=teacher, seed=seed, device=device)
-    log.renormed(loaded.model, found.kept)
-    log.write(out)
-    save(loaded.trained_on(images.mean, images.std), out)
-    verdict = "kept" if found.kept else "worse on held-out images, so the old ones stay"
-    told = f"statistics: {verdict} (loss {found.before:.4g} -> {found.after:.4g})"
-    terminal.show(accuracy_table(read_net(out)), told, f"model: {out}")
-    before, after = ({name: asdict(each)[name] for name in MEASURED} for each in log.told[-2:])
-    terminal.record({"before": before, "final": after, "kept": found.kept})
-
-
-@told_in_one_line
-def evaluate(
-    model: opt.Reference,
-    data: opt.DataSet,
-    weights: opt.Weights = None,
-    input: opt.Input = None,
-    classes: opt.Classes = None,
-    blocks_per_stage: opt.Depths = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    device: opt.Device = None,
-    json: opt.Json = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-) -> None:
-    """Measure accuracy and loss on the test split."""
-    from convsmith.train import evaluate as measure
-
-    terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
-    wish = Wish(input, classes, blocks_per_stage, mean, std)
-    loaded, images = load_with_data(model, data, wish, weights=weights)
-    result = asdict(measure(loaded.model, images.test, device=device))
-    terminal.show(_accuracy(result))
-    terminal.record(result)
 
 
 @told_in_one_line
@@ -261,10 +134,3 @@ def bench(
 def _measurable(reference: str, wish: Wish) -> Loaded | Path:
     path = Path(reference)
     return path if path.suffix in (".onnx", ".pt2") and path.is_file() else load(reference, wish)
-
-
-def _accuracy(result: dict[str, Any]) -> str:
-    return (
-        f"top-1 {100 * result['top1']:.2f} %  top-5 {100 * result['top5']:.2f} %  "
-        f"loss {result['loss']:.4f}  {result['images']} images"
-    )

@@ -54,7 +54,7 @@ class Rolling:
 
 
 def windows(
-    in_channels: int, out_channels: int, groups: int, overlap: float, device: torch.device | None = None
+    in_channels: int, out_channels: int, groups: int, overlap: float, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Input channels that each output channel reads, (out_channels, in_channels / groups) of int64.
 
