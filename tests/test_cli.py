@@ -115,10 +115,12 @@ def test_organize_and_decompose_print_plans_and_write_them(tmp_path: Path) -> No
     assert told["new"]["params"] == 5_101_194
     assert told["gain"] == pytest.approx(told["new"]["gain"] - told["base"]["gain"])
     assert cs.Plan.from_json((tmp_path / "o.json").read_text()).new.params == 5_101_194
-    told = answer("decompose", *VGG, "--block", "dw-pw", "--keep", "features.3", "-o", tmp_path / "d.json")
-    edit = told["edits"][0]
+    told = answer("decompose", *VGG, "--block", "dw-pw", "--keep", "features.3",
+                  "--override", "features.10=dw-rpw:g=4,o=0.5", "-o", tmp_path / "d.json")  # fmt: skip
+    edit, another = told["edits"][:2]
     assert {"layer", "block", "reason", "macs", "error"} <= edit.keys()
     assert edit["layer"] == "features.7"
+    assert (another["layer"], another["block"]) == ("features.10", "dw-rpw:g=4,o=0.5")
     assert {"layer": "features.3", "reason": "it was asked to be kept"} in told["refusals"]
 
 
@@ -267,6 +269,7 @@ MISTAKES = {
     "too few classes": (lambda t: (*EVALUATE, "digits", "--classes", "5"), "the data has 10 classes"),
     "unknown block": (lambda t: ("decompose", "resnet20", "--block", "dw-wp"), "did you mean"),
     "unknown layer": (lambda t: ("decompose", "resnet20", "--keep", "conv9"), "has no layer 'conv9'"),
+    "half an override": (lambda t: ("decompose", "resnet20", "--override", "conv1"), "write it like layer1.0.conv1=dw"),
     "data beyond ranks": (
         lambda t: ("decompose", "mobilenet", "--max-macs", "0.5x", "--data", "digits"),
         "data chooses ranks only; give it to apply",

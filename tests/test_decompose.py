@@ -264,6 +264,27 @@ def test_keep() -> None:
     assert not {edit.layer for edit in replaced(plan)} & set(keep)
 
 
+OVERRIDES = {"features.8": "dw-rpw:g=4,o=0.5", "features.18": "dw-pw:r=3"}
+
+
+@pytest.mark.parametrize("limit", [None, 0.4, 0.6])
+@pytest.mark.parametrize("block", ["auto", "dw-gpw:g=2"])
+def test_a_layers_own_block_stays_whatever_the_others_become(block: str, limit: float | None) -> None:
+    graph = zoo_graph("vgg11")
+    plan = cs.decompose(graph, block=block, max_macs=limit, overrides=OVERRIDES, keep=["features.4"])
+    blocks = {edit.layer: edit.block for edit in replaced(plan)}
+    assert blocks.items() >= OVERRIDES.items()
+    assert [edit.layer for edit in plan.edits] == [n.module for n in graph.layers if n.module in blocks]
+    assert not OVERRIDES.keys() & reasons(plan).keys()
+    assert all(edit.reason.startswith("asked for;") for edit in replaced(plan) if edit.layer in OVERRIDES)
+    if limit is not None:
+        assert 0.8 * limit < plan.new.macs / plan.base.macs <= limit
+        assert plan.budget is None or plan.budget.overrides == OVERRIDES
+    assert cs.Plan.from_json(plan.to_json()) == plan
+    new = cs.apply(cs.build("vgg11", input=(3, 32, 32), classes=10), plan)
+    assert (plan.new.params, plan.new.macs) == counted(new, 3, 32, 32)
+
+
 # --- a limit on MACs ---
 
 
@@ -307,6 +328,10 @@ REFUSED = [
     ({"max_macs": -1.0}, r"max_macs is -1\.0; give a part"),
     ({"max_macs": nan}, r"max_macs is nan; give a part"),
     ({"keep": ["features.99"]}, r"keep: .* has no layer 'features\.99'; `convsmith analyze` lists"),
+    ({"overrides": {"9": "dw-pw"}}, r"overrides: .* has no layer '9'; `convsmith analyze` lists"),
+    ({"overrides": {"0": "dw-gpw:g=3"}}, r"0 cannot become dw-gpw:g=3: .*; leave its override out"),
+    ({"overrides": {"0": "dw-pw"}, "keep": ["0"]}, r"0 cannot become dw-pw: it was asked to be kept"),
+    ({"overrides": {"0": "dwpw"}}, r"Unknown block 'dwpw'; did you mean"),
     ({"block": "dwpw"}, r"Unknown block 'dwpw'; did you mean"),
     ({"block": "dw-gpw"}, r"g missing"),
     ({"block": "dw-pw:r=0"}, r"r must be a whole number of at least 1"),

@@ -103,6 +103,15 @@ def test_ranks_between_those_fitted_are_chosen_too() -> None:
     assert 0.97 * 0.62 <= plan.new.macs / plan.base.macs <= 0.62
 
 
+def test_a_layers_own_block_stays_and_counts() -> None:
+    net = trained()
+    budget = Budget("dw-pw", 0.55, overrides={"4": "cp:r=20"})
+    plan = reallocate(net, cs.capture(net, IMAGES[:1]), budget, IMAGES, "gsvd")
+    assert {edit.layer: edit.block.partition(":")[0] for edit in plan.edits} == {"2": "dw-pw", "4": "cp"}
+    assert plan.edits[1].block == "cp:r=20"
+    assert 0.8 * 0.55 < plan.new.macs / plan.base.macs <= 0.55
+
+
 def test_apply_with_data_spends_the_plans_budget() -> None:
     net = trained()
     plan = cs.decompose(cs.capture(net, IMAGES[:1]), block="dw-pw", max_macs=0.75)

@@ -1,13 +1,13 @@
 """Convolutions that can be replaced, and the blocks tried in their places: what each costs and how much it sees."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
 import torch
 
-from convsmith.blocks import Block
+from convsmith.blocks import Block, parse_block
 from convsmith.capture import capture
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
@@ -116,21 +116,20 @@ def consider(
     *,
     forced: bool,
     ranked: bool,
-    keep: Sequence[str] = (),
+    keep: Collection[str] = (),
+    skip: Collection[str] = (),
     below: Below = none_below,
 ) -> tuple[list[Candidate], list[Refusal]]:
-    """The convolutions that can be replaced by one of `blocks`, and why the others cannot.
+    """The convolutions that can be replaced by one of `blocks`, and why the others cannot; those to `skip` are neither.
 
     forced: also by blocks that miss Quality or Compact; ranked: with dearer ranks of the cheapest block that can, and
     below it what `below` finds. Raises ConvsmithError where a layer to keep is not there.
     """
-    unknown = sorted(set(keep) - {node.module for node in graph.layers})
-    if unknown:
-        raise ConvsmithError(f"keep: {graph.model} has no layer {unknown[0]!r}; `convsmith analyze` lists its layers.")
+    _known(graph, "keep", keep)
     reaches = graph.reaches()
     candidates: list[Candidate] = []
     refusals: list[Refusal] = []
-    for node in (node for node in graph.layers if node.kind == "conv"):
+    for node in (node for node in graph.layers if node.kind == "conv" and node.module not in skip):
         found: Candidate | Refusal = Refusal(
             node.module, "it stands behind an op without a rule: what it sees is unknown"
         )
@@ -142,7 +141,7 @@ def consider(
 
 
 def _consider(
-    graph: Graph, node: Node, wanted: Sequence[Block], forced: bool, ranked: bool, keep: Sequence[str], below: Below
+    graph: Graph, node: Node, wanted: Sequence[Block], forced: bool, ranked: bool, keep: Collection[str], below: Below
 ) -> Candidate | Refusal:
     spec = node.conv_spec()
     reason = "it was asked to be kept" if node.module in keep else untouchable(graph, node, spec)
@@ -164,6 +163,33 @@ def _consider(
     if not cheaper and not forced:
         return Refusal(node.module, "no block that sees as much is cheaper")
     return Candidate(node, node.params, tuple(sorted(cheaper, key=lambda t: -t.macs)))
+
+
+def overridden(graph: Graph, overrides: Mapping[str, str], keep: Collection[str]) -> list[tuple[Candidate, Trial]]:
+    """The convolutions that are to become blocks of their own, by the names of layers, in order of execution.
+
+    Raises ConvsmithError where there is no such layer, where it is to be kept too, and where the block cannot be there.
+    """
+    _known(graph, "overrides", overrides)
+    found = []
+    for node in (node for node in graph.layers if node.module in overrides):
+        spec, block = node.conv_spec(), parse_block(overrides[node.module])
+        reason = "it was asked to be kept" if node.module in keep else untouchable(graph, node, spec)
+        if spec is not None and not reason:
+            block = block.on_map(spec, _size(node))
+            reason = block.refuses(spec)
+        if spec is None or reason:
+            raise ConvsmithError(f"{node.module} cannot become {block}: {reason}; leave its override out.")
+        found.append((Candidate(node, node.params, ()), try_block(block, spec, _size(node))))
+    return found
+
+
+def _known(graph: Graph, what: str, layers: Collection[str]) -> None:
+    unknown = sorted(set(layers) - {node.module for node in graph.layers})
+    if unknown:
+        raise ConvsmithError(
+            f"{what}: {graph.model} has no layer {unknown[0]!r}; `convsmith analyze` lists its layers."
+        )
 
 
 def untouchable(graph: Graph, node: Node, spec: ConvSpec | None) -> str | None:

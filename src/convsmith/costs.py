@@ -62,10 +62,11 @@ class Costs:
 
     def change_ms(self, chosen: Sequence[tuple[Candidate, Trial | None]]) -> tuple[float, float] | None:
         """The net's milliseconds before and after, where latency is what counts."""
-        if self.latencies is None:
-            return None
-        changes = [self.trials(c, [trial])[0] - self.layer(c) for c, trial in chosen if trial is not None]
-        return self.total / 1e6, (self.total + sum(changes)) / 1e6
+        return None if self.latencies is None else (self.total / 1e6, (self.total + self.change(chosen)) / 1e6)
+
+    def change(self, chosen: Sequence[tuple[Candidate, Trial | None]]) -> int:
+        """What the net costs more than before; None leaves a layer as it is."""
+        return sum(self.trials(c, [trial])[0] - self.layer(c) for c, trial in chosen if trial is not None)
 
     def unmet(self, least: float) -> ConvsmithError:
         """That no plan keeps the limit."""

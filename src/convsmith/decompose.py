@@ -3,12 +3,12 @@
 Quality: 3DRF(block) = 3DRF(convolution) for the same input. Compact: leaving any kernel out makes it smaller.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import gcd
 
 from convsmith.blocks import Block, DwRpw, parse_block
-from convsmith.candidates import Candidate, Trial, consider, none_below, searched, searched_all, try_block
+from convsmith.candidates import Candidate, Trial, consider, none_below, overridden, searched, searched_all, try_block
 from convsmith.costs import Costs
 from convsmith.graph import Graph
 from convsmith.latency import Latencies
@@ -33,6 +33,7 @@ def decompose(
     keep: Sequence[str] = (),
     max_latency: float | None = None,
     latencies: Latencies | None = None,
+    overrides: Mapping[str, str] | None = None,
 ) -> Plan:
     """Plan a cheaper block for every convolution that admits one.
 
@@ -41,8 +42,10 @@ def decompose(
     1x1 convolutions give way too, and at last rolling blocks come in, which have both over a window of convolutions in
     a row. A name forces one, and a forced block that misses Quality is planned and flagged. max_macs: a limit on the
     whole net as a multiple of its own; the dearest layers then give way first, rank by rank. keep: layers to leave
-    alone. max_latency: the same by measured time, which `latencies` of `measure_latency` tell.
-    Raises ConvsmithError for an unknown block or layer, and for a limit that cannot be met.
+    alone. max_latency: the same by measured time, which `latencies` of `measure_latency` tell. overrides: by layer, the
+    block that it becomes whatever the others do.
+    Raises ConvsmithError for an unknown block or layer, for an override that cannot be, and for a limit that cannot be
+    met.
 
     >>> import convsmith as cs, torch
     >>> plan = cs.decompose(cs.capture(cs.build("vgg11", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)))
@@ -51,20 +54,21 @@ def decompose(
     """
     auto = block == "auto"
     wanted = [parse_block(name) for name in (SEPARABLE if auto else (block,))]
+    fixed = overridden(graph, overrides or {}, keep)
     if max_macs is max_latency is None:
-        candidates, refusals = consider(graph, wanted, forced=not auto, ranked=False, keep=keep)
-        return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, auto)
-    asked = Budget(block, max_macs, tuple(keep), max_latency)
+        candidates, refusals = consider(graph, wanted, forced=not auto, ranked=False, keep=keep, skip=overrides or ())
+        return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, auto, fixed=fixed)
+    asked = Budget(block, max_macs, tuple(keep), max_latency, dict(overrides or {}))
     costs = Costs.of(graph, asked, latencies)
     budget: Budget | None = asked
-    for candidates, refusals, joints in _offers(graph, wanted, auto, keep, costs):
+    for candidates, refusals, joints in _offers(graph, wanted, auto, asked, costs):
         own = [costs.layer(candidate) for candidate in candidates]
-        rest = costs.total - sum(own)
+        rest = costs.total + costs.change(fixed) - sum(own)
         limit = costs.limit - rest
         chosen, total = give_way(own, [costs.falling(c) for c in candidates], joints, limit)
         if total <= limit:
             proved = [(c, _proved(c, trial)) for c, trial in zip(candidates, chosen, strict=True)]
-            return replace(plan_of(graph, proved, refusals, auto, costs), budget=budget)
+            return replace(plan_of(graph, proved, refusals, auto, costs, fixed), budget=budget)
         budget = None  # what comes in now is no rank, that data could choose anew
     raise costs.unmet(total + rest)
 
@@ -72,10 +76,12 @@ def decompose(
 Offer = tuple[list[Candidate], list[Refusal], list[Joint[Trial]]]
 
 
-def _offers(graph: Graph, wanted: Sequence[Block], auto: bool, keep: Sequence[str], costs: Costs) -> Iterator[Offer]:
+def _offers(graph: Graph, wanted: Sequence[Block], auto: bool, asked: Budget, costs: Costs) -> Iterator[Offer]:
     """What can give way under a limit, each time more of it: to be asked for the next only where one is not enough."""
     for below in (searched, searched_all) if auto else (none_below,):
-        candidates, refusals = consider(graph, wanted, forced=not auto, ranked=True, keep=keep, below=below)
+        candidates, refusals = consider(
+            graph, wanted, forced=not auto, ranked=True, keep=asked.keep, skip=asked.overrides, below=below
+        )
         yield candidates, refusals, []
     if auto:
         yield candidates, refusals, list(_joints(graph, candidates, costs))
@@ -142,18 +148,23 @@ def plan_of(
     refusals: Sequence[Refusal],
     auto: bool,
     costs: Costs | None = None,
+    fixed: Sequence[tuple[Candidate, Trial]] = (),
 ) -> Plan:
     """The plan that puts each candidate's trial in its place; None leaves it as it is.
 
-    auto: nobody asked for these blocks; costs: what a limit counts, where they are those that it allows.
+    auto: nobody asked for these blocks; costs: what a limit counts, where they are those that it allows; fixed: what
+    was asked for single layers.
     """
     kept = [Refusal(c.layer, "the limit lets it stay as it is") for c, trial in chosen if trial is None]
-    changed = [(c, trial) for c, trial in chosen if trial is not None]
+    order = {node.name: place for place, node in enumerate(graph.nodes)}
+    changed = [*fixed, *((c, trial) for c, trial in chosen if trial is not None)]
+    changed.sort(key=lambda pair: order[pair[0].node.name])
     windows = _windows(graph, [(c, trial) for c, trial in changed if not (trial.quality or trial.window)])
-    why = "asked for;" if not auto else "within the limit;" if costs is not None else "the cheapest that"
-    edits = [_edit(c, trial, why, windows.get(c.node.name, trial.window)) for c, trial in changed]
+    usual = "asked for;" if not auto else "within the limit;" if costs is not None else "the cheapest that"
+    why = {candidate.layer: "asked for;" for candidate, _ in fixed}
+    edits = [_edit(c, trial, why.get(c.layer, usual), windows.get(c.node.name, trial.window)) for c, trial in changed]
     totals = [(trial.params - c.params, trial.macs - c.node.macs) for c, trial in changed]
-    latency = None if costs is None else costs.change_ms(chosen)
+    latency = None if costs is None else costs.change_ms(changed)
     return replace(planned(graph, edits, [*refusals, *kept], totals), latency_ms=latency)
 
 

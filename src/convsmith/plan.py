@@ -1,5 +1,6 @@
 """Plans as plain data: edits and refusals by module path, each with its reason, and the totals before and after."""
 
+from dataclasses import field
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -89,12 +90,16 @@ class Merge:
 
 @dataclass(frozen=True, config=_STRICT)
 class Budget:
-    """What ranks were chosen under: the block asked for, a multiple of the base's MACs or latency, layers to keep."""
+    """What ranks were chosen under: the block asked for, a multiple of the base's MACs or latency, layers to keep.
+
+    overrides: the blocks of layers that have one of their own.
+    """
 
     block: str
     max_macs: float | None = None
     keep: tuple[str, ...] = ()
     max_latency: float | None = None
+    overrides: dict[str, str] = field(default_factory=dict)
 
 
 Edit = Annotated[Repeat | Remove | Replace | Merge, Field(discriminator="kind")]

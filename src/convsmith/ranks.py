@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convsmith.blocks import Block, parse_block
 from convsmith.calibrate import BATCH, calibrate
-from convsmith.candidates import Candidate, Trial, consider
+from convsmith.candidates import Candidate, Trial, consider, overridden
 from convsmith.capture import capture
 from convsmith.conv import ConvSpec
 from convsmith.costs import Costs
@@ -101,7 +101,11 @@ def reallocate(
         latencies = measure_latency(model, graph)
     costs = Costs.of(graph, budget, latencies)
     names = FAMILIES if budget.block == "auto" else (budget.block,)
-    families = [consider(graph, [parse_block(name)], forced=True, ranked=True, keep=budget.keep) for name in names]
+    fixed = overridden(graph, budget.overrides, budget.keep)
+    families = [
+        consider(graph, [parse_block(name)], forced=True, ranked=True, keep=budget.keep, skip=budget.overrides)
+        for name in names
+    ]
     by_layer: dict[str, list[Candidate]] = {}
     first, refusals = families[0]
     for candidates, _ in families:
@@ -113,18 +117,20 @@ def reallocate(
         statistics = calibrate(model, images, [candidate.layer for candidate in first], seed=seed)
     fit = _Fitting(model, statistics, method, costs, None if images is None else _Effect(model, images))
     options = [fit.choices(by_layer[candidate.layer]) for candidate in first]
-    fixed = costs.total - sum(map(costs.layer, first))
-    chosen = choose(options, costs.limit - fixed)
+    rest = costs.total + costs.change(fixed) - sum(map(costs.layer, first))
+    chosen = choose(options, costs.limit - rest)
     if chosen is None:
-        raise costs.unmet(fixed + sum(min(choice.cost for choice in layer) for layer in options))
+        raise costs.unmet(rest + sum(min(choice.cost for choice in layer) for layer in options))
     picked = [(candidate, choice.trial) for candidate, choice in zip(first, chosen, strict=True)]
-    new = plan_of(graph, picked, refusals, auto=False, costs=costs)
+    new = plan_of(graph, picked, refusals, auto=False, costs=costs, fixed=fixed)
     reasons = {
         candidate.layer: f"of the error that the output can bear it costs {choice.output:.2g} "
         f"(its own responses: {choice.error**0.5:.2g})"
         for candidate, choice in zip(first, chosen, strict=True)
     }
-    edits = tuple(replace(e, reason=reasons[e.layer]) if isinstance(e, Replace) else e for e in new.edits)
+    edits = tuple(
+        replace(e, reason=reasons[e.layer]) if isinstance(e, Replace) and e.layer in reasons else e for e in new.edits
+    )
     return replace(new, edits=edits)
 
 

@@ -1,12 +1,14 @@
 """What the commands take: each option told once, and read from text once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+
+from convsmith.errors import ConvsmithError
 
 T = TypeVar("T")
 
@@ -78,6 +80,19 @@ def read_time_limit(text: str) -> Limit:
     if text.lower().endswith("ms"):
         return Limit(None, _absolute(text[:-2]) / 1e3)
     return Limit(_factor(text), None)
+
+
+def read_overrides(texts: Sequence[str]) -> dict[str, str]:
+    """Read `LAYER=BLOCK` as a layer and the block that it becomes.
+
+    >>> read_overrides(["layer1.0.conv1=dw-pw:r=2"])
+    {'layer1.0.conv1': 'dw-pw:r=2'}
+    """
+    pairs = [text.partition("=") for text in texts]
+    for text, (layer, _, block) in zip(texts, pairs, strict=True):
+        if not (layer and block):
+            raise ConvsmithError(f"--override: {text!r} cannot be read; write it like layer1.0.conv1=dw-pw:r=2.")
+    return {layer: block for layer, _, block in pairs}
 
 
 def _absolute(text: str) -> float:
@@ -163,6 +178,10 @@ Factor = Annotated[
     typer.Option(
         "--max-macs", metavar="0.5x", parser=_reads(_factor, "0.5x"), help="Limit as a multiple of the baseline's."
     ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--override", metavar="LAYER=BLOCK", help="A layer's own block, whatever the others become."),
 ]
 BlockName = Annotated[str, typer.Option("--block", help="auto, or a block such as dw-pw:r=2 or dw-rpw:g=2,o=0.5.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=0, help="Training epochs (default: what suits the data).")]

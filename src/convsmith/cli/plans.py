@@ -114,6 +114,7 @@ def decompose(
     max_macs: opt.MaxMacs = None,
     max_latency: opt.MaxLatency = None,
     keep: Annotated[list[str] | None, typer.Option("--keep", metavar="LAYER", help="Leave a layer alone.")] = None,
+    override: opt.Overrides = None,
     weights: opt.Weights = None,
     data: opt.Calibration = None,
     images: opt.Images = IMAGES,
@@ -141,7 +142,7 @@ def decompose(
     latencies, latency = _latency(loaded, graph, max_latency)
     plan = plan_blocks(
         graph, block=block, max_macs=_times(max_macs, graph.macs), keep=keep or (),
-        max_latency=latency, latencies=latencies,
+        max_latency=latency, latencies=latencies, overrides=opt.read_overrides(override or ()),
     )  # fmt: skip
     if plan.budget is None and (data or stats):
         raise ConvsmithError(
