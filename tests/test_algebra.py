@@ -233,10 +233,10 @@ def test_refuses_a_rank_out_of_range(rank: int) -> None:
     ("form", "name", "told"),
     [
         (DepthwiseFirst(1), "svt", r"Unknown decomposition method 'svt'; did you mean"),
-        (ThreeWay(1), "svd", r"^svd does not fit cp; choose from als\.$"),
+        (ThreeWay(1), "svd", r"^svd does not fit cp; choose from als, tensorly\.$"),
         (PointwiseFirst(1), "compensated", r"^compensated does not fit pw-dw; choose from als, gsvd, svd\.$"),
         (Spatial(1, (3, 3)), "als", r"^als does not fit spatial; choose from svd\.$"),
-        (Tucker(1, 1), "gsvd", r"^gsvd does not fit tucker; choose from svd\.$"),
+        (Tucker(1, 1), "gsvd", r"^gsvd does not fit tucker; choose from svd, tensorly\.$"),
     ],
 )
 def test_refuses_a_method_that_does_not_know_the_form(form: Form, name: str, told: str) -> None:
@@ -281,4 +281,5 @@ def test_the_table_is_what_the_documentation_says() -> None:
         "gsvd": {"dw-pw", "pw-dw", "channel"},
         "compensated": {"dw-pw"},
         "als": {"dw-pw", "pw-dw", "cp", "seq"},
+        "tensorly": {"cp", "tucker"},
     }
