@@ -226,6 +226,17 @@ def test_accuracy_after_each_step_is_carried_from_folder_to_folder(run_folder: P
         answer("evaluate", base, *digits)["top1"], norms["before"]["top1"], norms["final"]["top1"], final,
     ]  # fmt: skip
     assert (tmp_path / "c" / "report.html").is_file()
+    assert final > norms["final"]["top1"]
+    assert "worse than before training" not in trained.stdout
+
+
+def test_training_that_takes_accuracy_away_says_so(run_folder: Path, tmp_path: Path) -> None:
+    had = answer("evaluate", run_folder / "baseline", "--data", "digits")["top1"]
+    spoilt = run("train", run_folder / "baseline", "--data", "digits", "--lr", 2, "--epochs", 1, "--out", tmp_path)
+    has = answer("evaluate", tmp_path, "--data", "digits")["top1"]
+    assert has < had
+    told = f"worse than before training: top-1 {100 * had:.2f} % -> {100 * has:.2f} %; give a smaller --lr or more"
+    assert told in " ".join(spoilt.stdout.split())
 
 
 def test_report_is_rebuilt_from_the_records(run_folder: Path) -> None:

@@ -99,14 +99,21 @@ def _train(
     log = Evaluations(images, recipe.device, read_evaluations(loaded.folder) if loaded.folder else ())
     if trained:
         log.begin(loaded, teacher)
+    before = log.told[-1].top1 if trained else 0.0
     history = train(
         loaded.model, images, recipe, out=out, resume=resume, teacher=teacher, responses=matched, progress=watch
     )
     log.finish(RECOVERED if trained else TRAINED, history.final)
     log.write(out)
     save(loaded.trained_on(images.mean, images.std), out)
-    terminal.show(accuracy_table(read_net(out)), f"model: {out}")
+    terminal.show(accuracy_table(read_net(out)), *_lost(before, history.final.top1), f"model: {out}")
     terminal.record(asdict(history))
+
+
+def _lost(before: float, after: float) -> list[str]:
+    """That training took accuracy away, and what helps."""
+    told = f"worse than before training: top-1 {100 * before:.2f} % -> {100 * after:.2f} %"
+    return [f"{told}; give a smaller --lr or more --epochs"] if after < before else []
 
 
 def _recover_norms(
