@@ -65,10 +65,12 @@ class Band:
         """Units from the window of an output to that of the next."""
         return self.at.step // self.depth
 
+    @cached_property
     def order(self) -> Tensor:
         """The first output of each unit; the others come `units` apart."""
         return torch.arange(self.units, device="cpu") * pow(self.move, -1, self.units) % self.units
 
+    @cached_property
     def places(self) -> Tensor:
         """The unit of each of the first `units` outputs."""
         return torch.arange(self.units, device="cpu") * self.move % self.units
@@ -81,9 +83,9 @@ def fastest(x: Tensor, weight: Tensor, groups: int, overlap: float, stride: int)
         return None
     if last == x.is_contiguous():  # neither, or a map of one pixel: no telling what the result should be
         return None
-    cost, band = cheapest(x.shape[1], len(weight), groups, overlap, idle_rows(x))
+    cost, band = cheapest(x.shape[1], weight.shape[0], groups, overlap, _idle(last, x.dtype))
     spared = x.shape[1] - cost - (COPIES_OF_PIXELS if last else COPIES_OF_PLANES)
-    return band if spared * x[:, 0].numel() * len(weight) > CALLS else None
+    return band if spared * (x.numel() // x.shape[1]) * weight.shape[0] > CALLS else None
 
 
 @lru_cache(maxsize=512)
@@ -99,13 +101,16 @@ def cheapest(in_channels: int, out_channels: int, groups: int, overlap: float, i
 
 def idle_rows(x: Tensor) -> int:
     """Rows' worth of time that a product takes besides, by the type and the format of the maps."""
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return IDLE_ROWS_ELSE if last or _converted(x) else IDLE_ROWS
+    return _idle(x.is_contiguous(memory_format=torch.channels_last), x.dtype)
 
 
-def _converted(x: Tensor) -> bool:
-    """Whether the map is of a type that torch's products convert or rearrange first."""
-    return x.dtype not in (torch.float32, torch.float64)
+def _idle(last: bool, dtype: torch.dtype) -> int:
+    return IDLE_ROWS_ELSE if last or _converted(dtype) else IDLE_ROWS
+
+
+def _converted(dtype: torch.dtype) -> bool:
+    """Whether torch's products convert or rearrange maps of a type first."""
+    return dtype not in (torch.float32, torch.float64)
 
 
 def banded_forward(x: Tensor, weight: Tensor, bias: Tensor | None, band: Band) -> Tensor:
@@ -136,7 +141,7 @@ def _in_order(weight: Tensor, band: Band) -> Tensor:
     """(o, cg) -> (units, rows, reach depth), in order of start."""
     rows = weight.view(band.rows, band.units, -1).transpose(0, 1)
     if band.move != 1:
-        rows = rows.index_select(0, band.order())
+        rows = rows.index_select(0, band.order)
     more = band.reach * band.depth - band.at.width
     return F.pad(rows, (0, more)) if more else rows
 
@@ -177,7 +182,7 @@ def _to_weight(layout: "_Planes | _Pixels", above: Tensor, maps: Tensor) -> Tens
     blocks = layout.outer(own, _runs(maps, band, band.span, wide))
     rows = _windows(blocks, band)[..., : band.at.width].flatten(0, 1)
     if band.move != 1:
-        rows = rows.index_select(0, band.places())
+        rows = rows.index_select(0, band.places)
     # (units, rows, cg) -> (o, cg)
     return rows.transpose(0, 1).flatten(0, 1)
 
@@ -209,14 +214,14 @@ class _Planes:
         # (b, o, h, w) -> (units, rows, b, pixels)
         units = grad.view(self.batch, self.band.rows, self.band.units, -1).permute(2, 1, 0, 3)
         if self.band.move != 1:
-            units = units.index_select(0, self.band.order())
+            units = units.index_select(0, self.band.order)
         return torch.cat([units[self.band.units - self.band.reach + 1 :], units]).flatten(0, 1).flatten(1)
 
     def unsort(self, y: Tensor) -> Tensor:
         """(outputs in order, pixels) -> images."""
         units = y.view(self.band.units, self.band.rows, self.batch, -1)
         if self.band.move != 1:
-            units = units.index_select(0, self.band.places())
+            units = units.index_select(0, self.band.places)
         return units.permute(2, 1, 0, 3).contiguous().view(self.batch, -1, self.height, self.width)
 
     def images(self, maps: Tensor) -> Tensor:
@@ -231,7 +236,7 @@ class _Planes:
     def outer(self, own: Tensor, runs: Tensor) -> Tensor:
         """Their product over the pixels of every block, (blocks, own, runs)."""
         # Copies of a bfloat16 matrix by columns cost more than the product.
-        return torch.bmm(runs, own.mT).mT if _converted(own) else torch.bmm(own, runs.mT)
+        return torch.bmm(runs, own.mT).mT if _converted(own.dtype) else torch.bmm(own, runs.mT)
 
 
 @dataclass(frozen=True)
@@ -254,7 +259,7 @@ class _Pixels:
         if self.band.move == 1:
             flat = torch.channel_shuffle(grad, self.band.rows).permute(0, 2, 3, 1).flatten(0, 2)
         else:
-            order = self.band.order()[:, None] + torch.arange(self.band.rows, device="cpu") * self.band.units
+            order = self.band.order[:, None] + torch.arange(self.band.rows, device="cpu") * self.band.units
             flat = grad.permute(0, 2, 3, 1).flatten(0, 2)
             flat = flat.gather(1, order.flatten().expand(len(flat), -1))
         return torch.cat([flat[:, self.band.rows * (self.band.units - self.band.reach + 1) :], flat], 1).T
@@ -263,7 +268,7 @@ class _Pixels:
         """(outputs in order, pixels) -> images."""
         if self.band.move == 1:
             return torch.channel_shuffle(self.images(y), self.band.units)
-        places = self.band.places() * self.band.rows + torch.arange(self.band.rows, device="cpu")[:, None]
+        places = self.band.places * self.band.rows + torch.arange(self.band.rows, device="cpu")[:, None]
         return self.images(y.T.gather(1, places.flatten().expand(y.shape[1], -1)).T)
 
     def images(self, maps: Tensor) -> Tensor:
