@@ -83,8 +83,8 @@ def test_what_a_choice_does_to_the_output_is_measured(share: float) -> None:
     with torch.no_grad():
         answer, made = net(IMAGES).double(), new(IMAGES).double()
     missed = (made - answer).square().sum() / (answer - answer.mean(0)).square().sum()
-    told = float(re.findall(r"it costs (\S+) ", edit.reason)[0])
-    assert told == pytest.approx(missed.item(), rel=0.06), edit.block
+    told = float(re.findall(r"error (\S+) at the output", edit.reason)[0])
+    assert told == pytest.approx(missed.sqrt().item(), rel=0.03), edit.block
 
 
 def test_a_price_does_not_depend_on_the_order_asked_in() -> None:

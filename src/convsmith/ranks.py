@@ -124,8 +124,7 @@ def reallocate(
     picked = [(candidate, choice.trial) for candidate, choice in zip(first, chosen, strict=True)]
     new = plan_of(graph, picked, refusals, auto=False, costs=costs, fixed=fixed)
     reasons = {
-        candidate.layer: f"of the error that the output can bear it costs {choice.output:.2g} "
-        f"(its own responses: {choice.error**0.5:.2g})"
+        candidate.layer: f"error {choice.output**0.5:.3g} at the output, {choice.error**0.5:.2g} here"
         for candidate, choice in zip(first, chosen, strict=True)
     }
     edits = tuple(
