@@ -73,7 +73,7 @@ def jobs(net: str) -> Iterator[Job]:
     for share in SHARES:
         yield Job(net, "convsmith", "cp als", share)
         yield Job(net, "convsmith", "cp als weights", share)
-        yield Job(net, "convsmith", "channel als in order", share)
+        yield Job(net, "convsmith", "channel gsvd in order", share)
         yield Job(net, "convsmith", "spatial svd", share)
         yield Job(net, "convsmith", "tucker svd", share)
     for rank in range(1, 7):

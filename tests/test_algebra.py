@@ -280,6 +280,6 @@ def test_the_table_is_what_the_documentation_says() -> None:
         "svd": {"dw-pw", "pw-dw", "channel", "spatial", "tucker"},
         "gsvd": {"dw-pw", "pw-dw", "channel"},
         "compensated": {"dw-pw"},
-        "als": {"dw-pw", "pw-dw", "cp", "seq"},
+        "als": {"dw-pw", "pw-dw", "cp", "channel", "seq"},
         "tensorly": {"cp", "tucker"},
     }

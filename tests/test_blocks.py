@@ -373,21 +373,40 @@ def test_a_relu_refit_is_carried() -> None:
     assert errors[1] < errors[0]
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_pointwise_convolution_keeps_what_its_inputs_need_of_it(stride: int) -> None:
+    """Inputs of three dimensions need no more of a 1x1 than rank 3, which the weights alone do not tell."""
+    conv = nn.Conv2d(8, 12, 1, stride=stride)
+    block, x = ChannelFirst(r=3), torch.einsum("nrhw,rc->nchw", torch.randn(200, 3, 6, 6), torch.randn(3, 8))
+    seen = Moments(8, 12)
+    patches, responses = x[..., ::stride, ::stride].permute(0, 2, 3, 1), conv(x).permute(0, 2, 3, 1)
+    seen.add(patches.reshape(-1, 8).detach(), responses.reshape(-1, 12).detach())
+    built = block.build(ConvSpec.of(conv))
+    carried = block.carry(conv, built, statistics=seen.statistics())
+    assert carried.error < 5e-3
+    torch.testing.assert_close(built(x), conv(x), rtol=0, atol=0.05)
+    assert block.carry(conv, built).error > 0.2
+
+
 # --- refusals ---
 
 
 @pytest.mark.parametrize(
-    "name", ["dw-pw", "pw-dw", "dw-gpw:2", "dw-rpw:2,0.5", "cp:4", "channel:4", "spatial:4", "tucker:2,2"]
-)
-@pytest.mark.parametrize(
-    ("spec", "reason"),
+    ("name", "spec", "reason"),
     [
-        (ConvSpec(8, 12, (1, 1), padding=(0, 0)), "a 1x1 kernel is already pointwise"),
-        (ConvSpec(3, 64), "it is a stem with 3 input channels, too few to factorize"),
-        (ConvSpec(1, 64), "it is a stem with 1 input channels, too few to factorize"),
-        (ConvSpec(8, 8, groups=8), "it is already depthwise"),
-        (ConvSpec(8, 16, groups=8), "it is already depthwise"),
-        (ConvSpec(8, 8, groups=4), "it is grouped already (groups=4)"),
+        (name, ConvSpec(8, 12, (1, 1), padding=(0, 0)), "a 1x1 kernel is already pointwise")
+        for name in ("dw-pw", "pw-dw", "dw-gpw:2", "dw-rpw:2,0.5", "cp:4", "spatial:4", "tucker:2,2")
+    ]
+    + [
+        (name, spec, reason)
+        for name in ("dw-pw", "pw-dw", "dw-gpw:2", "dw-rpw:2,0.5", "cp:4", "channel:4", "spatial:4", "tucker:2,2")
+        for spec, reason in [
+            (ConvSpec(3, 64), "it is a stem with 3 input channels, too few to factorize"),
+            (ConvSpec(1, 64), "it is a stem with 1 input channels, too few to factorize"),
+            (ConvSpec(8, 8, groups=8), "it is already depthwise"),
+            (ConvSpec(8, 16, groups=8), "it is already depthwise"),
+            (ConvSpec(8, 8, groups=4), "it is grouped already (groups=4)"),
+        ]
     ],
 )
 def test_every_block_refuses(name: str, spec: ConvSpec, reason: str) -> None:

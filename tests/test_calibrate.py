@@ -54,6 +54,14 @@ def test_all_positions_of_all_layers_in_one_pass(batch: int) -> None:
             x = y
 
 
+def test_what_no_rank_is_chosen_of_is_calibrated_only_if_asked_for() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3, groups=6), nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 4, 1)
+    ).eval()
+    assert list(calibrate(model, IMAGES[:2])) == ["0"]
+    assert list(calibrate(model, IMAGES[:2], ["1", "3"])) == ["1", "3"]
+
+
 def test_positions_are_drawn_by_the_seed_until_there_are_enough() -> None:
     model = net()
     first, again, other = (calibrate(model, IMAGES.repeat(40, 1, 1, 1), ["0"], seed=seed)["0"] for seed in (3, 3, 4))

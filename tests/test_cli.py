@@ -281,9 +281,9 @@ MISTAKES = {
     "unknown block": (lambda t: ("decompose", "resnet20", "--block", "dw-wp"), "did you mean"),
     "unknown layer": (lambda t: ("decompose", "resnet20", "--keep", "conv9"), "has no layer 'conv9'"),
     "half an override": (lambda t: ("decompose", "resnet20", "--override", "conv1"), "write it like layer1.0.conv1=dw"),
-    "data beyond ranks": (
-        lambda t: ("decompose", "mobilenet", "--max-macs", "0.5x", "--data", "digits"),
-        "data chooses ranks only; give it to apply",
+    "less than ranks can": (
+        lambda t: ("decompose", "resnet20", "--max-macs", "0.01x", "--data", "digits", "--images", 8),
+        "plan without data, which knows cheaper blocks",
     ),
     "too tight": (lambda t: ("organize", "resnet20", "--max-macs", "0.1x"), "allow more MACs, parameters or latency"),
     "no folder to export to": (lambda t: ("export", "resnet20"), "give --out DIR"),

@@ -57,6 +57,17 @@ def trained() -> nn.Sequential:
     return net
 
 
+class Gated(nn.Module):
+    """What is let through of the input depends on its means."""
+
+    def __init__(self, gate: nn.Module) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gate(x)
+
+
 IMAGES = torch.rand(32, 3, 10, 10, generator=torch.Generator().manual_seed(1))
 
 
@@ -132,6 +143,23 @@ def test_auto_takes_the_form_with_the_smaller_error() -> None:
     assert [edit.block.partition(":")[0] for edit in plan.edits] == ["cp"]
 
 
+def test_auto_lowers_the_rank_of_pointwise_convolutions_too() -> None:
+    """Half of a bottleneck's MACs are in them; a gate's own, on one pixel, are left alone."""
+    gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 16, 1), nn.Sigmoid())
+    thin = nn.Conv2d(16, 16, 1)
+    with torch.no_grad():
+        thin.weight.copy_((torch.randn(16, 4) @ torch.randn(4, 16)).view(16, 16, 1, 1))
+    layers = [*trained()[:-3], thin, nn.ReLU()]
+    net = nn.Sequential(*layers, Gated(gate), *trained()[-3:]).eval()
+    graph = cs.capture(net, IMAGES[:1])
+    budget = Budget("auto", 0.3)
+    plan = reallocate(net, graph, budget, IMAGES, "als")
+    assert plan.new.macs <= 0.3 * plan.base.macs
+    assert {edit.layer: edit.block for edit in plan.edits}["6"] == "channel:r=4"
+    assert {refusal.layer for refusal in plan.refusals} == {"0", "8.gate.1"}
+    cs.apply(net, plan, data=IMAGES, method="als")
+
+
 def test_statistics_alone_choose_by_the_layers_own_errors() -> None:
     net = trained()
     graph = cs.capture(net, IMAGES[:1])
@@ -139,6 +167,17 @@ def test_statistics_alone_choose_by_the_layers_own_errors() -> None:
     assert plan.new.macs <= 0.6 * plan.base.macs
     with pytest.raises(ConvsmithError, match="statistics lack 2"):
         reallocate(net, graph, Budget("dw-pw", 0.6), None, "gsvd", calibrate(net, IMAGES, ["4"]))
+
+
+def test_layers_that_the_block_makes_dearer_stay() -> None:
+    net = trained()
+    plan = reallocate(net, cs.capture(net, IMAGES[:1]), Budget("cp:r=80", 1.0), IMAGES, "als")
+    assert plan.edits == ()
+    assert {refusal.layer: refusal.reason for refusal in plan.refusals} == {
+        "0": "it is a stem with 3 input channels, too few to factorize",
+        "2": "cp:r=80 would cost more",
+        "4": "cp:r=80 would cost more",
+    }
 
 
 def test_a_budget_that_cannot_be_met_is_refused() -> None:

@@ -506,8 +506,9 @@ def test_pointwise_ones_give_way_only_where_the_others_are_not_enough(limit: flo
     assert plan.new.macs <= limit * plan.base.macs
     assert torch_macs(cs.apply(net, plan), torch.zeros(1, 16, 12, 12)) == plan.new.macs
     assert all(edit.quality and edit.compact for edit in replaced(plan))
-    # what is no rank is not chosen anew by data
-    assert (plan.budget is None) == (limit == 0.3)
+    assert plan.budget is not None
+    anew = cs.apply(net, plan, data=torch.rand(16, 16, 12, 12))  # by ranks, those of pointwise ones too
+    assert 0.5 * plan.new.macs < torch_macs(anew, torch.zeros(1, 16, 12, 12)) <= limit * plan.base.macs
 
 
 def row(*widths: int) -> nn.Sequential:

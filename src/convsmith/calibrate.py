@@ -121,7 +121,8 @@ def calibrate(
 ) -> dict[str, Statistics]:
     """The moments of a net's own layers, all in one pass over the images (n, c, h, w), batch by batch.
 
-    layers: module paths of convolutions; None for all that convolve over space. Memory is that of the moments:
+    layers: module paths of convolutions; None for all that data can choose ranks of: not the grouped, and not those of
+    one pixel. Memory is that of the moments:
     8 (C K)^2 bytes a layer, 170 MB for a 3x3 kernel on 512 channels. Raises ConvsmithError on what is no convolution.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3))
@@ -132,12 +133,11 @@ def calibrate(
     like = next(model.parameters())
     modules = dict(model.named_modules())
     graph = capture(model, images[:1].to(like))
-    nodes = {
-        node.module: node for node in graph.nodes if (spec := node.conv_spec()) is not None and prod(spec.kernel) > 1
-    }
-    wanted = list(nodes) if layers is None else list(layers)
+    nodes = {node.module: node for node in graph.nodes if node.conv_spec() is not None}
+    usual = [layer for layer, node in nodes.items() if _spec(node).groups == 1 and prod(node.call.out[2:]) > 1]
+    wanted = usual if layers is None else list(layers)
     if unknown := [layer for layer in wanted if layer not in nodes]:
-        raise ConvsmithError(f"{unknown[0]} is no plain convolution over space of {graph.model}; leave it out.")
+        raise ConvsmithError(f"{unknown[0]} is no plain convolution of {graph.model}; leave it out.")
     generator = torch.Generator().manual_seed(seed)
     samplers = {layer: Sampler(_spec(nodes[layer]), nodes[layer].call.out, len(images), generator) for layer in wanted}
     handles = [

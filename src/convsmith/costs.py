@@ -68,10 +68,10 @@ class Costs:
         """What the net costs more than before; None leaves a layer as it is."""
         return sum(self.trials(c, [trial])[0] - self.layer(c) for c, trial in chosen if trial is not None)
 
-    def unmet(self, least: float) -> ConvsmithError:
-        """That no plan keeps the limit."""
+    def unmet(self, least: float, otherwise: str) -> ConvsmithError:
+        """That no plan keeps the limit, and what to do if not allow more."""
         what = "MACs" if self.latencies is None else "latency"
         return ConvsmithError(
             f"{self.model}: the cheapest plan has {least / self.total:.3f} of its {what}, more than the "
-            f"{self.limit / self.total:.3f} allowed; allow more or choose a cheaper block."
+            f"{self.limit / self.total:.3f} allowed; allow more or {otherwise}."
         )

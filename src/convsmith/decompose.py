@@ -60,7 +60,6 @@ def decompose(
         return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, auto, fixed=fixed)
     asked = Budget(block, max_macs, tuple(keep), max_latency, dict(overrides or {}))
     costs = Costs.of(graph, asked, latencies)
-    budget: Budget | None = asked
     for candidates, refusals, joints in _offers(graph, wanted, auto, asked, costs):
         own = [costs.layer(candidate) for candidate in candidates]
         rest = costs.total + costs.change(fixed) - sum(own)
@@ -68,9 +67,9 @@ def decompose(
         chosen, total = give_way(own, [costs.falling(c) for c in candidates], joints, limit)
         if total <= limit:
             proved = [(c, _proved(c, trial)) for c, trial in zip(candidates, chosen, strict=True)]
-            return replace(plan_of(graph, proved, refusals, auto, costs, fixed), budget=budget)
-        budget = None  # what comes in now is no rank, that data could choose anew
-    raise costs.unmet(total + rest)
+            plan = plan_of(graph, proved, refusals, auto, costs, fixed)
+            return plan if joints else replace(plan, budget=asked)  # data chooses anew, but for no rows
+    raise costs.unmet(total + rest, "choose a cheaper block")
 
 
 Offer = tuple[list[Candidate], list[Refusal], list[Joint[Trial]]]

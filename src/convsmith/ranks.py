@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import torch
@@ -18,14 +19,17 @@ from convsmith.decompose import plan_of
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.latency import Latencies, measure_latency
-from convsmith.plan import Budget, Plan, Replace
+from convsmith.plan import Budget, Plan, Refusal, Replace
 from convsmith.replay import Replay
 from convsmith.statistics import Statistics
 
 # With data the separable form competes with the three-way form, which contains it and costs more per rank.
 FAMILIES = ("dw-pw", "cp:r=8")
+# Of what has no window to take apart the rank between channels is left; a gate's or the head's 1x1 is worth no fit.
+POINTWISE = "channel:r=4"
 # Ranks fitted per layer and family, of those up to twice the budget's share: dearer ones are hardly ever chosen.
 TRIED = 5
+CHEAPER = "plan without data, which knows cheaper blocks, and fit them with --stats"
 # Costs are told apart down to this share of the budget, rounded up, so that a choice never breaks it.
 GRAIN = 4096
 
@@ -100,37 +104,54 @@ def reallocate(
     if budget.max_latency is not None and latencies is None:
         latencies = measure_latency(model, graph)
     costs = Costs.of(graph, budget, latencies)
-    names = FAMILIES if budget.block == "auto" else (budget.block,)
     fixed = overridden(graph, budget.overrides, budget.keep)
-    families = [
-        consider(graph, [parse_block(name)], forced=True, ranked=True, keep=budget.keep, skip=budget.overrides)
-        for name in names
-    ]
-    by_layer: dict[str, list[Candidate]] = {}
-    first, refusals = families[0]
-    for candidates, _ in families:
-        for candidate in candidates:
-            by_layer.setdefault(candidate.layer, []).append(candidate)
+    by_layer, refusals = _candidates(graph, budget)
     if statistics is None:
         if images is None:
             raise ValueError("neither images nor statistics to choose ranks by")
-        statistics = calibrate(model, images, [candidate.layer for candidate in first], seed=seed)
+        statistics = calibrate(model, images, list(by_layer), seed=seed)
     fit = _Fitting(model, statistics, method, costs, None if images is None else _Effect(model, images))
-    options = [fit.choices(by_layer[candidate.layer]) for candidate in first]
-    rest = costs.total + costs.change(fixed) - sum(map(costs.layer, first))
+    options = [fit.choices(families) for families in by_layer.values()]
+    layers = [families[0] for families in by_layer.values()]
+    rest = costs.total + costs.change(fixed) - sum(map(costs.layer, layers))
     chosen = choose(options, costs.limit - rest)
     if chosen is None:
-        raise costs.unmet(rest + sum(min(choice.cost for choice in layer) for layer in options))
-    picked = [(candidate, choice.trial) for candidate, choice in zip(first, chosen, strict=True)]
-    new = plan_of(graph, picked, refusals, auto=False, costs=costs, fixed=fixed)
+        least = rest + sum(min(choice.cost for choice in layer) for layer in options)
+        raise costs.unmet(least, CHEAPER if budget.block == "auto" else "choose a cheaper block")
+    picked = [(candidate, choice.trial) for candidate, choice in zip(layers, chosen, strict=True)]
+    plan = plan_of(graph, picked, refusals, auto=False, costs=costs, fixed=fixed)
+    return _with_errors(plan, dict(zip(by_layer, chosen, strict=True)))
+
+
+def _candidates(graph: Graph, budget: Budget) -> tuple[dict[str, list[Candidate]], list[Refusal]]:
+    """What each layer may become, in order of execution, a candidate for each family of blocks; and what stays."""
+    found: dict[str, list[Candidate]] = {}
+    left: dict[str, str] = {}
+    for name in (*FAMILIES, POINTWISE) if budget.block == "auto" else (budget.block,):
+        block, skip = parse_block(name), set(budget.overrides)
+        if name == POINTWISE != budget.block:
+            skip |= {node.module for node in graph.layers if node.module in found or prod(node.call.out[2:]) == 1}
+        candidates, refusals = consider(graph, [block], forced=True, ranked=True, keep=budget.keep, skip=skip)
+        for candidate in candidates:
+            if candidate.trials:
+                found.setdefault(candidate.layer, []).append(candidate)
+            left.setdefault(candidate.layer, f"{block} would cost more")
+        for refusal in refusals:
+            left.setdefault(refusal.layer, refusal.reason)
+    ordered = {node.module: found[node.module] for node in graph.layers if node.module in found}
+    return ordered, [Refusal(layer, reason) for layer, reason in left.items() if layer not in found]
+
+
+def _with_errors(plan: Plan, choices: Mapping[str, Choice]) -> Plan:
+    """The plan, each layer's reason being the errors it was chosen by."""
     reasons = {
-        candidate.layer: f"error {choice.output**0.5:.3g} at the output, {choice.error**0.5:.2g} here"
-        for candidate, choice in zip(first, chosen, strict=True)
+        layer: f"error {choice.output**0.5:.3g} at the output, {choice.error**0.5:.2g} here"
+        for layer, choice in choices.items()
     }
-    edits = tuple(
-        replace(e, reason=reasons[e.layer]) if isinstance(e, Replace) and e.layer in reasons else e for e in new.edits
+    edits = (
+        replace(e, reason=reasons[e.layer]) if isinstance(e, Replace) and e.layer in reasons else e for e in plan.edits
     )
-    return replace(new, edits=edits)
+    return replace(plan, edits=tuple(edits))
 
 
 @dataclass(frozen=True)

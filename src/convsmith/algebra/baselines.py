@@ -17,6 +17,7 @@ def svd_channel(form: Channel, target: Target) -> Factors:
     return right[0].view(-1, *target.weight.shape[1:]), left[0]
 
 
+@fits("als", Channel)
 @fits("gsvd", Channel)
 def gsvd_channel(form: Channel, target: Target) -> Factors:
     """The best rank R of the responses, in closed form: reduced-rank regression of responses on patches.

@@ -7,7 +7,16 @@ from typing import ClassVar, final
 from torch import nn
 
 from convsmith.algebra import Channel, Form
-from convsmith.blocks.base import Block, Factored, convolution, count, keep_variance, registered, steps_above
+from convsmith.blocks.base import (
+    Block,
+    Factored,
+    convolution,
+    count,
+    keep_variance,
+    not_standard,
+    registered,
+    steps_above,
+)
 from convsmith.conv import ConvSpec
 
 
@@ -16,6 +25,8 @@ from convsmith.conv import ConvSpec
 @dataclass(frozen=True)
 class ChannelFirst(Factored):
     """A standard kernel C -> r, then a pointwise r -> N; r (C K + N) multiply-accumulates per output pixel.
+
+    Of a 1x1 convolution it is two of lower rank.
 
     r: filters. From Zhang et al., "Accelerating Very Deep Convolutional Networks for Classification and Detection"
     (2015).
@@ -26,6 +37,10 @@ class ChannelFirst(Factored):
 
     name: ClassVar[str] = "channel"
     r: int = count()
+
+    def unsuited(self, conv: ConvSpec) -> str | None:
+        """A 1x1 kernel suits it too: what is left is its rank."""
+        return not_standard(conv)
 
     def misfit(self, conv: ConvSpec) -> str | None:
         """More filters than the convolution's own, or than they have weights."""

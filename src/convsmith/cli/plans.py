@@ -22,7 +22,7 @@ from convsmith.load import Loaded, Wish, load, load_graph
 from convsmith.metric import Convention, Counting, Scores, score
 from convsmith.organize import organize as plan_stages
 from convsmith.organize import pareto as front_of
-from convsmith.plan import Plan, Replace
+from convsmith.plan import Budget, Plan, Replace
 from convsmith.ranks import reallocate
 from convsmith.report import compare_page, compare_table, pareto_table, plan_table, scores_page, scores_table
 
@@ -140,17 +140,15 @@ def decompose(
     loaded, taken = with_images(model, Wish(input, classes, blocks_per_stage, mean, std), weights, data, images, seed)
     graph = captured(loaded)
     latencies, latency = _latency(loaded, graph, max_latency)
-    plan = plan_blocks(
-        graph, block=block, max_macs=_times(max_macs, graph.macs), keep=keep or (),
-        max_latency=latency, latencies=latencies, overrides=opt.read_overrides(override or ()),
-    )  # fmt: skip
-    if plan.budget is None and (data or stats):
-        raise ConvsmithError(
-            "decompose: for so little more than ranks give way, and data chooses ranks only; give it to apply."
-        )
-    if plan.budget is not None and (taken is not None or stats is not None):
+    budget = Budget(block, _times(max_macs, graph.macs), tuple(keep or ()), latency, opt.read_overrides(override or ()))
+    if data or stats:
         statistics = None if stats is None else statistics_of(loaded, taken, stats, None, seed)
-        plan = reallocate(loaded.model, graph, plan.budget, taken, method, statistics, seed, latencies)
+        plan = reallocate(loaded.model, graph, budget, taken, method, statistics, seed, latencies)
+    else:
+        plan = plan_blocks(
+            graph, block=block, max_macs=budget.max_macs, keep=budget.keep, max_latency=latency, latencies=latencies,
+            overrides=budget.overrides,
+        )  # fmt: skip
     publish(out, plan, output, told(plan), [plan_table(plan)])
 
 
