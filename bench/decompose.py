@@ -42,6 +42,8 @@ from convsmith.transfer import Means
 RESULT = Path(__file__).parent / "results" / "decompose.json"
 IMAGES, DRAWS = 512, (0, 1, 2)
 SHARES = (0.2, 0.27, 0.35, 0.44, 0.53, 0.6)
+# The peer keeps some more than it is asked for; the last gives it ResNet-56 at the MACs that our 0.6 has.
+PEER_SHARES = (*SHARES, 0.587)
 SHAPE = (3, 32, 32)
 # Of these the draws of calibration images count.
 CONTENDERS = ("cp als in order", "cp als in order relu", "budget als in order relu")
@@ -65,7 +67,7 @@ class Job:
 
 def jobs(net: str) -> Iterator[Job]:
     """All points of one net, the decisive ones first."""
-    for share in SHARES:
+    for share in PEER_SHARES:
         yield Job(net, "tensorly-torch", "cp", share)
     for share in SHARES:
         for how in CONTENDERS:
