@@ -120,7 +120,8 @@ def _block(form: str, spec: Any, setting: float) -> Block:
     if form == "dw-pw":
         return parse_block(f"dw-pw:r={min(int(setting), k, n)}")
     if form == "tucker":  # equal shares of both sides: (c + n + k f c n) f with the reduction before the stride
-        f = next(f / 1000 for f in range(999, 0, -1) if s2 * f * c * c + k * f * f * c * n + f * n * n <= allowed)
+        shares = (f / 1000 for f in range(999, 0, -1))
+        f = next(f for f in shares if s2 * f * c * c + k * f * f * c * n + f * n * n <= allowed)
         return parse_block(f"tucker:{max(1, int(f * c))},{max(1, int(f * n))}")
     per_rank = {
         "cp": s2 * c + k + n,
