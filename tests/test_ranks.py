@@ -14,7 +14,7 @@ import convsmith as cs
 from convsmith.calibrate import calibrate
 from convsmith.errors import ConvsmithError
 from convsmith.plan import Budget
-from convsmith.ranks import Choice, _Effect, choose, reallocate
+from convsmith.ranks import Choice, _candidates, _Effect, choose, reallocate
 
 LAYERS = st.lists(
     st.lists(st.tuples(st.integers(1, 40), st.integers(0, 60)), min_size=1, max_size=4), min_size=1, max_size=5
@@ -156,7 +156,10 @@ def test_auto_lowers_the_rank_of_pointwise_convolutions_too() -> None:
     plan = reallocate(net, graph, budget, IMAGES, "als")
     assert plan.new.macs <= 0.3 * plan.base.macs
     assert {edit.layer: edit.block for edit in plan.edits}["6"] == "channel:r=4"
-    assert {refusal.layer for refusal in plan.refusals} == {"0", "8.gate.1"}
+    assert {refusal.layer: refusal.reason for refusal in plan.refusals} == {
+        "0": "it is a stem with 3 input channels, too few to factorize",
+        "8.gate.1": "a 1x1 kernel is already pointwise",
+    }
     cs.apply(net, plan, data=IMAGES, method="als")
 
 
@@ -167,6 +170,14 @@ def test_statistics_alone_choose_by_the_layers_own_errors() -> None:
     assert plan.new.macs <= 0.6 * plan.base.macs
     with pytest.raises(ConvsmithError, match="statistics lack 2"):
         reallocate(net, graph, Budget("dw-pw", 0.6), None, "gsvd", calibrate(net, IMAGES, ["4"]))
+
+
+def test_layers_are_priced_in_order_of_execution() -> None:
+    """Whatever family takes them: so that each run to the output begins where the last one did."""
+    net = nn.Sequential(nn.Conv2d(16, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 1))
+    found, _ = _candidates(cs.capture(net, torch.zeros(1, 16, 8, 8)), Budget("auto", 0.5))
+    assert list(found) == ["0", "2", "4"]
+    assert [len(families) for families in found.values()] == [1, 2, 1]
 
 
 def test_layers_that_the_block_makes_dearer_stay() -> None:
