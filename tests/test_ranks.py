@@ -83,10 +83,12 @@ def test_a_budget_is_spent_where_errors_reach_the_output() -> None:
     assert {edit.layer for edit in blind.edits} == {"2", "4"}, "by costs alone both give way"
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("share", [0.66, 0.75, 0.9])
-def test_what_a_choice_does_to_the_output_is_measured(share: float) -> None:
+def test_what_a_choice_does_to_the_output_is_measured(share: float, bias: bool) -> None:
     """At every rank: a layer's own error says little of it, as what is lost at low ranks does not average out."""
     net = trained()
+    net[4].bias = net[4].bias if bias else None
     graph, found = cs.capture(net, IMAGES[:1]), calibrate(net, IMAGES)
     plan = reallocate(net, graph, Budget("dw-pw", share, keep=("2",)), IMAGES, "gsvd", found)
     (edit,) = plan.edits

@@ -46,6 +46,28 @@ def test_moments_are_the_covariance_in_any_chunks(mean: float, chunk: int) -> No
     assert told.samples == 200
 
 
+def test_uncentred_moments_are_those_of_the_rows_themselves() -> None:
+    x, y = rows()
+    told = moments(x, y).statistics().uncentred()
+    np.testing.assert_allclose(told.gram, x.T @ x / 200)
+    np.testing.assert_allclose(told.cross, x.T @ y / 200)
+    np.testing.assert_allclose(told.energy, y.square().mean(0))
+    assert not told.mean_x.any()
+    assert not told.mean_y.any()
+
+
+def test_a_weight_knows_its_own_statistics() -> None:
+    x, _ = rows()
+    weight = torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(1))
+    answers = x @ weight.double().flatten(1).T + 4
+    told = moments(x, answers.bfloat16()).statistics()
+    assert told.answers(weight)
+    assert not told.answers(weight * 1.2)
+    assert not told.answers(weight.flip(0))
+    dead = moments(torch.zeros_like(x), torch.zeros_like(answers)).statistics()
+    assert dead.answers(weight)
+
+
 def test_small_products_and_strips_are_the_covariance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convsmith.statistics.ROWS", 7)
     monkeypatch.setattr("convsmith.statistics.BLOCK", 4)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import convsmith as cs
 from convsmith.calibrate import calibrate
 from convsmith.errors import ConvsmithError
+from convsmith.rewrite import means_of, rewrite
 from convsmith.transfer import into_relu
 
 C, N = 6, 8
@@ -87,6 +88,34 @@ def test_the_refit_lowers_the_error_behind_the_relu(name: str, block: str) -> No
     with torch.no_grad():
         plain, refitted = ((new.call(new, x) - net.call(net, x)).norm() for new in carried(net, x, block))
     assert refitted < 0.995 * plain
+
+
+@pytest.mark.parametrize("block", ["dw-pw", "cp:r=4", "channel:r=2"])
+@pytest.mark.parametrize("behind", [nn.ReLU(), nn.Identity(), nn.GroupNorm(2, N)], ids=["relu", "nothing", "groups"])
+def test_where_no_bias_can_be_the_error_told_is_what_happens(behind: nn.Module, block: str) -> None:
+    """And a refit for the ReLU, which is worth nothing without its shift, is left out."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(C, C, 3), nn.ReLU(), nn.Conv2d(C, N, 3, bias=False), behind).eval()
+    x = images(4, seed=1)  # so few that every position is drawn
+    plan = cs.decompose(cs.capture(net, x[:1]), block=block, keep=["0"])
+    made = [rewrite(net, plan, means_of(None, x, relu=relu)) for relu in (False, True)]
+    alone = rewrite(net, plan, means_of(None, None, calibrate(net, x)))
+    with torch.no_grad():
+        wanted = net[:3](x)
+        told = [(each.plan.edits[0].error, (each.model[:3](x) - wanted).norm() / wanted.norm()) for each in made]
+        kept = (alone.model[:3](x) - wanted).norm() / wanted.norm()
+    assert [error for error, _ in told] == pytest.approx([true.item() for _, true in told], rel=1e-3)
+    assert alone.plan.edits[0].error == pytest.approx(kept.item(), rel=1e-3)
+    assert torch.equal(made[0].model(x), made[1].model(x))
+
+
+def test_statistics_of_other_weights_are_refused() -> None:
+    net, x = four(0), images(8, seed=0)
+    plan = cs.decompose(cs.capture(net, x[:1]), block="dw-pw")
+    with pytest.raises(ConvsmithError, match=r"^The statistics of 0 are of other weights; make them anew with this"):
+        cs.apply(net, plan, statistics=calibrate(four(1), x))
+    half = four(0).bfloat16()
+    cs.apply(half, plan, statistics=calibrate(half, x))
 
 
 def four(seed: int) -> nn.Sequential:

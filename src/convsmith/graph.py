@@ -168,6 +168,10 @@ class Graph:
         calls = [norm for norm in filter(is_norm, self.nodes) if norm.call["running_mean"].name == kept]
         return readers[0] if len(calls) == 1 else None
 
+    def holds_mean(self, node: Node) -> bool:
+        """Whether a convolution's bias, or the BatchNorm behind, can make good the mean of what a block would lack."""
+        return node.call["bias"] is not None or self.norm_behind(node) is not None
+
     def before(self, node: Node) -> str:
         """The last tensor through which everything that a call reads has come: its stage's or unit's entry."""
         order = {name: i for i, name in enumerate(self.shapes)}

@@ -22,6 +22,7 @@ from convsmith.latency import Latencies, measure_latency
 from convsmith.plan import Budget, Plan, Refusal, Replace
 from convsmith.replay import Replay
 from convsmith.statistics import Statistics
+from convsmith.transfer import fitted_to, own
 
 # With data the separable form competes with the three-way form, which contains it and costs more per rank.
 FAMILIES = ("dw-pw", "cp:r=8")
@@ -110,7 +111,7 @@ def reallocate(
         if images is None:
             raise ValueError("neither images nor statistics to choose ranks by")
         statistics = calibrate(model, images, list(by_layer), seed=seed)
-    fit = _Fitting(model, statistics, method, costs, None if images is None else _Effect(model, images))
+    fit = _Fitting(model, graph, statistics, method, costs, None if images is None else _Effect(model, images))
     options = [fit.choices(families) for families in by_layer.values()]
     layers = [families[0] for families in by_layer.values()]
     rest = costs.total + costs.change(fixed) - sum(map(costs.layer, layers))
@@ -159,6 +160,7 @@ class _Fitting:
     """What a layer's choices are worked out from."""
 
     model: nn.Module
+    graph: Graph
     statistics: Mapping[str, Statistics]
     method: str | None
     costs: Costs
@@ -169,10 +171,13 @@ class _Fitting:
         layer = families[0].layer
         if layer not in self.statistics:
             raise ConvsmithError(f"The statistics lack {layer}; calibrate with this model and all its layers.")
+        conv = self.model.get_submodule(layer)
+        assert isinstance(conv, nn.Conv2d)
+        statistics = fitted_to(self.graph, layer, own(layer, conv, self.statistics[layer]))
         found = [Choice(None, self.costs.layer(families[0]))]
         for family in families:
             trials = self._worth(family)
-            fitted = [(trial, *self._fit(layer, trial.block)) for trial in _spread(trials)]
+            fitted = [(trial, *self._fit(layer, conv, trial.block, statistics)) for trial in _spread(trials)]
             spent = self.costs.trials(family, trials)
             found += [Choice(*each) for each in zip(trials, spent, *_between(trials, fitted), strict=True)]
         return found
@@ -184,22 +189,20 @@ class _Fitting:
         told = zip(candidate.trials, costs.trials(candidate, candidate.trials), strict=True)
         return [trial for trial, cost in told if cost <= most] or [*candidate.trials[-1:]]
 
-    def _fit(self, layer: str, block: Block) -> tuple[float, float]:
+    def _fit(self, layer: str, conv: nn.Conv2d, block: Block, statistics: Statistics) -> tuple[float, float]:
         """The squared relative errors of a block in a layer's place: of its responses, and of the net's output."""
-        conv = self.model.get_submodule(layer)
-        assert isinstance(conv, nn.Conv2d)
         with torch.device(conv.weight.device):
             module = block.build(ConvSpec.of(conv)).to(conv.weight.dtype)
-        carried = block.carry(conv, module, self.method, self.statistics[layer], draft=True)
+        carried = block.carry(conv, module, self.method, statistics, draft=True)
         if carried.error is None:
             raise ConvsmithError(
                 f"{block} takes over no weights, so that data cannot choose where it costs least; leave --data out."
             )
-        own = carried.error**2
+        here = carried.error**2
         if self.effect is None:
-            return own, own
+            return here, here
         shift = None if carried.shift is None else carried.shift.view(-1, 1, 1)
-        return own, self.effect.on_output(layer, module if shift is None else nn.Sequential(module, _Shifted(shift)))
+        return here, self.effect.on_output(layer, module if shift is None else nn.Sequential(module, _Shifted(shift)))
 
 
 def _spread(trials: Sequence[Trial]) -> Sequence[Trial]:

@@ -1,7 +1,7 @@
 """Second moments of one convolution's input patches against target responses: what factors are fitted to."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor
 
 # A variance below this share of its second moment is the rounding of float64 sums: the quantity is constant.
 _CONSTANT = 1e-12
+# A weight whose responses differ from those measured by less, relatively, may be that which gave them.
+_SAME = 0.05
 # Rows of one product: rounded to their own type, as so few can be, and added up in float64.
 ROWS = 1024
 # Columns of one product: of a matrix that is symmetric, little above the diagonal is worked out.
@@ -55,9 +57,30 @@ class Statistics:
         """
         rows = weight.double().flatten(1).to(self.gram.device)
         through = rows @ self.gram if through is None else through
-        # |y - W x|^2 = y^2 - 2 W cross + W gram W^T; rounding may leave it just below zero.
-        missed = self.energy.sum() - 2 * (rows * self.cross.T).sum() + (through * rows).sum()
+        missed = self._missed(rows, through)
         return (missed / self.energy.sum()).clamp(min=0).sqrt().item() if missed > 0 else 0.0
+
+    def uncentred(self) -> Self:
+        """Those about zero, on copies: what a weight is fitted to, and its error told by, where no bias is to be had.
+
+        gram = mean(x x^T),   cross = mean(x y^T),   energy = mean(y^2),   and both means 0
+        """
+        x, y = self.mean_x, self.mean_y
+        return replace(
+            self, gram=self.gram.addr(x, x), cross=self.cross.addr(x, y), energy=self.energy + y.square(),
+            mean_x=torch.zeros_like(x), mean_y=torch.zeros_like(y),
+        )  # fmt: skip
+
+    def answers(self, weight: Tensor) -> bool:
+        """Whether these responses are what a weight (N, C, K) answers, rounding in half precision aside."""
+        rows = weight.detach().double().flatten(1).to(self.gram.device)
+        through = rows @ self.gram
+        made = self.energy.sum() + self.mean_y.square().sum() + (through * rows).sum()
+        return bool(self._missed(rows, through) <= _SAME**2 * made)
+
+    def _missed(self, rows: Tensor, through: Tensor) -> Tensor:
+        """|y - W x|^2 = y^2 - 2 W cross + W gram W^T; rounding may leave it just below zero."""
+        return self.energy.sum() - 2 * (rows * self.cross.T).sum() + (through * rows).sum()
 
     def bias(self, weight: Tensor) -> Tensor:
         """The bias (N,) with which a weight (N, C, K) answers the right mean: mean_y - W mean_x."""

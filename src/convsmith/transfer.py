@@ -88,8 +88,23 @@ def _carry_alone(
 ) -> float | None:
     if means.statistics is not None and layer not in means.statistics:
         raise ConvsmithError(f"The statistics lack {layer}; calibrate with this model and the layers of the plan.")
-    found = None if means.statistics is None else means.statistics[layer]
-    return _settle(model, graph, layer, block.carry(_convolution(model, layer), module, means.method, found))
+    conv, found = _convolution(model, layer), None
+    if means.statistics is not None:
+        found = fitted_to(graph, layer, own(layer, conv, means.statistics[layer]))
+    return _settle(model, graph, layer, block.carry(conv, module, means.method, found))
+
+
+def own(layer: str, conv: nn.Conv2d, statistics: Statistics) -> Statistics:
+    """The statistics of a layer, once they are seen to be of its weight; raises ConvsmithError where they are not."""
+    same = statistics.cross.T.shape == conv.weight.flatten(1).shape
+    if same and not statistics.answers(conv.weight):
+        raise ConvsmithError(f"The statistics of {layer} are of other weights; make them anew with this model.")
+    return statistics
+
+
+def fitted_to(graph: Graph, layer: str, statistics: Statistics) -> Statistics:
+    """What a layer's block is fitted to: moments about the mean, or about zero where nothing can hold a mean."""
+    return statistics if graph.holds_mean(_node(graph, layer)) else statistics.uncentred()
 
 
 def _carry_in_order(
@@ -106,10 +121,13 @@ def _carry_in_order(
     for layer in calibration.order:
         if layer in built:
             block, module = built[layer]
-            refit = means.relu and into_relu(graph, _node(graph, layer))
+            node = _node(graph, layer)
+            # Without a bias the refit, which shifts what it cannot scale, would promise what is not kept.
+            refit = means.relu and graph.holds_mean(node) and into_relu(graph, node)
             sample = calibration.sample(layer, ROWS if refit else 0)
             rows = _rows(model, graph, layer, sample) if refit else None
-            carried = block.carry(_convolution(model, layer), module, means.method, sample.statistics(), rows)
+            seen = fitted_to(graph, layer, sample.statistics())
+            carried = block.carry(_convolution(model, layer), module, means.method, seen, rows)
             errors[layer] = _settle(model, graph, layer, carried)
             calibration.put(layer, module)
     return errors
