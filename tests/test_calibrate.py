@@ -167,8 +167,38 @@ def test_images_come_from_tensors_batches_and_data_sets() -> None:
 
 
 def test_what_is_no_convolution_is_refused() -> None:
-    with pytest.raises(ConvsmithError, match="7 is no plain convolution"):
+    with pytest.raises(ConvsmithError, match="7 is no convolution of .* that can be replaced; leave it out"):
         calibrate(net(), IMAGES[:2], ["7"])
+
+
+class Odd(nn.Module):
+    """A convolution that pads by itself, one called twice, one called by name, and one that nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.padding = nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")
+        self.twice, self.named, self.aside = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 5, 3), nn.Conv2d(5, 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.named(input=self.twice(self.twice(self.padding(x))))
+        self.aside(x)
+        return x
+
+
+def test_only_what_can_be_replaced_is_calibrated() -> None:
+    odd = Odd().eval()
+    found = calibrate(odd, IMAGES[:2])
+    assert list(found) == ["named"]
+    assert found["named"].answers(odd.named.weight)
+    with pytest.raises(ConvsmithError, match="^padding is no convolution"):
+        calibrate(odd, IMAGES[:2], ["padding"])
+    plan = cs.decompose(cs.capture(odd, IMAGES[:1]), block="dw-pw")
+    assert {refusal.layer: refusal.reason for refusal in plan.refusals} == {
+        "padding": "its module does more than convolve, so a block would not do the same",
+        "twice": "it is called 2 times",
+        "aside": "nothing reads what it answers",
+    }
+    cs.apply(odd, plan, data=IMAGES)
 
 
 def _share(rank: int, path: str) -> None:

@@ -1,5 +1,6 @@
 """The decomposer: what is chosen and refused, why, at which cost, and whether the new net keeps the promise."""
 
+import warnings
 from functools import cache
 from math import nan, prod
 
@@ -8,6 +9,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
 import convsmith as cs
@@ -212,6 +215,26 @@ def test_refusals_with_their_reasons(block: str) -> None:
     assert (plan.new.params, plan.new.macs) == counted(cs.apply(net, plan), 3, 8, 8)
 
 
+class Standardized(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight / self.weight.std(), self.bias, padding=1)
+
+
+class OwnConvolution(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, padding=1)
+
+
+def hooked(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.utils.weight_norm(module)
+
+
 ALONE = {
     "a convolution that is the model": (conv(8, 8), (8, 8, 8), "it is the model itself; put it in an nn.Sequential"),
     "another padding": (
@@ -224,6 +247,10 @@ ALONE = {
         (8, 8, 8),
         "it is not a plain two-dimensional convolution module",
     ),
+    "a standardized weight": (nn.Sequential(Standardized(8, 8, 3)), (8, 8, 8), "it is no nn.Conv2d with a weight as it"),
+    "a convolution of one's own": (nn.Sequential(OwnConvolution()), (8, 8, 8), "it is no nn.Conv2d with a weight as it"),
+    "a normalized weight": (nn.Sequential(weight_norm(conv(8, 8))), (8, 8, 8), "it is no"),
+    "a weight normalized by a hook": (nn.Sequential(hooked(conv(8, 8))), (8, 8, 8), "it is no nn.Conv2d with a weight"),
     "a signal": (nn.Sequential(nn.Conv1d(8, 8, 3)), (8, 8), "it is not a plain two-dimensional convolution module"),
     # 8 multiplications a pixel; depthwise first takes 4 * 2 + 4, pointwise first 4 * 4 + 2
     "no gain": (nn.Sequential(nn.Conv2d(4, 1, (1, 2), stride=2)), (4, 8, 8), "no block that sees as much is cheaper"),

@@ -1,7 +1,7 @@
 """Second moments of convolutions on a user's images: of all layers in one pass, or layer by layer as a net changes."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from math import prod
 from pathlib import Path
@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from convsmith.candidates import untouchable
 from convsmith.capture import capture
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
@@ -122,8 +123,8 @@ def calibrate(
     """The moments of a net's own layers, all in one pass over the images (n, c, h, w), batch by batch.
 
     layers: module paths of convolutions; None for all that data can choose ranks of: not the grouped, and not those of
-    one pixel. Memory is that of the moments:
-    8 (C K)^2 bytes a layer, 170 MB for a 3x3 kernel on 512 channels. Raises ConvsmithError on what is no convolution.
+    one pixel. Memory is that of the moments: 8 (C K)^2 bytes a layer, 170 MB for a 3x3 kernel on 512 channels. Raises
+    ConvsmithError on what is no convolution that a block can replace.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3))
     >>> statistics = calibrate(net, torch.rand(8, 3, 12, 12))
@@ -133,16 +134,15 @@ def calibrate(
     like = next(model.parameters())
     modules = dict(model.named_modules())
     graph = capture(model, images[:1].to(like))
-    nodes = {node.module: node for node in graph.nodes if node.conv_spec() is not None}
+    nodes = {node.module: node for node in graph.nodes if not untouchable(graph, node, node.conv_spec())}
     usual = [layer for layer, node in nodes.items() if _spec(node).groups == 1 and prod(node.call.out[2:]) > 1]
     wanted = usual if layers is None else list(layers)
     if unknown := [layer for layer in wanted if layer not in nodes]:
-        raise ConvsmithError(f"{unknown[0]} is no plain convolution of {graph.model}; leave it out.")
+        raise ConvsmithError(f"{unknown[0]} is no convolution of {graph.model} that can be replaced; leave it out.")
     generator = torch.Generator().manual_seed(seed)
     samplers = {layer: Sampler(_spec(nodes[layer]), nodes[layer].call.out, len(images), generator) for layer in wanted}
     handles = [
-        modules[layer].register_forward_hook(lambda module, args, out, sampler=sampler: sampler.add(args[0], out))
-        for layer, sampler in samplers.items()
+        modules[layer].register_forward_hook(_adding(sampler), with_kwargs=True) for layer, sampler in samplers.items()
     ]
     modes = [(module, module.training) for module in modules.values()]
     try:
@@ -156,6 +156,11 @@ def calibrate(
         for module, training in modes:
             module.training = training
     return {layer: sampler.statistics() for layer, sampler in samplers.items()}
+
+
+def _adding(sampler: "Sampler") -> Callable[..., None]:
+    """A hook that adds what a convolution reads, given by position or by name, and answers."""
+    return lambda module, args, named, out: sampler.add(*args, *named.values(), out)
 
 
 def _spec(node: Node) -> ConvSpec:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from convsmith.conv import is_plain
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.tape import META, Tape
@@ -56,6 +57,7 @@ def capture(model: nn.Module, *inputs: Tensor, name: str = "", batch: int = 1) -
         {path: tuple(m._modules) for path, m in model.named_modules() if isinstance(m, nn.Sequential)},
         Counter(node.module for node in tape.nodes if node.kind and node.leaf),
         frozenset(_sharing(model)),
+        frozenset(path for path, module in model.named_modules() if is_plain(module)),
         tape.constants,
         tape.aside,
     )

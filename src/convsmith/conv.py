@@ -64,6 +64,18 @@ class ConvSpec:
         return prod(self.kernel) * self.in_channels // self.groups * self.out_channels * prod(out_size)
 
 
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module convolves in two dimensions by a weight of its own as it stands, and does nothing else.
+
+    Not so where the weight is standardized, normalized or made by a parametrization in every run.
+
+    >>> is_plain(nn.Conv2d(3, 8, 3)), is_plain(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3)))
+    (True, False)
+    """
+    own = isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward
+    return own and "weight" in module._parameters
+
+
 def _pair(value: Any) -> tuple[int, int]:
     height, width = value
     return int(height), int(width)

@@ -81,6 +81,7 @@ class Graph:
 
     `params` counts all learnable scalars, shared ones once; `sequences` names the children of every nn.Sequential in
     order; `calls` says how often each module ran; `shared` names modules whose parameters another module holds too;
+    `convolutions` names plain `nn.Conv2d` modules, whose weight is what convolves;
     `constants` are the tensors that calls read and that are neither input, parameter nor buffer; `aside` counts the
     multiply-accumulates of calls that make such tensors anew in every run.
     """
@@ -93,6 +94,7 @@ class Graph:
     sequences: Mapping[str, tuple[str, ...]] = field(repr=False)
     calls: Mapping[str, int] = field(repr=False)
     shared: frozenset[str] = field(repr=False)
+    convolutions: frozenset[str] = field(repr=False, default=frozenset())
     constants: Mapping[str, Tensor] = field(repr=False, default_factory=dict)
     aside: int = 0
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from convsmith.blocks import Block, Carried, parse_block
 from convsmith.calibrate import Calibration, Sampler
-from convsmith.conv import ConvSpec
+from convsmith.conv import ConvSpec, is_plain
 from convsmith.errors import ConvsmithError
 from convsmith.expand import Pair, find_pairs
 from convsmith.graph import Graph, Node, is_norm
@@ -76,10 +76,9 @@ def _build(model: nn.Module, edit: Replace) -> tuple[Block, nn.Sequential]:
 
 def _convolution(model: nn.Module, layer: str) -> nn.Conv2d:
     conv = find(model, layer)
-    if not isinstance(conv, nn.Conv2d):
-        raise ConvsmithError(f"{layer} is no convolution module; take it out of the plan.")
-    if type(conv).forward is not nn.Conv2d.forward:  # standardized weights, padding of its own
-        raise ConvsmithError(f"{layer} is a {type(conv).__name__}, not a plain convolution; take it out of the plan.")
+    if not isinstance(conv, nn.Conv2d) or not is_plain(conv):
+        kind = type(conv).__name__
+        raise ConvsmithError(f"{layer} is a {kind}, not a plain convolution; plan again with this model.")
     return conv
 
 
