@@ -167,7 +167,7 @@ def test_images_come_from_tensors_batches_and_data_sets() -> None:
 
 
 def test_what_is_no_convolution_is_refused() -> None:
-    with pytest.raises(ConvsmithError, match="7 is no convolution of .* that can be replaced; leave it out"):
+    with pytest.raises(ConvsmithError, match=r"7 is no convolution of .* that can be replaced; leave it out"):
         calibrate(net(), IMAGES[:2], ["7"])
 
 
@@ -190,7 +190,7 @@ def test_only_what_can_be_replaced_is_calibrated() -> None:
     found = calibrate(odd, IMAGES[:2])
     assert list(found) == ["named"]
     assert found["named"].answers(odd.named.weight)
-    with pytest.raises(ConvsmithError, match="^padding is no convolution"):
+    with pytest.raises(ConvsmithError, match=r"^padding is no convolution"):
         calibrate(odd, IMAGES[:2], ["padding"])
     plan = cs.decompose(cs.capture(odd, IMAGES[:1]), block="dw-pw")
     assert {refusal.layer: refusal.reason for refusal in plan.refusals} == {

@@ -182,6 +182,74 @@ def test_layers_are_priced_in_order_of_execution() -> None:
     assert [len(families) for families in found.values()] == [1, 2, 1]
 
 
+class Two(nn.Module):
+    """Two heads of very different scales, and one that is always zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = trained()[:-3]
+        self.first, self.second = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        nn.init.constant_(self.second.weight[:, :8], 0)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = self.body(x)
+        return self.first(y), 1e4 * self.second(y), 0 * y
+
+
+def test_all_outputs_count_alike() -> None:
+    torch.manual_seed(0)
+    net = Two().eval()
+    effect, lost = _Effect(net, IMAGES), nn.Conv2d(16, 16, 3, padding=1, bias=False)
+    nn.init.zeros_(lost.weight)
+    with torch.no_grad():
+        answers = net(IMAGES)[:2]
+    for layer, bias, answer in (("first", net.first.bias, answers[0]), ("second", 1e4 * net.second.bias, answers[1])):
+        assert bias is not None
+        missed = (answer - 0).square().sum() / (answer - answer.mean(0)).square().sum()
+        assert effect.on_output(layer, lost) == pytest.approx(missed.item() / 2, rel=1e-4), layer
+
+
+def test_one_image_prices_ranks_too() -> None:
+    net = trained()
+    plan = reallocate(net, cs.capture(net, IMAGES[:1]), Budget("auto", 0.6), IMAGES[:1], None)
+    assert plan.new.macs <= 0.6 * plan.base.macs
+
+
+def test_a_net_that_answers_zeros_or_nan_is_refused() -> None:
+    for value in (0.0, torch.nan):
+        net = trained()
+        nn.init.constant_(net[-1].weight, value)
+        nn.init.zeros_(net[-1].bias)
+        with pytest.raises(ConvsmithError, match=r"^Sequential answers zeros, NaN or infinity to these images; check"):
+            reallocate(net, cs.capture(net, IMAGES[:1]), Budget("auto", 0.6), IMAGES, None)
+
+
+@pytest.mark.parametrize(("method", "forms"), [("svd", {"dw-pw"}), ("compensated", {"dw-pw"}), ("tensorly", {"cp"})])
+def test_of_the_forms_those_compete_that_the_method_knows(method: str, forms: set[str]) -> None:
+    if method == "tensorly":
+        pytest.importorskip("tensorly")
+    net = trained()
+    plan = reallocate(net, cs.capture(net, IMAGES[:1]), Budget("auto", 0.6), IMAGES, method)
+    assert {edit.block.partition(":")[0] for edit in plan.edits} == forms
+
+
+def test_a_budget_that_nothing_can_meet_is_refused() -> None:
+    net = trained()
+    with pytest.raises(ConvsmithError, match=r"1.000 of its MACs, more than the 0.300 allowed"):
+        reallocate(net, cs.capture(net, IMAGES[:1]), Budget("auto", 0.3, keep=("2", "4")), IMAGES, None)
+    assert choose([], -1) is None
+
+
+def test_a_mistake_in_a_layer_names_it() -> None:
+    net = trained()
+    nn.init.constant_(net[2].weight, torch.inf)
+    graph, statistics = cs.capture(net, IMAGES[:1]), calibrate(trained(), IMAGES)
+    with pytest.raises(ConvsmithError, match=r"^2: The weight to decompose holds NaN or infinity"):
+        reallocate(net, graph, Budget("dw-pw", 0.6), None, None, statistics)
+    with pytest.raises(ConvsmithError, match=r"^2: The weight to decompose holds NaN or infinity; load a sound"):
+        cs.apply(net, cs.decompose(graph, block="dw-pw"))
+
+
 def test_layers_that_the_block_makes_dearer_stay() -> None:
     net = trained()
     plan = reallocate(net, cs.capture(net, IMAGES[:1]), Budget("cp:r=80", 1.0), IMAGES, "als")

@@ -160,7 +160,12 @@ def calibrate(
 
 def _adding(sampler: "Sampler") -> Callable[..., None]:
     """A hook that adds what a convolution reads, given by position or by name, and answers."""
-    return lambda module, args, named, out: sampler.add(*args, *named.values(), out)
+
+    def add(module: nn.Module, args: Any, named: Mapping[str, Any], out: Tensor) -> None:
+        (inputs,) = (*args, *named.values())
+        sampler.add(inputs, out)
+
+    return add
 
 
 def _spec(node: Node) -> ConvSpec:

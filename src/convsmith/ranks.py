@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from convsmith.algebra import METHODS
 from convsmith.blocks import Block, parse_block
 from convsmith.calibrate import BATCH, calibrate
 from convsmith.candidates import Candidate, Trial, consider, overridden
@@ -16,7 +17,7 @@ from convsmith.capture import capture
 from convsmith.conv import ConvSpec
 from convsmith.costs import Costs
 from convsmith.decompose import plan_of
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, at
 from convsmith.graph import Graph
 from convsmith.latency import Latencies, measure_latency
 from convsmith.plan import Budget, Plan, Refusal, Replace
@@ -57,6 +58,8 @@ def choose(options: Sequence[Sequence[Choice]], limit: float) -> list[Choice] | 
     >>> [choice.cost for choice in choose([layer, layer], 4)]
     [2, 2]
     """
+    if limit < 0:
+        return None
     grain = max(1.0, limit / GRAIN)
     best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
     for layer in options:
@@ -106,7 +109,7 @@ def reallocate(
         latencies = measure_latency(model, graph)
     costs = Costs.of(graph, budget, latencies)
     fixed = overridden(graph, budget.overrides, budget.keep)
-    by_layer, refusals = _candidates(graph, budget)
+    by_layer, refusals = _candidates(graph, budget, method)
     if statistics is None:
         if images is None:
             raise ValueError("neither images nor statistics to choose ranks by")
@@ -124,11 +127,21 @@ def reallocate(
     return _with_errors(plan, dict(zip(by_layer, chosen, strict=True)))
 
 
-def _candidates(graph: Graph, budget: Budget) -> tuple[dict[str, list[Candidate]], list[Refusal]]:
+def _families(budget: Budget, method: str | None) -> list[str]:
+    """The blocks that compete, those among them that the method knows how to fit."""
+    if budget.block != "auto":
+        return [budget.block]
+    known = None if method is None else {form.name for form in METHODS[method]}
+    return [name for name in (*FAMILIES, POINTWISE) if known is None or parse_block(name).name in known]
+
+
+def _candidates(
+    graph: Graph, budget: Budget, method: str | None = None
+) -> tuple[dict[str, list[Candidate]], list[Refusal]]:
     """What each layer may become, in order of execution, a candidate for each family of blocks; and what stays."""
     found: dict[str, list[Candidate]] = {}
     left: dict[str, str] = {}
-    for name in (*FAMILIES, POINTWISE) if budget.block == "auto" else (budget.block,):
+    for name in _families(budget, method):
         block, skip = parse_block(name), set(budget.overrides)
         if name == POINTWISE != budget.block:
             skip |= {node.module for node in graph.layers if node.module in found or prod(node.call.out[2:]) == 1}
@@ -193,7 +206,8 @@ class _Fitting:
         """The squared relative errors of a block in a layer's place: of its responses, and of the net's output."""
         with torch.device(conv.weight.device):
             module = block.build(ConvSpec.of(conv)).to(conv.weight.dtype)
-        carried = block.carry(conv, module, self.method, statistics, draft=True)
+        with at(layer):
+            carried = block.carry(conv, module, self.method, statistics, draft=True)
         if carried.error is None:
             raise ConvsmithError(
                 f"{block} takes over no weights, so that data cannot choose where it costs least; leave --data out."
@@ -240,22 +254,33 @@ class _Effect:
         self._replay = Replay(model, self._graph)
         self._places = {node.module: at for at, node in enumerate(self._graph.nodes) if node.conv_spec() is not None}
         self._alive, self._at = self._replay.start(self._batch.clone()), 0
-        self._answer = self._outcome({})
+        self._answers = self._outcome({})
+        self._energies = [_energy(answer) for answer in self._answers]
+        if not 0 < sum(self._energies) < inf:
+            raise ConvsmithError(
+                f"{self._graph.model} answers zeros, NaN or infinity to these images; check its weights and the data."
+            )
 
     def on_output(self, layer: str, block: nn.Module) -> float:
-        """The squared relative error of the output with a block in one layer's place."""
+        """The squared relative error of the output with a block in one layer's place, of several outputs the mean."""
         place = self._places[layer]
         if place < self._at:
             self._alive, self._at = self._replay.start(self._batch.clone()), 0
         self._replay.run(self._alive, self._at, place)
         self._at = place
-        missed = self._outcome({self._graph.nodes[place].name: block}) - self._answer
-        varying = self._answer - self._answer.mean(0)
-        return (missed.square().sum() / varying.square().sum()).item()
+        made = self._outcome({self._graph.nodes[place].name: block})
+        missed = [(new - old).square().sum().item() for new, old in zip(made, self._answers, strict=True)]
+        errors = [error / energy for error, energy in zip(missed, self._energies, strict=True) if energy]
+        return sum(errors) / len(errors)
 
-    def _outcome(self, modules: Mapping[str, nn.Module]) -> Tensor:
-        """The output, run on from here with `modules` in the place of calls."""
+    def _outcome(self, modules: Mapping[str, nn.Module]) -> list[Tensor]:
+        """The outputs, run on from here with `modules` in the place of calls."""
         alive = deepcopy(self._alive)  # calls may write into what they read
         self._replay.run(alive, self._at, len(self._graph.nodes), modules)
-        answer: Tensor = alive[self._graph.outputs[0]]
-        return answer.double()
+        return [alive[name].double() for name in self._graph.outputs]
+
+
+def _energy(answer: Tensor) -> float:
+    """What errors are relative to: how answers to several images differ, or where they do not, what they are."""
+    varying = (answer - answer.mean(0)).square().sum().item()
+    return varying or answer.square().sum().item()

@@ -76,7 +76,7 @@ class Statistics:
         rows = weight.detach().double().flatten(1).to(self.gram.device)
         through = rows @ self.gram
         made = self.energy.sum() + self.mean_y.square().sum() + (through * rows).sum()
-        return bool(self._missed(rows, through) <= _SAME**2 * made)
+        return not self._missed(rows, through) > _SAME**2 * made  # what is not finite is another mistake
 
     def _missed(self, rows: Tensor, through: Tensor) -> Tensor:
         """|y - W x|^2 = y^2 - 2 W cross + W gram W^T; rounding may leave it just below zero."""

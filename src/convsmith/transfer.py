@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from convsmith.blocks import Block, Carried, parse_block
 from convsmith.calibrate import Calibration, Sampler
 from convsmith.conv import ConvSpec, is_plain
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, at
 from convsmith.expand import Pair, find_pairs
 from convsmith.graph import Graph, Node, is_norm
 from convsmith.plan import Merge, Replace
@@ -90,7 +90,8 @@ def _carry_alone(
     conv, found = _convolution(model, layer), None
     if means.statistics is not None:
         found = fitted_to(graph, layer, own(layer, conv, means.statistics[layer]))
-    return _settle(model, graph, layer, block.carry(conv, module, means.method, found))
+    with at(layer):
+        return _settle(model, graph, layer, block.carry(conv, module, means.method, found))
 
 
 def own(layer: str, conv: nn.Conv2d, statistics: Statistics) -> Statistics:
@@ -126,7 +127,8 @@ def _carry_in_order(
             sample = calibration.sample(layer, ROWS if refit else 0)
             rows = _rows(model, graph, layer, sample) if refit else None
             seen = fitted_to(graph, layer, sample.statistics())
-            carried = block.carry(_convolution(model, layer), module, means.method, seen, rows)
+            with at(layer):
+                carried = block.carry(_convolution(model, layer), module, means.method, seen, rows)
             errors[layer] = _settle(model, graph, layer, carried)
             calibration.put(layer, module)
     return errors
