@@ -23,6 +23,7 @@ from convsmith.blocks import (
     parse_block,
 )
 from convsmith.blocks.unit import Added
+from convsmith.calibrate import Calibration
 from convsmith.candidates import try_block
 from convsmith.conv import ConvSpec
 from convsmith.decompose import SEPARABLE
@@ -30,6 +31,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.kernels import ChannelGate
 from convsmith.plan import Replace
 from convsmith.rewrite import rewrite
+from convsmith.transfer import Means
 from oracles import gradient_support, seen_by_gradient, transparent
 
 SIZE = (9, 10)
@@ -308,6 +310,19 @@ def test_a_net_is_rebuilt_by_its_plan(name: str) -> None:
         torch.testing.assert_close(applied.model(x), net(x), rtol=0, atol=0)
     else:
         assert plan.new.macs < 0.6 * plan.base.macs
+
+
+def test_what_images_cannot_change_takes_no_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a depthwise layer they would be those of all its channels."""
+    net, x = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval(), torch.randn(4, 8, 9, 9)
+    fitted = []
+    sample = Calibration.sample
+    monkeypatch.setattr(Calibration, "sample", lambda self, layer, rows=0: fitted.append(layer) or sample(self, layer))
+    plan = cs.decompose(cs.capture(net, x[:1]), block="eca", overrides={"2": "dw-pw:r=8"})
+    assert [edit.layer for edit in edits(plan)] == ["0", "2"]
+    made = rewrite(net, plan, Means(images=x, relu=False))
+    assert fitted == ["2"]
+    torch.testing.assert_close(made.model(x), net(x))
 
 
 def test_the_filters_of_a_dice_unit_follow_the_map_of_each_layer() -> None:

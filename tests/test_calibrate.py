@@ -8,7 +8,7 @@ from torch import Tensor, multiprocessing, nn
 from torch.nn import functional as F
 
 import convsmith as cs
-from convsmith.calibrate import Calibration, calibrate, load_statistics, save_statistics, sliding, take_images
+from convsmith.calibrate import Calibration, Sampler, calibrate, load_statistics, save_statistics, sliding, take_images
 from convsmith.capture import capture
 from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
@@ -162,8 +162,29 @@ def test_images_come_from_tensors_batches_and_data_sets() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert len(take_images(digits, 10**6)) == len(digits.train)
-    with pytest.raises(ConvsmithError, match="no images"):
-        take_images([])
+    for none in ([], IMAGES[:0]):
+        with pytest.raises(ConvsmithError, match="no images"):
+            take_images(none)
+    with pytest.raises(ConvsmithError, match=r"has shape \(3, .*; give images \(n, c, h, w\)"):
+        take_images(IMAGES[0])
+    with pytest.raises(ConvsmithError, match="gives dict; give tensors or tuples of them"):
+        take_images([{"image": IMAGES}])
+
+
+@pytest.mark.parametrize(("count", "batches"), [(1, [1]), (64, [64]), (65, [32, 32]), (100, [50, 50]), (130, [43] * 3)])
+def test_in_order_nearly_all_images_are_run(count: int, batches: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+    model = net()
+    found = Calibration(model, model, torch.rand(count, *IMAGES.shape[1:]))
+    add = Sampler.add
+
+    def watched(sampler: Sampler, inputs: Tensor, responses: Tensor) -> None:
+        ran.append(len(inputs))
+        add(sampler, inputs, responses)
+
+    monkeypatch.setattr(Sampler, "add", watched)
+    found.sample(found.order[0])
+    assert ran == batches
 
 
 def test_what_is_no_convolution_is_refused() -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 import convsmith as cs
+import own_net
 from conftest import SETTINGS
 from convsmith.cli.app import app
 from convsmith.cli.options import read_limit
@@ -196,6 +197,36 @@ def test_the_verbs_work_on_each_others_folders(tmp_path: Path) -> None:
     assert [layer["name"] for layer in read["layers"]] == [layer["name"] for layer in own["layers"]]
 
 
+def test_new_weights_are_not_taken_for_those_a_run_began_with(tmp_path: Path) -> None:
+    """Neither by a run elsewhere, which is refused, nor in the same folder, where a new model ends the old run."""
+    own = ("--input", "3,32,32")
+    new, trained, digits = tmp_path / "new", tmp_path / "trained", ("--data", "digits", "--epochs", 1)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_file(own_net.make().state_dict(), tmp_path / f"{seed}.safetensors")
+    plan = tmp_path / "p.json"
+    assert run("decompose", "own_net:make", *own, "--block", "dw-pw", "-o", plan).exit_code == 0
+
+    def apply(seed: int) -> None:
+        weights = ("--weights", tmp_path / f"{seed}.safetensors")
+        assert run("apply", "own_net:make", plan, *own, *weights, "--out", new).exit_code == 0
+
+    apply(0)
+    for out in (trained, new):
+        assert run("train", new, *digits, "--out", out).exit_code == 0
+    before = answer("evaluate", new, "--data", "digits")
+    assert run("train", new, *digits, "--out", new).exit_code == 0, "the same command again changes nothing"
+    assert answer("evaluate", new, "--data", "digits") == before
+    apply(1)
+    fresh = answer("evaluate", new, "--data", "digits")
+    assert not any((new / name).exists() for name in ("checkpoint", "history.jsonl", "evaluations.json"))
+    refused = run("train", new, *digits, "--out", trained)
+    assert refused.exit_code == 1
+    assert "starting weights = " in refused.stderr
+    assert run("train", new, *digits, "--out", new).exit_code == 0
+    assert answer("evaluate", new, "--data", "digits") not in (before, fresh)
+
+
 def test_apply_with_data_refits_for_the_relu_behind_unless_told_not_to(tmp_path: Path) -> None:
     own = ("--input", "3,32,32")
     assert run("decompose", "own_net:make", *own, "--block", "dw-pw", "-o", tmp_path / "p.json").exit_code == 0
@@ -272,6 +303,16 @@ MISTAKES = {
     "corrupt plan": (lambda t: (*APPLY, file(t / "p.json", "{"), "--out", t / "o"), "p.json is not a plan"),
     "missing plan": (lambda t: (*APPLY, t / "p.json", "--out", t / "o"), "p.json: cannot be read"),
     "relu without images": (lambda t: (*APPLY, plan(t), "--relu", "--out", t / "o"), "give data, and neither"),
+    "data and no method": (
+        lambda t: (*APPLY, plan(t), "--method", "none", "--data", "digits", "--out", t / "o"),
+        "leave data out",
+    ),
+    "a method and no data": (
+        lambda t: ("decompose", "resnet20", "--max-macs", "0.5x", "--method", "svd"),
+        "give --data or --stats",
+    ),
+    "epochs and no data": (lambda t: ("expand", "mobilenet", "--epochs", 3), "without --data nothing is trained"),
+    "fitted nowhere": (lambda t: (*APPLY, plan(t), "--device", "tpu", "--out", t / "o"), "use cpu or cuda"),
     "out is a file": (lambda t: (*APPLY, plan(t), "--out", file(t / "o")), "choose another folder"),
     "unknown data": (lambda t: (*EVALUATE, "digit"), "did you mean digits"),
     "missing data": (lambda t: (*EVALUATE, f"imagefolder:{t / 'no'}"), "no such folder"),
@@ -298,6 +339,7 @@ MISTAKES = {
     "no onnx": (lambda t: ("analyze", file(t / "m.onnx")), "m.onnx: is not an ONNX file"),
     "onnx to edit": (lambda t: ("organize", file(t / "m.onnx")), "can only be analyzed and measured"),
     "page in no folder": (lambda t: ("analyze", "resnet20", "--html", file(t / "f") / "a.html"), "cannot be written"),
+    "a folder for a plan": (lambda t: ("organize", "resnet20", "-o", t), "is a folder; give the name of a file"),
     "plan in no folder": (lambda t: ("organize", "resnet20", "-o", file(t / "f") / "a.json"), "cannot be written"),
 }
 

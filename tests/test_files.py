@@ -38,6 +38,8 @@ def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "file" / "a.txt", tmp_path / "folder"):
-        with pytest.raises(ConvsmithError, match=r"cannot be written .*choose another folder"):
+    with pytest.raises(ConvsmithError, match=r"cannot be written .*choose another folder"):
+        write_text(tmp_path / "file" / "a.txt", "text")
+    for path in (tmp_path / "folder", Path()):
+        with pytest.raises(ConvsmithError, match=r"is a folder; give the name of a file\.$"):
             write_text(path, "text")

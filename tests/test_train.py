@@ -23,6 +23,7 @@ from convsmith.train import (
     Epoch,
     Evaluation,
     Recipe,
+    digest,
     evaluate,
     fastest_precision,
     pick_device,
@@ -347,6 +348,15 @@ def test_resuming_mends_a_history_that_an_interruption_left_behind(digits, tmp_p
     assert (tmp_path / "history.jsonl").read_text() == written
 
 
+def test_a_run_knows_the_weights_it_began_with(digits, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(net(), digits, QUICK, out=tmp_path, progress=stop_after(1), start=digest(net()))
+    assert digest(net()) == digest(net()) != digest(net(1))
+    with pytest.raises(ConvsmithError, match="starting weights = "):
+        train(net(1), digits, QUICK, out=tmp_path, start=digest(net(1)))
+    assert len(train(net(), digits, QUICK, out=tmp_path, start=digest(net())).epochs) == 3
+
+
 def test_starting_over(digits, tmp_path):
     train(net(), digits, QUICK, out=tmp_path)
     calls = []
@@ -374,6 +384,10 @@ RESUME_REFUSALS = {
     "another net": ({"model": net(width=4)}, None, r"another net \(0.bias is \(8,\) there and \(4,\) here\)"),
     "a larger net": ({"model": nn.Sequential(*net(), nn.Linear(10, 10))}, None, "10.bias is missing there"),
     "a teacher": ({"teacher": net(1)}, None, "teacher = False, not True"),
+    "responses": (
+        {"teacher": net(1), "responses": ["0"]}, lambda out: edit_state(out, teacher=True), "responses = '', not '0'",
+    ),
+    "another start": ({"start": "b"}, lambda out: edit_state(out, start="a"), "starting weights = 'a', not 'b'"),
     "another set": ({}, lambda out: edit_state(out, data="cifar10"), "data = 'cifar10', not 'digits'"),
     "a damaged record": ({}, lambda out: edit_state(out, epochs=[{}]), "not a checkpoint of this version"),
     "no tensors": ({}, lambda out: (out / "checkpoint/epoch-1.safetensors").unlink(), "tensors: not readable"),

@@ -45,21 +45,30 @@ def take_images(data: Images, count: int = IMAGES, seed: int = 0) -> Tensor:
     """`count` images (n, c, h, w) of calibration data, fewer where there are no more; labels are not looked at.
 
     data: a tensor of images; a data set, whose training images are drawn by `seed`; or batches in order, each a tensor
-    or a tuple that starts with one. Raises ConvsmithError where there are no images.
+    or a tuple that starts with one. Raises ConvsmithError where there are no images, and on what is none.
     """
     if isinstance(data, Tensor):
-        return data[:count]
+        return _checked(data)[:count]
     batches: Iterable[Any] = (
         data.train.shuffled(min(count, len(data.train)), seed=seed, epoch=0) if isinstance(data, Labelled) else data
     )
     taken: list[Tensor] = []
     for batch in batches:
-        taken.append(batch if isinstance(batch, Tensor) else batch[0])
+        first = batch[0] if isinstance(batch, Sequence) and batch else batch
+        if not isinstance(first, Tensor):
+            raise ConvsmithError(f"The calibration data gives {type(batch).__name__}; give tensors or tuples of them.")
+        taken.append(first)
         if sum(map(len, taken)) >= count:
             break
-    if not taken:
+    return _checked(torch.cat(taken) if taken else torch.empty(0))[:count]
+
+
+def _checked(images: Tensor) -> Tensor:
+    if not len(images):
         raise ConvsmithError("The calibration data has no images; give at least one batch.")
-    return torch.cat(taken)[:count]
+    if images.ndim != 4:
+        raise ConvsmithError(f"The calibration data has shape {tuple(images.shape)}; give images (n, c, h, w).")
+    return images
 
 
 class Calibration:
@@ -69,15 +78,15 @@ class Calibration:
     ("asymmetric" in He et al., 2019): errors of earlier layers are made good by later ones. Both runs go through each
     call once, however many layers change. Activations alive at the present call are kept for all images.
 
-    original, changed: two copies of one net; images: (n, c, h, w), a multiple of the batch after a short rest is left
-    out; seed: draws the output positions.
+    original, changed: two copies of one net; images: (n, c, h, w), run in batches of one size, at most `batch`, so that
+    a few may be left out; seed: draws the output positions.
     """
 
     def __init__(
         self, original: nn.Module, changed: nn.Module, images: Tensor, *, batch: int = BATCH, seed: int = 0
     ) -> None:
         like = next(original.parameters())
-        size = min(batch, len(images))
+        size = len(images) // -(-len(images) // batch)
         graph = capture(original, images[:1].to(like), batch=size)
         self.graph = graph
         self._places = {node.module: place for place, node in enumerate(graph.nodes) if node.conv_spec() is not None}
@@ -161,7 +170,7 @@ def calibrate(
 def _adding(sampler: "Sampler") -> Callable[..., None]:
     """A hook that adds what a convolution reads, given by position or by name, and answers."""
 
-    def add(module: nn.Module, args: Any, named: Mapping[str, Any], out: Tensor) -> None:
+    def add(module: nn.Module, args: tuple[Tensor, ...], named: Mapping[str, Tensor], out: Tensor) -> None:
         (inputs,) = (*args, *named.values())
         sampler.add(inputs, out)
 

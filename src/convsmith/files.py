@@ -21,6 +21,8 @@ def whole(path: Path) -> Iterator[Path]:
     >>> target.read_text(), [p.name for p in target.parent.iterdir()]
     ('done', ['a.txt'])
     """
+    if not path.name or path.is_dir():
+        raise ConvsmithError(f"{path}: is a folder; give the name of a file.")
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

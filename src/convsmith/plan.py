@@ -49,9 +49,9 @@ class Replace:
     """Put a block in a convolution's place.
 
     `macs` are the layer's before and after; `quality` says that the block sees as much as the convolution, `compact`
-    that it would see less without any of its kernels; `error` is ||W - W'|| / ||W|| once weights have been carried.
-    `window` names the replaced convolutions in a row, this one among them, over which blocks see together as much as
-    the convolutions did, where this block alone does not.
+    that it would see less without any of its kernels. Once weights have been carried, `error` is the relative error of
+    the responses, or without data that of the weight. `window` names the replaced convolutions in a row, this one among
+    them, over which blocks see together as much as the convolutions did, where this block alone does not.
     """
 
     layer: str

@@ -45,7 +45,7 @@ def apply(
     the best that each block knows, `als` with data or statistics, `svd` of weights alone.
     data: unlabelled images to fit responses on (a tensor, a data set, or batches), of which `images` are taken; layers
     are then fitted in order, each to the original's responses behind those replaced before. Ranks that a plan chose
-    under a budget of MACs are chosen anew by the error they cause.
+    under a budget are chosen anew by the error they cause.
     statistics: of `calibrate`, for fits layer by layer without data. seed: draws images and positions.
     relu: with data, refit the last kernel of each block for the error behind the ReLU, where the response goes into
     nothing else, a BatchNorm between them aside, and where that error becomes less (Zhang et al., 2015); layers with an
@@ -75,6 +75,8 @@ def means_of(
             "nor the method none, or leave it out."
         )
     if method == "none":
+        if images is not None or statistics is not None:
+            raise ConvsmithError("The method none carries no weights, so nothing is fitted; leave data out.")
         return None
     return Means(method, images, statistics, seed, relu is not False)
 

@@ -148,11 +148,6 @@ class Moments:
         for total, more in ((count, 1), (sum_x, mean_x), (sum_y, mean_y)):
             total += len(x) * more
 
-    def merge(self, other: "Moments") -> None:
-        """Add the rows that another accumulator has seen."""
-        for mine, theirs in zip(self.sums, other.sums, strict=True):
-            mine += theirs.to(mine)
-
     def statistics(self) -> Statistics:
         """The centred moments, in the memory of the sums, which start anew; raises ValueError before any row."""
         count, x, y, gram, cross, energy = self.sums

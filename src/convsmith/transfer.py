@@ -118,20 +118,33 @@ def _carry_in_order(
     assert means.images is not None
     calibration = Calibration(original, model, means.images, seed=means.seed)
     errors: dict[str, float | None] = {}
-    for layer in calibration.order:
-        if layer in built:
-            block, module = built[layer]
-            node = _node(graph, layer)
-            # Without a bias the refit, which shifts what it cannot scale, would promise what is not kept.
-            refit = means.relu and graph.holds_mean(node) and into_relu(graph, node)
-            sample = calibration.sample(layer, ROWS if refit else 0)
-            rows = _rows(model, graph, layer, sample) if refit else None
-            seen = fitted_to(graph, layer, sample.statistics())
-            with at(layer):
-                carried = block.carry(_convolution(model, layer), module, means.method, seen, rows)
-            errors[layer] = _settle(model, graph, layer, carried)
-            calibration.put(layer, module)
+    for layer in filter(built.__contains__, calibration.order):
+        block, module = built[layer]
+        with at(layer):
+            if block.fitted:
+                errors[layer] = _fit_in_order(model, graph, layer, block, module, calibration, means)
+            else:
+                errors[layer] = block.carry(_convolution(model, layer), module, means.method).error
+        calibration.put(layer, module)
     return errors
+
+
+def _fit_in_order(
+    model: nn.Module,
+    graph: Graph,
+    layer: str,
+    block: Block,
+    module: nn.Sequential,
+    calibration: Calibration,
+    means: Means,
+) -> float | None:
+    node = _node(graph, layer)
+    # Without a bias the refit, which shifts what it cannot scale, would promise what is not kept.
+    refit = means.relu and graph.holds_mean(node) and into_relu(graph, node)
+    sample = calibration.sample(layer, ROWS if refit else 0)
+    rows = _rows(model, graph, layer, sample) if refit else None
+    seen = fitted_to(graph, layer, sample.statistics())
+    return _settle(model, graph, layer, block.carry(_convolution(model, layer), module, means.method, seen, rows))
 
 
 def into_relu(graph: Graph, node: Node) -> bool:

@@ -19,6 +19,8 @@ class AddOn(Block):
     net, its factors would be equal, for they start at 1.
     """
 
+    fitted: ClassVar[bool] = False
+
     @abstractmethod
     def gate(self, channels: int) -> Eca | SqueezeExcite:
         """A gate for so many channels."""

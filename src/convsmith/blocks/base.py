@@ -38,6 +38,7 @@ class Block(ABC):
 
     name: ClassVar[str]
     carries: ClassVar[bool] = True  # whether a trained convolution's weights can be carried into it
+    fitted: ClassVar[bool] = True  # whether what a layer sees and answers changes what is carried
 
     def __post_init__(self) -> None:
         for each in fields(self):

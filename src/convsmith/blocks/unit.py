@@ -34,6 +34,7 @@ class Unit(Block):
     """
 
     carries: ClassVar[bool] = False
+    fitted: ClassVar[bool] = False
 
     def sequence(self, kernels: "OrderedDict[str, nn.Module]", conv: ConvSpec) -> nn.Sequential:
         """Added to the input where the shape stays."""

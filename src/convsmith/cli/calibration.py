@@ -3,20 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from convsmith.calibrate import calibrate, load_statistics, save_statistics, take_images
-from convsmith.capture import capture
 from convsmith.errors import ConvsmithError
-from convsmith.graph import Graph
 from convsmith.load import Loaded, Wish, load, load_with_data
 from convsmith.statistics import Statistics
-
-
-def captured(loaded: Loaded) -> Graph:
-    """A loaded model's graph on its own input shape."""
-    return capture(loaded.model, torch.zeros(1, *loaded.origin.input), name=loaded.name)
 
 
 def with_images(
@@ -33,7 +25,7 @@ def statistics_of(
     loaded: Loaded, images: Tensor | None, path: Path, layers: Sequence[str] | None, seed: int
 ) -> dict[str, Statistics]:
     """The moments kept in a file; worked out from the images and written where there is no file yet."""
-    fingerprint = captured(loaded).fingerprint
+    fingerprint = loaded.graph().fingerprint
     if path.is_file():
         return load_statistics(path, fingerprint)
     if images is None:

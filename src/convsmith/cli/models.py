@@ -43,23 +43,38 @@ def apply(
     mean: opt.Mean = None,
     std: opt.Std = None,
     seed: opt.Seed = 0,
+    device: opt.Device = None,
     json: opt.Json = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
     """Make the new model, its weights carried over and fitted to your images."""
+    from convsmith.train import lent, pick_device
+
     terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
     torch.manual_seed(seed)
     found = read_plan(plan)
     loaded, taken = with_images(model, Wish(input, classes, blocks_per_stage, mean, std), weights, data, images, seed)
     statistics = None
-    if stats is not None:
-        layers = [edit.layer for edit in found.edits if isinstance(edit, Replace)]
-        statistics, taken = statistics_of(loaded, taken, stats, layers, seed), None
-    applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed, relu))
+    with lent(loaded.model, pick_device(device)):
+        if stats is not None:
+            layers = [edit.layer for edit in found.edits if isinstance(edit, Replace)]
+            statistics, taken = statistics_of(loaded, taken, stats, layers, seed), None
+        applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed, relu))
     save(loaded.after(applied.model, applied.plan), out)
+    _forget(out)
     terminal.show(plan_table(applied.plan), f"model: {out}")
     terminal.record(told(applied.plan))
+
+
+def _forget(folder: Path) -> None:
+    """What was recorded of another model in the folder, its training and accuracy, is not true of a new one."""
+    from convsmith.optimize import EVALUATIONS
+    from convsmith.train import forget
+
+    forget(folder)
+    for name in (EVALUATIONS, "report.html"):
+        (folder / name).unlink(missing_ok=True)
 
 
 @told_in_one_line

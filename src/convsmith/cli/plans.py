@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from convsmith.advice import Advice, advise
 from convsmith.calibrate import IMAGES
 from convsmith.cli import options as opt
-from convsmith.cli.calibration import captured, statistics_of, with_images
+from convsmith.cli.calibration import statistics_of, with_images
 from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.decompose import decompose as plan_blocks
 from convsmith.errors import ConvsmithError
@@ -90,7 +90,7 @@ def organize(
     """Plan better stages: move blocks to where they add the most gain."""
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
     loaded = load(model, Wish(input, classes, blocks_per_stage))
-    graph = captured(loaded)
+    graph = loaded.graph()
     latencies, latency = _latency(loaded, graph, max_latency)
     plan = plan_stages(
         graph, blocks=blocks, max_macs=_times(max_macs, graph.macs), max_params=_times(max_params, graph.params),
@@ -126,6 +126,7 @@ def decompose(
     mean: opt.Mean = None,
     std: opt.Std = None,
     seed: opt.Seed = 0,
+    device: opt.Device = None,
     output: opt.PlanFile = None,
     json: opt.Json = None,
     quiet: opt.Quiet = False,
@@ -137,13 +138,18 @@ def decompose(
         raise ConvsmithError(
             "decompose: data chooses ranks under a budget; give --max-macs or --max-latency, or leave --data out."
         )
+    if method is not None and not (data or stats):
+        raise ConvsmithError("decompose: a method fits weights to data; give --data or --stats, or leave --method out.")
     loaded, taken = with_images(model, Wish(input, classes, blocks_per_stage, mean, std), weights, data, images, seed)
-    graph = captured(loaded)
+    graph = loaded.graph()
     latencies, latency = _latency(loaded, graph, max_latency)
     budget = Budget(block, _times(max_macs, graph.macs), tuple(keep or ()), latency, opt.read_overrides(override or ()))
     if data or stats:
-        statistics = None if stats is None else statistics_of(loaded, taken, stats, None, seed)
-        plan = reallocate(loaded.model, graph, budget, taken, method, statistics, seed, latencies)
+        from convsmith.train import lent, pick_device
+
+        with lent(loaded.model, pick_device(device)):
+            statistics = None if stats is None else statistics_of(loaded, taken, stats, None, seed)
+            plan = reallocate(loaded.model, graph, budget, taken, method, statistics, seed, latencies)
     else:
         plan = plan_blocks(
             graph, block=block, max_macs=budget.max_macs, keep=budget.keep, max_latency=latency, latencies=latencies,

@@ -9,7 +9,6 @@ import typer
 
 from convsmith.calibrate import IMAGES
 from convsmith.cli import options as opt
-from convsmith.cli.calibration import captured
 from convsmith.cli.plans import publish, told
 from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.errors import ConvsmithError
@@ -105,7 +104,11 @@ def expand(
     if data is None or out is None:
         if data is not None or out is not None:
             raise ConvsmithError("expand: --data and --out go together; give both, or neither for the plan alone.")
-        plan = plan_pairs(captured(load(model, wish, weights=weights)))
+        if teacher or any(option is not None for option in (epochs, finetune, lr, finetune_lr, batch_size)):
+            raise ConvsmithError(
+                "expand: without --data nothing is trained; give --data and --out, or the model alone."
+            )
+        plan = plan_pairs(load(model, wish, weights=weights).graph())
         publish(terminal, plan, output, told(plan), [plan_table(plan)])
         return
     if output is not None or json is not None:

@@ -87,7 +87,7 @@ def _train(
     resume: bool,
     changes: Mapping[str, Any],
 ) -> None:
-    from convsmith.train import recipe_for, recovery_for, train
+    from convsmith.train import digest, recipe_for, recovery_for, train
 
     trained = loaded.origin.trained
     recipe = (recovery_for if trained else recipe_for)(images, **changes)
@@ -100,14 +100,21 @@ def _train(
     if trained:
         log.begin(loaded, teacher)
     before = log.told[-1].top1 if trained else 0.0
+    # In its own folder a net takes the run's weights when that is over.
+    start = digest(loaded.model) if trained and not _in_place(loaded, out) else ""
     history = train(
-        loaded.model, images, recipe, out=out, resume=resume, teacher=teacher, responses=matched, progress=watch
-    )
+        loaded.model, images, recipe, out=out, resume=resume, teacher=teacher, responses=matched, start=start,
+        progress=watch,
+    )  # fmt: skip
     log.finish(RECOVERED if trained else TRAINED, history.final)
     log.write(out)
     save(loaded.trained_on(images.mean, images.std), out)
     terminal.show(accuracy_table(read_net(out)), *_lost(before, history.final.top1), f"model: {out}")
     terminal.record(asdict(history))
+
+
+def _in_place(loaded: Loaded, out: Path) -> bool:
+    return loaded.folder is not None and loaded.folder.resolve() == out.resolve()
 
 
 def _lost(before: float, after: float) -> list[str]:

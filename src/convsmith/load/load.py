@@ -3,9 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from convsmith.capture import capture
 from convsmith.data import Data, load_data
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
@@ -44,8 +41,7 @@ def load_graph(reference: str, wish: Wish | None = None) -> Graph:
         if wish.classes is not None or wish.blocks_per_stage is not None:
             raise ConvsmithError(f"{path}: is a file, whose classes and depths are what they are; leave them out.")
         return capture_file(path.expanduser(), wish.input)
-    loaded = load(reference, wish)
-    return capture(loaded.model, torch.zeros(1, *loaded.origin.input), name=loaded.name)
+    return load(reference, wish).graph()
 
 
 def load_with_data(

@@ -3,10 +3,13 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 from torch import nn
 
+from convsmith.capture import capture
+from convsmith.graph import Graph
 from convsmith.plan import Plan
 
 Shape = tuple[int, int, int]  # channels, height, width
@@ -44,6 +47,10 @@ class Loaded:
     def name(self) -> str:
         """What to call it in tables: the reference without its prefix."""
         return self.origin.reference.removeprefix("zoo:")
+
+    def graph(self) -> Graph:
+        """Captured on its own input shape."""
+        return capture(self.model, torch.zeros(1, *self.origin.input), name=self.name)
 
     def after(self, model: nn.Module, *plans: Plan) -> "Loaded":
         """The same with another module in its place, which `plans` made of this one."""

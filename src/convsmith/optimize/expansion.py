@@ -16,7 +16,7 @@ from convsmith.expand import expand, restore
 from convsmith.files import write_text
 from convsmith.load import Loaded, Wish, holds_model, load_folder, load_with_data
 from convsmith.metric import score
-from convsmith.optimize.steps import SCORES, Watch, captured, claim, finish, write
+from convsmith.optimize.steps import SCORES, Watch, claim, finish, write
 from convsmith.plan import Plan
 from convsmith.rewrite import WEIGHTS, Applied, rewrite
 from convsmith.train import Recipe, lent, pick_device, recipe_for
@@ -86,7 +86,7 @@ def _recipe(data: Data, settings: Expansion, device: str | None) -> Recipe:
 
 
 def _plan(base: Loaded, out: Path) -> Plan:
-    graph = captured(base)
+    graph = base.graph()
     plan = expand(graph)
     if not plan.edits:
         reason = f"{plan.refusals[0].layer}: {plan.refusals[0].reason}" if plan.refusals else "none is depthwise"
@@ -99,7 +99,7 @@ def _plan(base: Loaded, out: Path) -> Plan:
 def _after(net: Loaded, applied: Applied, folder: Path) -> Loaded:
     """What was made of a net, its scores kept in its folder."""
     after = net.after(applied.model, applied.plan)
-    write(folder / SCORES, score(captured(after)).to_dict())
+    write(folder / SCORES, score(after.graph()).to_dict())
     return after
 
 
@@ -111,7 +111,7 @@ def _decomposed(
         return load_folder(out / DECOMPOSED)
     watch.step("decomposing")
     means = Means("als", take_images(data, settings.images, settings.seed), seed=settings.seed)
-    plan, home = restore(captured(wide), merged), next(wide.model.parameters()).device
+    plan, home = restore(wide.graph(), merged), next(wide.model.parameters()).device
     with lent(wide.model, pick_device(device)):
         applied = rewrite(wide.model, plan, means)
     applied.model.to(home)

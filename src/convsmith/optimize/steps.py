@@ -7,15 +7,12 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-import torch
 from torch import nn
 
-from convsmith.capture import capture
 from convsmith.data import Data
 from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
-from convsmith.graph import Graph
 from convsmith.load import Loaded, holds_model, load_folder, save
 from convsmith.optimize.evaluations import RECOVERED, TRAINED, Evaluations
 from convsmith.train import Epoch, Recipe, reestimate_norms, train
@@ -47,11 +44,6 @@ def claim(settings: Any, out: Path, command: str) -> None:
         raise ConvsmithError(f"{out}: is not empty and holds no run of convsmith; choose another folder.")
     else:
         write(path, {"command": command, "settings": told, "environment": environment()})
-
-
-def captured(net: Loaded) -> Graph:
-    """A net's graph on its own input shape."""
-    return capture(net.model, torch.zeros(1, *net.origin.input), name=net.name)
 
 
 def finish(net: Loaded, data: Data, recipe: Recipe, teacher: nn.Module | None, folder: Path, watch: Watch) -> Loaded:

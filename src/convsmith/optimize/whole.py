@@ -17,13 +17,13 @@ from convsmith.decompose import decompose
 from convsmith.export import export
 from convsmith.files import write_text
 from convsmith.graph import Graph
-from convsmith.load import Loaded, Wish, load_with_data
+from convsmith.load import Loaded, Wish, holds_model, load_folder, load_with_data
 from convsmith.metric import score
-from convsmith.optimize.steps import SCORES, Watch, captured, claim, finish, write
+from convsmith.optimize.steps import SCORES, Watch, claim, finish, write
 from convsmith.organize import organize
 from convsmith.plan import Plan
 from convsmith.rewrite import means_of, rewrite
-from convsmith.train import Recipe, recipe_for, recovery_for
+from convsmith.train import Recipe, lent, pick_device, recipe_for, recovery_for
 from convsmith.transfer import Means
 
 BASELINE, OPTIMIZED = "baseline", "optimized"  # folders, and what the two are called in tables
@@ -78,7 +78,7 @@ def optimize(
     weights = Path(settings.weights) if settings.weights else None
     base, data = load_with_data(settings.model, settings.data, settings.wish, weights=weights)
     watch.step("planning")
-    better = _plan(base, data, settings, out)
+    better = load_folder(out / OPTIMIZED) if holds_model(out / OPTIMIZED) else _plan(base, data, settings, out, device)
     recipe = _recipe(data, settings, base.origin.trained, device)
     kept = base.origin.trained
     nets = {BASELINE: finish(base, data, replace(recipe, epochs=0) if kept else recipe, None, out / BASELINE, watch)}
@@ -92,10 +92,10 @@ def optimize(
     return out
 
 
-def _plan(base: Loaded, data: Data, settings: Settings, out: Path) -> Loaded:
+def _plan(base: Loaded, data: Data, settings: Settings, out: Path, device: str | None) -> Loaded:
     """Move units, then swap convolutions; weights fitted to the data's images where they are trained, else fresh."""
     trained = base.origin.trained
-    net, graph = base, captured(base)
+    net, graph = base, base.graph()
     allowed = None if settings.max_macs is None else settings.max_macs * graph.macs
     write(out / BASELINE / SCORES, score(graph).to_dict())
     if settings.organize or (settings.organize is None and not trained):
@@ -103,7 +103,9 @@ def _plan(base: Loaded, data: Data, settings: Settings, out: Path) -> Loaded:
     if settings.block != "none":
         limit = None if allowed is None else allowed / graph.macs
         means = means_of(None, take_images(data, seed=settings.seed), seed=settings.seed) if trained else None
-        net, graph = _apply(net, decompose(graph, block=settings.block, max_macs=limit), out / DECOMPOSE, means)
+        with lent(net.model, pick_device(device if trained else "cpu")):
+            net, graph = _apply(net, decompose(graph, block=settings.block, max_macs=limit), out / DECOMPOSE, means)
+        net.model.to("cpu")
     write(out / OPTIMIZED / SCORES, score(graph).to_dict())
     return net
 
@@ -112,7 +114,7 @@ def _apply(net: Loaded, plan: Plan, path: Path, means: Means | None) -> tuple[Lo
     applied = rewrite(net.model, plan, means)
     write_text(path, applied.plan.to_json() + "\n")
     after = net.after(applied.model, applied.plan)
-    return after, captured(after)
+    return after, after.graph()
 
 
 def _recipe(data: Data, settings: Settings, trained: bool, device: str | None) -> Recipe:

@@ -1,5 +1,6 @@
 """Training: one resumable loop on accelerate, told by a recipe, and the evaluation of a net."""
 
+from convsmith.train.checkpoint import digest, forget
 from convsmith.train.evaluate import evaluate
 from convsmith.train.loop import train
 from convsmith.train.norms import Reestimated, reestimate_norms
@@ -14,8 +15,10 @@ __all__ = [
     "History",
     "Recipe",
     "Reestimated",
+    "digest",
     "evaluate",
     "fastest_precision",
+    "forget",
     "lent",
     "pick_device",
     "recipe_for",

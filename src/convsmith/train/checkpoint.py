@@ -1,8 +1,10 @@
 """A run's state between epochs: tensors as safetensors, the rest as JSON, for a resumed run to take the same steps."""
 
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from json import dumps
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -24,13 +26,15 @@ FOLDER, STATE, HISTORY = "checkpoint", "state.json", "history.jsonl"
 class State:
     """The run that a checkpoint belongs to, its epochs so far, and the file of its tensors.
 
-    Every epoch draws its randomness from (seed, epoch), so no generator has a state to keep.
+    `start` names the weights it began with, where that is known. Every epoch draws its randomness from (seed, epoch),
+    so no generator has a state to keep.
     """
 
     recipe: Recipe
     data: str
     teacher: bool
     responses: tuple[str, ...] = ()
+    start: str = ""
     epochs: tuple[Epoch, ...] = ()
     tensors: str = ""
 
@@ -111,7 +115,7 @@ def resumed(out: Path | None, fresh: State, parts: Parts, resume: bool) -> State
     _check_same_net(out, _under("model.", tensors), parts.model)
     parts.restore(tensors)
     _write_history(out, state)
-    return replace(fresh, epochs=state.epochs)
+    return replace(fresh, start=fresh.start or state.start, epochs=state.epochs)
 
 
 def _write_history(out: Path, state: State) -> None:
@@ -141,6 +145,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 def _check_same_run(folder: Path, old: State, new: State) -> None:
     """Compare everything but the device, which a run may change."""
     before, now = _facts(old), _facts(new)
+    if old.start and new.start:
+        before["starting weights"], now["starting weights"] = old.start, new.start
     for name in before:
         if before[name] != now[name]:
             change = f"{name} = {before[name]!r}, not {now[name]!r}"
@@ -150,7 +156,24 @@ def _check_same_run(folder: Path, old: State, new: State) -> None:
 
 
 def _facts(state: State) -> dict[str, Any]:
-    return asdict(replace(state.recipe, device=None)) | {"data": state.data, "teacher": state.teacher}
+    matched = {"data": state.data, "teacher": state.teacher, "responses": ", ".join(state.responses)}
+    return asdict(replace(state.recipe, device=None)) | matched
+
+
+def digest(model: nn.Module) -> str:
+    """A short name for a net's weights: the same for the same weights, another for others."""
+    told = sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        told.update(name.encode())
+        told.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return told.hexdigest()[:12]
+
+
+def forget(out: Path) -> None:
+    """Remove a run's checkpoint and history from a folder."""
+    (out / FOLDER / STATE).unlink(missing_ok=True)  # without it the tensors are no checkpoint
+    rmtree(out / FOLDER, ignore_errors=True)
+    (out / HISTORY).unlink(missing_ok=True)
 
 
 def _check_same_net(folder: Path, tensors: dict[str, Tensor], model: nn.Module) -> None:

@@ -47,6 +47,7 @@ def train(
     resume: bool = True,
     teacher: nn.Module | None = None,
     responses: Sequence[str] = (),
+    start: str = "",
     progress: Callable[[Epoch], None] | None = None,
 ) -> History:
     """Train `model` in place and give its history; the final weights stay in it, on the device it came from.
@@ -54,14 +55,16 @@ def train(
     `recipe` defaults to `recipe_for(data)`. `out` gets history.jsonl and after each epoch a checkpoint, from which the
     same call goes on where it was stopped, on the CPU to the very same weights; a finished run comes back at once.
     `teacher` is a net whose answers the model learns too (Hinton et al., arXiv 1503.02531), and `responses` are modules
-    whose outputs are to match the teacher's (FitNets, Romero et al., arXiv 1412.6550). `progress` is called after each
+    whose outputs are to match the teacher's (FitNets, Romero et al., arXiv 1412.6550). `start` is what the model's
+    weights are known by (`digest`): a run that began with others is not gone on with. `progress` is called after each
     epoch. Under `accelerate launch`, each process takes its share of every batch.
 
     Raises ConvsmithError when model and data do not fit, the loss diverges, or the checkpoint is of another run.
     """
     recipe = recipe or recipe_for(data)
     with _prepared(model, data, recipe, teacher, responses) as run:
-        state = resumed(out, State(recipe, data.name, teacher is not None, tuple(responses)), run.parts, resume)
+        fresh = State(recipe, data.name, teacher is not None, tuple(responses), start)
+        state = resumed(out, fresh, run.parts, resume)
         for epoch in range(len(state.epochs), recipe.epochs):
             began = perf_counter()
             rate, loss, top1 = _train_epoch(run, epoch)
