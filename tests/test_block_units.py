@@ -23,7 +23,7 @@ from convsmith.blocks import (
     parse_block,
 )
 from convsmith.blocks.unit import Added
-from convsmith.calibrate import Calibration
+from convsmith.calibrate import Calibration, calibrate
 from convsmith.candidates import try_block
 from convsmith.conv import ConvSpec
 from convsmith.decompose import SEPARABLE
@@ -323,6 +323,8 @@ def test_what_images_cannot_change_takes_no_moments(monkeypatch: pytest.MonkeyPa
     made = rewrite(net, plan, Means(images=x, relu=False))
     assert fitted == ["2"]
     torch.testing.assert_close(made.model(x), net(x))
+    alone = rewrite(net, plan, Means(statistics=calibrate(net, x)))  # which leaves the grouped one out
+    torch.testing.assert_close(alone.model(x), net(x))
 
 
 def test_the_filters_of_a_dice_unit_follow_the_map_of_each_layer() -> None:

@@ -85,10 +85,10 @@ def _convolution(model: nn.Module, layer: str) -> nn.Conv2d:
 def _carry_alone(
     model: nn.Module, graph: Graph, layer: str, block: Block, module: nn.Sequential, means: Means
 ) -> float | None:
-    if means.statistics is not None and layer not in means.statistics:
-        raise ConvsmithError(f"The statistics lack {layer}; calibrate with this model and the layers of the plan.")
     conv, found = _convolution(model, layer), None
-    if means.statistics is not None:
+    if means.statistics is not None and block.fitted:
+        if layer not in means.statistics:
+            raise ConvsmithError(f"The statistics lack {layer}; calibrate with this model and the layers of the plan.")
         found = fitted_to(graph, layer, own(layer, conv, means.statistics[layer]))
     with at(layer):
         return _settle(model, graph, layer, block.carry(conv, module, means.method, found))

@@ -9,6 +9,7 @@ import typer
 from torch import nn
 
 from convsmith.algebra import METHODS
+from convsmith.blocks import parse_block
 from convsmith.calibrate import IMAGES
 from convsmith.cli import options as opt
 from convsmith.cli.calibration import statistics_of, with_images
@@ -58,7 +59,8 @@ def apply(
     statistics = None
     with lent(loaded.model, pick_device(device)):
         if stats is not None:
-            layers = [edit.layer for edit in found.edits if isinstance(edit, Replace)]
+            replaced = [edit for edit in found.edits if isinstance(edit, Replace)]
+            layers = [edit.layer for edit in replaced if parse_block(edit.block).fitted]
             statistics, taken = statistics_of(loaded, taken, stats, layers, seed), None
         applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed, relu))
     save(loaded.after(applied.model, applied.plan), out)
