@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
+from sklearn.datasets import load_digits
 from typer.testing import CliRunner, Result
 
 import convsmith as cs
@@ -198,7 +200,7 @@ def test_the_verbs_work_on_each_others_folders(tmp_path: Path) -> None:
 
 
 def test_new_weights_are_not_taken_for_those_a_run_began_with(tmp_path: Path) -> None:
-    """Neither by a run elsewhere, which is refused, nor in the same folder, where a new model ends the old run."""
+    """A run elsewhere is refused, and a folder in which a net was trained takes no new one."""
     own = ("--input", "3,32,32")
     new, trained, digits = tmp_path / "new", tmp_path / "trained", ("--data", "digits", "--epochs", 1)
     for seed in (0, 1):
@@ -212,19 +214,35 @@ def test_new_weights_are_not_taken_for_those_a_run_began_with(tmp_path: Path) ->
         assert run("apply", "own_net:make", plan, *own, *weights, "--out", new).exit_code == 0
 
     apply(0)
-    for out in (trained, new):
-        assert run("train", new, *digits, "--out", out).exit_code == 0
-    before = answer("evaluate", new, "--data", "digits")
-    assert run("train", new, *digits, "--out", new).exit_code == 0, "the same command again changes nothing"
-    assert answer("evaluate", new, "--data", "digits") == before
+    assert run("train", new, *digits, "--out", trained).exit_code == 0
     apply(1)
-    fresh = answer("evaluate", new, "--data", "digits")
-    assert not any((new / name).exists() for name in ("checkpoint", "history.jsonl", "evaluations.json"))
     refused = run("train", new, *digits, "--out", trained)
     assert refused.exit_code == 1
     assert "starting weights = " in refused.stderr
     assert run("train", new, *digits, "--out", new).exit_code == 0
-    assert answer("evaluate", new, "--data", "digits") not in (before, fresh)
+    kept = answer("evaluate", new, "--data", "digits")
+    assert run("train", new, *digits, "--out", new).exit_code == 0, "the same command again changes nothing"
+    for model, out in (("own_net:make", new), (new, new), (trained, trained)):
+        refused = run("apply", model, plan, *(own if model == "own_net:make" else ()), "--out", out)
+        assert refused.exit_code == 1
+        assert f"{out}: holds a net that was trained" in refused.stderr.replace("\n", "")
+    assert answer("evaluate", new, "--data", "digits") == kept
+
+
+def test_a_folder_of_images_is_enough_to_fit_to(tmp_path: Path) -> None:
+    """Without labels, classes or a test half."""
+    own, images = ("--input", "3,32,32"), tmp_path / "images"
+    (images / "deep").mkdir(parents=True)
+    for number, image in enumerate(load_digits().images[:12].astype("uint8") * 15):
+        Image.fromarray(image).convert("RGB").save(images / ("deep" if number % 2 else ".") / f"{number}.png")
+    flags, plan = ("--data", f"images:{images}", "--images", 12), tmp_path / "p.json"
+    assert run("decompose", "own_net:make", *own, "--max-macs", "0.7x", *flags, "-o", plan).exit_code == 0
+    made = run("apply", "own_net:make", plan, *own, *flags, "--out", tmp_path / "a")
+    assert made.exit_code == 0, made.output
+    assert "errors: of responses" in made.stdout
+    assert "no --weights given" in made.stderr
+    assert run("analyze", tmp_path / "a").exit_code == 0
+    assert run("evaluate", tmp_path / "a", "--data", f"images:{images}").exit_code == 1
 
 
 def test_apply_with_data_refits_for_the_relu_behind_unless_told_not_to(tmp_path: Path) -> None:
@@ -362,7 +380,8 @@ def test_a_mistake_is_one_line_on_stderr_and_status_1(name: str, tmp_path: Path)
     result = run(*args)
     assert result.exit_code == 1, result.output
     assert result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("measuring")]
+    aside = ("measuring", "pricing", "fitting")
+    lines = [line for line in result.stderr.splitlines() if not line.startswith(aside) and "no --weights" not in line]
     assert len(lines) == 1
     assert lines[0].startswith("convsmith: ")
     assert told in lines[0]

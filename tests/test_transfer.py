@@ -90,6 +90,23 @@ def test_the_refit_lowers_the_error_behind_the_relu(name: str, block: str) -> No
     assert refitted < 0.995 * plain
 
 
+@pytest.mark.parametrize("name", ["relu", "no bias, a norm and relu"])
+def test_the_error_told_after_a_refit_is_that_of_the_bias_it_left(name: str) -> None:
+    net, x = Net(BEHIND[name][0]).eval(), images(4, seed=1)
+    plan = cs.decompose(cs.capture(net, x[:1]), block="dw-pw:r=2")
+    made = rewrite(net, plan, means_of(None, x))
+    behind = net.norm if "norm" in name else nn.Identity()
+    assert isinstance(made.model, Net)
+    layer, made_behind = ("bias_free", made.model.norm) if "norm" in name else ("conv", nn.Identity())
+    with torch.no_grad():
+        wanted, got = behind(net.get_submodule(layer)(x)), made_behind(made.model.get_submodule(layer)(x))
+        scale = torch.ones(N) if behind is not net.norm else net.norm.weight / (net.norm.running_var + 1e-5).sqrt()
+        missed, varying = ((each / scale.view(-1, 1, 1)).square().sum() for each in (
+            got - wanted, wanted - wanted.mean((0, 2, 3), keepdim=True)
+        ))  # fmt: skip
+    assert made.plan.edits[0].error == pytest.approx((missed / varying).sqrt().item(), rel=1e-3)
+
+
 @pytest.mark.parametrize("block", ["dw-pw", "cp:r=4", "channel:r=2"])
 @pytest.mark.parametrize("behind", [nn.ReLU(), nn.Identity(), nn.GroupNorm(2, N)], ids=["relu", "nothing", "groups"])
 def test_where_no_bias_can_be_the_error_told_is_what_happens(behind: nn.Module, block: str) -> None:

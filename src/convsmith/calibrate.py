@@ -279,9 +279,11 @@ def load_statistics(path: Path, fingerprint: str) -> dict[str, Statistics]:
             told = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dictionary
     except (OSError, SafetensorError) as error:
-        raise ConvsmithError(f"{path}: cannot be read as statistics ({error}); make it anew with --data.") from error
+        raise ConvsmithError(
+            f"{path}: cannot be read as statistics ({error}); remove it, and it is made anew with --data."
+        ) from error
     if told.get("fingerprint") != fingerprint:
-        raise ConvsmithError(f"{path}: was made for another net or input; make it anew with --data.")
+        raise ConvsmithError(f"{path}: was made for another net or input; remove it, and it is made anew with --data.")
     names = [field.name for field in fields(Statistics) if field.name != "samples"]
     return {
         layer: Statistics(**{name: tensors[f"{layer}/{name}"] for name in names}, samples=samples)

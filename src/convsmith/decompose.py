@@ -5,7 +5,7 @@ Quality: 3DRF(block) = 3DRF(convolution) for the same input. Compact: leaving an
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import gcd
+from math import gcd, inf
 
 from convsmith.blocks import Block, DwRpw, parse_block
 from convsmith.candidates import Candidate, Trial, consider, none_below, overridden, searched, searched_all, try_block
@@ -60,16 +60,18 @@ def decompose(
         return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, auto, fixed=fixed)
     asked = Budget(block, max_macs, tuple(keep), max_latency, dict(overrides or {}))
     costs = Costs.of(graph, asked, latencies)
+    least = inf
     for candidates, refusals, joints in _offers(graph, wanted, auto, asked, costs):
         own = [costs.layer(candidate) for candidate in candidates]
         rest = costs.total + costs.change(fixed) - sum(own)
         limit = costs.limit - rest
         chosen, total = give_way(own, [costs.falling(c) for c in candidates], joints, limit)
+        least = min(least, total + rest)
         if total <= limit:
             proved = [(c, _proved(c, trial)) for c, trial in zip(candidates, chosen, strict=True)]
             plan = plan_of(graph, proved, refusals, auto, costs, fixed)
             return plan if joints else replace(plan, budget=asked)  # data chooses anew, but for no rows
-    raise costs.unmet(total + rest, "choose a cheaper block")
+    raise costs.unmet(least, "choose a cheaper block")
 
 
 Offer = tuple[list[Candidate], list[Refusal], list[Joint[Trial]]]

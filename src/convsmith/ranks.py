@@ -23,7 +23,7 @@ from convsmith.latency import Latencies, measure_latency
 from convsmith.plan import Budget, Plan, Refusal, Replace
 from convsmith.replay import Replay
 from convsmith.statistics import Statistics
-from convsmith.transfer import fitted_to, own
+from convsmith.transfer import Progress, fitted_to, own
 
 # With data the separable form competes with the three-way form, which contains it and costs more per rank.
 FAMILIES = ("dw-pw", "cp:r=8")
@@ -96,6 +96,7 @@ def reallocate(
     statistics: Mapping[str, Statistics] | None = None,
     seed: int = 0,
     latencies: Latencies | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """A plan for a trained net that spends a budget by the errors it causes: per layer keep, decompose, and the rank.
 
@@ -103,6 +104,7 @@ def reallocate(
     running `images` (n, c, h, w) on from there; between them the errors' logarithms are taken to fall in proportion to
     the MACs, and the squared errors of layers to add up. Without images the errors of layers count themselves.
     statistics: by default those of the images. latencies: for a budget of latency, measured where they are not given.
+    progress: told of every layer.
     Raises ConvsmithError where the budget cannot be met.
     """
     if budget.max_latency is not None and latencies is None:
@@ -115,7 +117,11 @@ def reallocate(
             raise ValueError("neither images nor statistics to choose ranks by")
         statistics = calibrate(model, images, list(by_layer), seed=seed)
     fit = _Fitting(model, graph, statistics, method, costs, None if images is None else _Effect(model, images))
-    options = [fit.choices(families) for families in by_layer.values()]
+    options: list[list[Choice]] = []
+    for layer, families in by_layer.items():
+        if progress is not None:
+            progress(f"pricing {layer} ({len(options) + 1}/{len(by_layer)})")
+        options.append(fit.choices(families))
     layers = [families[0] for families in by_layer.values()]
     rest = costs.total + costs.change(fixed) - sum(map(costs.layer, layers))
     chosen = choose(options, costs.limit - rest)
@@ -159,7 +165,7 @@ def _candidates(
 def _with_errors(plan: Plan, choices: Mapping[str, Choice]) -> Plan:
     """The plan, each layer's reason being the errors it was chosen by."""
     reasons = {
-        layer: f"error {choice.output**0.5:.3g} at the output, {choice.error**0.5:.2g} here"
+        layer: f"foreseen error {choice.output**0.5:.3g} at the output, {choice.error**0.5:.2g} here"
         for layer, choice in choices.items()
     }
     edits = (

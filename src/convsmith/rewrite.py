@@ -15,7 +15,7 @@ from convsmith.graph import Graph
 from convsmith.plan import Merge, Plan, Remove, Repeat, Replace
 from convsmith.ranks import reallocate
 from convsmith.statistics import Statistics
-from convsmith.transfer import Means, find, merge_pairs, put_blocks
+from convsmith.transfer import Means, Progress, find, merge_pairs, put_blocks
 
 WEIGHTS = Means()
 
@@ -81,8 +81,11 @@ def means_of(
     return Means(method, images, statistics, seed, relu is not False)
 
 
-def rewrite(model: nn.Module, plan: Plan, means: Means | None = WEIGHTS) -> Applied:
-    """The same as `apply`, with the attained errors in the plan; means: None leaves blocks as initialized."""
+def rewrite(model: nn.Module, plan: Plan, means: Means | None = WEIGHTS, progress: Progress | None = None) -> Applied:
+    """The same as `apply`, with the attained errors in the plan; means: None leaves blocks as initialized.
+
+    progress: told of every layer that is priced or fitted to images.
+    """
     base = capture_for(model, plan)
     if base.fingerprint != plan.fingerprint:
         raise ConvsmithError(
@@ -90,9 +93,12 @@ def rewrite(model: nn.Module, plan: Plan, means: Means | None = WEIGHTS) -> Appl
             "make a plan for this model with `convsmith organize` or `decompose`."
         )
     if plan.budget is not None and means is not None and means.images is not None:
-        plan = reallocate(model, base, plan.budget, means.images, means.method, means.statistics, means.seed)
+        plan = reallocate(
+            model, base, plan.budget, means.images, means.method, means.statistics, means.seed, progress=progress
+        )
     new = deepcopy(model)
-    replaced = put_blocks(model, new, base, [edit for edit in plan.edits if isinstance(edit, Replace)], means)
+    blocks = [edit for edit in plan.edits if isinstance(edit, Replace)]
+    replaced = put_blocks(model, new, base, blocks, means, progress)
     merge_pairs(new, base, [edit for edit in plan.edits if isinstance(edit, Merge)], means is not None)
     _move_units(new, [edit for edit in plan.edits if isinstance(edit, Repeat | Remove)])
     by_layer = {edit.layer: edit for edit in replaced}

@@ -48,16 +48,18 @@ class Statistics:
         # As certain as it gets: no number of samples would change it.
         return cls(eye, rows.T.clone(), rows.square().sum(1), rows.new_zeros(inputs), rows.new_zeros(outputs), 2**62)
 
-    def error(self, weight: Tensor, through: Tensor | None = None) -> float:
-        """Relative error of the responses that a weight (N, C, K) gives, the best bias assumed.
+    def error(self, weight: Tensor, through: Tensor | None = None, bias: Tensor | None = None) -> float:
+        """Relative error of the responses that a weight (N, C, K) gives with a bias (N,), by default the best.
 
-        sqrt(mean |y - W' x|^2 / mean |y|^2),   x and y centred
+        sqrt(mean |y - W' x - b'|^2 / mean |y|^2),   x and y centred
 
         through: W' gram (N, C K) where it is known.
         """
         rows = weight.double().flatten(1).to(self.gram.device)
         through = rows @ self.gram if through is None else through
         missed = self._missed(rows, through)
+        if bias is not None:
+            missed = missed + (bias.to(self.mean_y) - self.bias(weight)).square().sum()
         return (missed / self.energy.sum()).clamp(min=0).sqrt().item() if missed > 0 else 0.0
 
     def uncentred(self) -> Self:

@@ -1,7 +1,7 @@
 """Put planned blocks in the place of convolutions, and carry the trained weights into them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +21,8 @@ RELUS = ("aten.relu.default", "aten.relu_.default")
 # 150 MB, as much as their moments.
 ROWS = 8192
 
+Progress = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Means:
@@ -39,7 +41,12 @@ class Means:
 
 
 def put_blocks(
-    original: nn.Module, model: nn.Module, graph: Graph, edits: Sequence[Replace], means: Means | None
+    original: nn.Module,
+    model: nn.Module,
+    graph: Graph,
+    edits: Sequence[Replace],
+    means: Means | None,
+    progress: Progress | None = None,
 ) -> list[Replace]:
     """Replace layers of `model`, a copy of `original`; the edits come back, with the error of each that was carried.
 
@@ -54,7 +61,7 @@ def put_blocks(
     elif means.images is None:
         errors = {layer: _carry_alone(model, graph, layer, *built[layer], means) for layer in built}
     else:
-        errors = _carry_in_order(original, model, graph, built, means)
+        errors = _carry_in_order(original, model, graph, built, means, progress)
     for layer, (_, module) in built.items():
         model.set_submodule(layer, module)
     return [replace(edit, error=errors.get(edit.layer)) for edit in edits]
@@ -113,6 +120,7 @@ def _carry_in_order(
     graph: Graph,
     built: Mapping[str, tuple[Block, nn.Sequential]],
     means: Means,
+    progress: Progress | None,
 ) -> dict[str, float | None]:
     """Each layer is fitted to what it will see behind those already replaced, against the original's responses."""
     assert means.images is not None
@@ -120,6 +128,8 @@ def _carry_in_order(
     errors: dict[str, float | None] = {}
     for layer in filter(built.__contains__, calibration.order):
         block, module = built[layer]
+        if progress is not None:
+            progress(f"fitting {layer} ({len(errors) + 1}/{len(built)})")
         with at(layer):
             if block.fitted:
                 errors[layer] = _fit_in_order(model, graph, layer, block, module, calibration, means)

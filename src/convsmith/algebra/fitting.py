@@ -164,7 +164,7 @@ def fit(
     factors = tuple(factor.to(weight) for factor in found)
     if rows is None:
         bias = statistics.bias(form.compose(_double(factors)))
-    return Fit(factors, response_error(form, factors, statistics), bias.to(weight))
+    return Fit(factors, response_error(form, factors, statistics, bias), bias.to(weight))
 
 
 def _usual(form: type[Form], statistics: Statistics | None) -> str:
@@ -185,10 +185,10 @@ def relative_error(weight: Tensor, fitted: Tensor) -> float:
     return missed / weight.double().norm().item() if missed else 0.0
 
 
-def response_error(form: Form, factors: Factors, statistics: Statistics) -> float:
+def response_error(form: Form, factors: Factors, statistics: Statistics, bias: Tensor | None = None) -> float:
     """The relative error of the responses that factors give, as `Statistics.error` of the weight that they make."""
     at = _double(tuple(factor.to(statistics.gram.device) for factor in factors))
-    return statistics.error(form.compose(at), form.through(at, statistics.gram))
+    return statistics.error(form.compose(at), form.through(at, statistics.gram), bias)
 
 
 def _times(matrix: Tensor) -> str:

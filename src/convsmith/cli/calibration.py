@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from convsmith.calibrate import calibrate, load_statistics, save_statistics, take_images
+from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
 from convsmith.load import Loaded, Wish, load, load_with_data
 from convsmith.statistics import Statistics
@@ -19,6 +20,12 @@ def with_images(
         return load(reference, wish, weights=weights), None
     loaded, found = load_with_data(reference, data, wish, weights=weights)
     return loaded, take_images(found, count, seed)
+
+
+def warn_of_weights(terminal: Terminal, loaded: Loaded, option: str = "--weights") -> None:
+    """Say that what is fitted may be a fresh start: a net of one's own may come with weights, others do not."""
+    if not loaded.origin.trained:
+        terminal.step(f"{loaded.name}: no {option} given, so its weights are those it is built with")
 
 
 def statistics_of(

@@ -12,12 +12,12 @@ from convsmith.algebra import METHODS
 from convsmith.blocks import parse_block
 from convsmith.calibrate import IMAGES
 from convsmith.cli import options as opt
-from convsmith.cli.calibration import statistics_of, with_images
+from convsmith.cli.calibration import statistics_of, warn_of_weights, with_images
 from convsmith.cli.plans import told
 from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.errors import ConvsmithError
 from convsmith.load import Loaded, Wish, load, read_plan, save
-from convsmith.plan import Replace
+from convsmith.plan import Plan, Replace
 from convsmith.report import bench_table, plan_table
 from convsmith.rewrite import means_of, rewrite
 
@@ -54,29 +54,41 @@ def apply(
 
     terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
     torch.manual_seed(seed)
+    _free(model, out)
     found = read_plan(plan)
     loaded, taken = with_images(model, Wish(input, classes, blocks_per_stage, mean, std), weights, data, images, seed)
+    if method != "none" and (data or method):
+        warn_of_weights(terminal, loaded)
     statistics = None
     with lent(loaded.model, pick_device(device)):
         if stats is not None:
             replaced = [edit for edit in found.edits if isinstance(edit, Replace)]
             layers = [edit.layer for edit in replaced if parse_block(edit.block).fitted]
             statistics, taken = statistics_of(loaded, taken, stats, layers, seed), None
-        applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed, relu))
+        applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed, relu), terminal.progress)
     save(loaded.after(applied.model, applied.plan), out)
-    _forget(out)
-    terminal.show(plan_table(applied.plan), f"model: {out}")
+    terminal.show(plan_table(applied.plan), *_of_what(applied.plan, taken, statistics), f"model: {out}")
     terminal.record(told(applied.plan))
 
 
-def _forget(folder: Path) -> None:
-    """What was recorded of another model in the folder, its training and accuracy, is not true of a new one."""
-    from convsmith.optimize import EVALUATIONS
-    from convsmith.train import forget
+def _of_what(plan: Plan, images: Any, statistics: Any) -> list[str]:
+    """What the errors of a plan's layers are relative to, and by what they could be less."""
+    if all(not isinstance(edit, Replace) or edit.error is None for edit in plan.edits):
+        return []
+    if statistics is not None:
+        return ["errors: of responses, each layer fitted alone to the statistics; --data without --stats fits in order"]
+    return ["errors: of responses" if images is not None else "errors: of weights; --data fits responses instead"]
 
-    forget(folder)
-    for name in (EVALUATIONS, "report.html"):
-        (folder / name).unlink(missing_ok=True)
+
+def _free(reference: str, out: Path) -> None:
+    """Refuse to write over the model itself, and over what training or a whole run has left."""
+    from convsmith.optimize import EVALUATIONS, RUN
+    from convsmith.train import RECORDS
+
+    left = [name for name in (RUN, EVALUATIONS, *RECORDS) if (out / name).exists()]
+    if left or Path(reference).resolve() == out.resolve():
+        what = f"holds a net that was trained or judged ({left[0]})" if left else "is the folder of the model itself"
+        raise ConvsmithError(f"{out}: {what}; choose another folder, or remove it.")
 
 
 @told_in_one_line

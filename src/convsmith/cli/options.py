@@ -140,7 +140,11 @@ DataSet = Annotated[
     typer.Option("--data", help="digits, cifar10:PATH, cifar100:PATH, imagefolder:PATH, a parquet folder, or timm's."),
 ]
 Calibration = Annotated[
-    str | None, typer.Option("--data", help="Images to fit responses on, without labels; named as for train.")
+    str | None,
+    typer.Option(
+        "--data",
+        help="Images to fit responses on: images:PATH, a folder of files without labels, or named as for train.",
+    ),
 ]
 Images = Annotated[int, typer.Option("--images", min=1, help="How many of them.")]
 Stats = Annotated[

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from convsmith.advice import Advice, advise
 from convsmith.calibrate import IMAGES
 from convsmith.cli import options as opt
-from convsmith.cli.calibration import statistics_of, with_images
+from convsmith.cli.calibration import statistics_of, warn_of_weights, with_images
 from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.decompose import decompose as plan_blocks
 from convsmith.errors import ConvsmithError
@@ -147,9 +147,10 @@ def decompose(
     if data or stats:
         from convsmith.train import lent, pick_device
 
+        warn_of_weights(out, loaded)
         with lent(loaded.model, pick_device(device)):
             statistics = None if stats is None else statistics_of(loaded, taken, stats, None, seed)
-            plan = reallocate(loaded.model, graph, budget, taken, method, statistics, seed, latencies)
+            plan = reallocate(loaded.model, graph, budget, taken, method, statistics, seed, latencies, out.progress)
     else:
         plan = plan_blocks(
             graph, block=block, max_macs=budget.max_macs, keep=budget.keep, max_latency=latency, latencies=latencies,

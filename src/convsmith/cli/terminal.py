@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any, ParamSpec
 
 import typer
@@ -20,6 +21,8 @@ from convsmith.train import Epoch
 
 P = ParamSpec("P")
 
+EVERY = 3.0  # seconds between lines that say how far long work is
+
 
 class Terminal:
     """One command's output; `quiet` prints nothing, and JSON for stdout (`-`) keeps everything else off it."""
@@ -29,6 +32,7 @@ class Terminal:
         self._out = Console(quiet=quiet or json == "-", highlight=False)
         self._err = Console(stderr=True, quiet=quiet, highlight=False)
         self._bar: Progress | None = None
+        self._said = monotonic()
         if not verbose:
             warnings.simplefilter("ignore")  # of the libraries; the user's mistakes are errors
             logging.getLogger("torch").setLevel(logging.ERROR)
@@ -50,6 +54,12 @@ class Terminal:
         """Say that a step begins."""
         self._close()
         self._err.print(text, style="dim", soft_wrap=True)
+
+    def progress(self, text: str) -> None:
+        """Say how far long work is, every few seconds."""
+        if monotonic() - self._said > EVERY:
+            self._said = monotonic()
+            self.step(text)
 
     def epoch(self, net: str, total: int, epoch: Epoch) -> None:
         """Move the bar of a training on, or print a line where there is no terminal."""
@@ -90,7 +100,7 @@ def told_in_one_line(command: Callable[P, None]) -> Callable[P, None]:
                 traceback.print_exc()
             _fail(str(error))
         except KeyboardInterrupt:
-            _fail("interrupted; what was finished is kept, and the same command goes on from there.")
+            _fail("interrupted; nothing is half-written, and train, optimize and expand go on where they were.")
         except BrokenPipeError:  # the reader of our output has left
             sys.stderr.close()
             raise typer.Exit(1) from None

@@ -10,6 +10,7 @@ import typer
 from torch import nn
 
 from convsmith.cli import options as opt
+from convsmith.cli.calibration import warn_of_weights
 from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.data import Data
 from convsmith.errors import ConvsmithError
@@ -62,7 +63,11 @@ def train(
     torch.manual_seed(seed)
     wish = Wish(input, classes, blocks_per_stage, mean, std)
     loaded, images = load_with_data(model, data, wish, weights=weights)
-    helper = load(teacher, Wish(images.shape, len(images.classes)), weights=teacher_weights).model if teacher else None
+    helper = None
+    if teacher:
+        told_by = load(teacher, Wish(images.shape, len(images.classes)), weights=teacher_weights)
+        warn_of_weights(terminal, told_by, "--teacher-weights")
+        helper = told_by.model
     if recover == "bn":
         _recover_norms(terminal, loaded, images, helper, out, seed, device)
         return

@@ -1,6 +1,7 @@
 """Data sets: a reference to normalized batches, reproducible per (seed, epoch)."""
 
 from convsmith.data.augment import PLAIN, Augment
+from convsmith.data.folders import UNLABELLED
 from convsmith.data.load import load_data
 from convsmith.data.records import IMAGENET_MEAN, IMAGENET_STD, Batches, Data, Normalize, Shape, Split, epoch_seed
 from convsmith.data.stream import StreamSplit
@@ -10,6 +11,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "PLAIN",
+    "UNLABELLED",
     "Augment",
     "Batches",
     "Data",

@@ -1,4 +1,4 @@
-"""Folders of image files: PATH/train/<class>/* and PATH/test or PATH/val/<class>/*."""
+"""Folders of image files: PATH/train/<class>/* and PATH/test or PATH/val/<class>/*, or without labels PATH/**."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from convsmith.errors import ConvsmithError
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 TEST_FOLDERS = ("test", "val", "validation")
+UNLABELLED = ("unlabelled",)  # the one class of images that have none
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,21 +40,38 @@ def open_folders(folder: Path) -> Archive:
     halves = [folder / name for name in TEST_FOLDERS if (folder / name).is_dir()]
     if not (folder / "train").is_dir() or not halves:
         raise ConvsmithError(
-            f"{folder}: needs the folders train and test (or val), with one folder of images per class."
+            f"{folder}: needs the folders train and test (or val), with one folder of images per class; to fit on "
+            f"images without labels write images:{folder}."
         )
     classes = tuple(sorted(path.name for path in (folder / "train").iterdir() if path.is_dir()))
     train, test = _list(folder / "train", classes), _list(halves[0], classes)
     return Archive(classes, shape_of(train[0][0]), Augment(), train, test)
 
 
+def open_images(folder: Path) -> Archive:
+    """List the image files of a folder, at any depth, for what looks at no labels; there is no test half.
+
+    Raises ConvsmithError where there is none.
+    """
+    files = _files(folder)
+    train = FileImages(files, (0,) * len(files))
+    return Archive(UNLABELLED, shape_of(train[0][0]), Augment(), train, FileImages((), ()))
+
+
+def _files(folder: Path) -> tuple[Path, ...]:
+    found = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS))
+    if not found:
+        raise ConvsmithError(f"{folder}: holds no image files ({', '.join(sorted(ENDINGS))}); fill or remove it.")
+    return found
+
+
 def _list(half: Path, classes: tuple[str, ...]) -> FileImages:
-    files, labels = [], []
+    files: list[Path] = []
+    labels: list[int] = []
     for folder in sorted(path for path in half.iterdir() if path.is_dir()):
         if folder.name not in classes:
             raise ConvsmithError(f"{folder}: a class that train does not have; remove it or add it there.")
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
-        if not found:
-            raise ConvsmithError(f"{folder}: holds no image files ({', '.join(sorted(ENDINGS))}); fill or remove it.")
+        found = _files(folder)
         files += found
         labels += [classes.index(folder.name)] * len(found)
     if not files:

@@ -7,7 +7,7 @@ from pathlib import Path
 from convsmith.data.cifar import open_cifar10, open_cifar100
 from convsmith.data.digits import open_digits
 from convsmith.data.factory import INDEXED, open_indexed, prefix
-from convsmith.data.folders import open_folders
+from convsmith.data.folders import open_folders, open_images
 from convsmith.data.images import MODES, Archive, Stored, decode, resized, unchanged
 from convsmith.data.parquet import holds_parquet, open_parquet
 from convsmith.data.readers import ITERATED, load_iterated
@@ -31,6 +31,8 @@ def load_data(
     workers: int | None = None,
 ) -> Data:
     """Load `digits`, `cifar10:PATH`, `cifar100:PATH`, `imagefolder:PATH`, a folder of Parquet files, or one of timm's.
+
+    `images:PATH` is a folder of image files without labels, to fit on: one class, and no test images.
 
     timm's are `hfds/NAME`, `hfids/NAME`, `tfds/NAME`, `wds/NAME:FOLDER` and `torch/NAME:FOLDER`. `input` is the shape
     (c, h, w) to give images in, by default their own; `mean` and `std` default to ImageNet's. Sets whose train images
@@ -116,3 +118,4 @@ def _add(name: str, open_folder: Callable[[Path], Archive]) -> None:
 _add("cifar10", open_cifar10)
 _add("cifar100", open_cifar100)
 _add("imagefolder", open_folders)
+_add("images", open_images)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from convsmith.data import Data, load_data
+from convsmith.data import UNLABELLED, Data, load_data
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.load.files import FILES, capture_file
@@ -57,7 +57,8 @@ def load_with_data(
     images = own.input if _is_path(reference) else wish.input
     loaded_data = load_data(data, input=images, mean=own.mean, std=own.std)
     if not _is_path(reference):
-        classes = len(loaded_data.classes) if wish.classes is None else wish.classes
+        labelled = wish.classes is None and loaded_data.classes != UNLABELLED
+        classes = len(loaded_data.classes) if labelled else wish.classes
         wish = replace(wish, input=loaded_data.shape, classes=classes)
     return load(reference, wish, weights=weights), loaded_data
 

@@ -60,11 +60,11 @@ def expansion(
     Raises ConvsmithError on a net without a pair to merge, and when `out` holds a run of other settings.
     """
     watch = watch or Watch()
-    claim(settings, out, command)
     watch.step(f"loading {settings.model} and {settings.data}")
     torch.manual_seed(settings.seed)
     weights = Path(settings.weights) if settings.weights else None
     base, data = load_with_data(settings.model, settings.data, settings.wish, weights=weights)
+    claim(settings, out, command)
     recipe = _recipe(data, settings, device)
     finetune = max(1, recipe.epochs // 2) if settings.finetune is None else settings.finetune
     watch.step("planning")

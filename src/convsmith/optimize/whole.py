@@ -72,11 +72,11 @@ def optimize(
     Raises ConvsmithError when `out` holds a run of other settings, and for all that its steps refuse.
     """
     watch = watch or Watch()
-    claim(settings, out, command)
     watch.step(f"loading {settings.model} and {settings.data}")
     torch.manual_seed(settings.seed)
     weights = Path(settings.weights) if settings.weights else None
     base, data = load_with_data(settings.model, settings.data, settings.wish, weights=weights)
+    claim(settings, out, command)
     watch.step("planning")
     better = load_folder(out / OPTIMIZED) if holds_model(out / OPTIMIZED) else _plan(base, data, settings, out, device)
     recipe = _recipe(data, settings, base.origin.trained, device)

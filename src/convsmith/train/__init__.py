@@ -1,6 +1,6 @@
 """Training: one resumable loop on accelerate, told by a recipe, and the evaluation of a net."""
 
-from convsmith.train.checkpoint import digest, forget
+from convsmith.train.checkpoint import RECORDS, digest
 from convsmith.train.evaluate import evaluate
 from convsmith.train.loop import train
 from convsmith.train.norms import Reestimated, reestimate_norms
@@ -9,6 +9,7 @@ from convsmith.train.records import Epoch, Evaluation, History, Recipe, recipe_f
 from convsmith.train.schedules import SCHEDULES
 
 __all__ = [
+    "RECORDS",
     "SCHEDULES",
     "Epoch",
     "Evaluation",
@@ -18,7 +19,6 @@ __all__ = [
     "digest",
     "evaluate",
     "fastest_precision",
-    "forget",
     "lent",
     "pick_device",
     "recipe_for",

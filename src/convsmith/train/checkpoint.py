@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from json import dumps
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from convsmith.files import whole, write_text
 from convsmith.train.records import Epoch, Recipe
 
 FOLDER, STATE, HISTORY = "checkpoint", "state.json", "history.jsonl"
+RECORDS = (FOLDER, HISTORY)  # what a run leaves beside a net
 
 
 @checked(frozen=True, config=ConfigDict(extra="forbid"))
@@ -167,13 +167,6 @@ def digest(model: nn.Module) -> str:
         told.update(name.encode())
         told.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return told.hexdigest()[:12]
-
-
-def forget(out: Path) -> None:
-    """Remove a run's checkpoint and history from a folder."""
-    (out / FOLDER / STATE).unlink(missing_ok=True)  # without it the tensors are no checkpoint
-    rmtree(out / FOLDER, ignore_errors=True)
-    (out / HISTORY).unlink(missing_ok=True)
 
 
 def _check_same_net(folder: Path, tensors: dict[str, Tensor], model: nn.Module) -> None:
