@@ -339,6 +339,10 @@ MISTAKES = {
     "too few classes": (lambda t: (*EVALUATE, "digits", "--classes", "5"), "the data has 10 classes"),
     "unknown block": (lambda t: ("decompose", "resnet20", "--block", "dw-wp"), "did you mean"),
     "unknown layer": (lambda t: ("decompose", "resnet20", "--keep", "conv9"), "has no layer 'conv9'"),
+    "a layer cut short": (
+        lambda t: ("decompose", "resnet20", "--keep", "lay1.2.conv2"),
+        "no layer 'lay1.2.conv2'; did you mean layer1.2.conv2",
+    ),
     "half an override": (lambda t: ("decompose", "resnet20", "--override", "conv1"), "write it like layer1.0.conv1=dw"),
     "less than ranks can": (
         lambda t: ("decompose", "resnet20", "--max-macs", "0.01x", "--data", "digits", "--images", 8),

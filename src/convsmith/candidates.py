@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from math import prod
 
@@ -185,11 +186,11 @@ def overridden(graph: Graph, overrides: Mapping[str, str], keep: Collection[str]
 
 
 def _known(graph: Graph, what: str, layers: Collection[str]) -> None:
-    unknown = sorted(set(layers) - {node.module for node in graph.layers})
-    if unknown:
-        raise ConvsmithError(
-            f"{what}: {graph.model} has no layer {unknown[0]!r}; `convsmith analyze` lists its layers."
-        )
+    known = {node.module for node in graph.layers}
+    if unknown := sorted(set(layers) - known):
+        near = get_close_matches(unknown[0], sorted(known), n=3)  # tables for the terminal cut names
+        hint = f"did you mean {', '.join(near)}?" if near else "`convsmith analyze --json -` lists its layers in full."
+        raise ConvsmithError(f"{what}: {graph.model} has no layer {unknown[0]!r}; {hint}")
 
 
 def untouchable(graph: Graph, node: Node, spec: ConvSpec | None) -> str | None:
