@@ -206,6 +206,13 @@ class Branches(torch.nn.Module):
         return large + torch.nn.functional.interpolate(small, scale_factor=2.0)
 
 
+def test_units_are_counted_where_there_are_some() -> None:
+    plan = cs.decompose(graph_of("vgg16"))
+    assert re.search(r"units per stage +2,2,3,3,3", text(plan_table(plan)))
+    none = {side: replace(getattr(plan, side), blocks=(0, 0, 0)) for side in ("base", "new")}
+    assert "units per stage" not in text(plan_table(replace(plan, **none)))
+
+
 def test_edits_that_differ_in_their_error_only_share_a_row() -> None:
     plan = cs.decompose(graph_of("vgg11"))
     errors = [0.5 + 0.01 * place for place in range(len(plan.edits))]

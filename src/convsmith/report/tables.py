@@ -41,12 +41,17 @@ def total_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
     before, after = plan.latency_ms or (0.0, 0.0)
     latency = [("ms an image, by module", f"{before:.2f}", f"{after:.2f}", change(before, after))]
     return [
-        ("units per stage", _list(base.blocks), _list(new.blocks), ""),
+        *_unit_rows(base.blocks, new.blocks),
         ("gain", f"{base.gain:.3f}", f"{new.gain:.3f}", f"{new.gain - base.gain:+.3f}"),
         ("parameters", count(base.params), count(new.params), change(base.params, new.params)),
         ("MACs", count(base.macs), count(new.macs), change(base.macs, new.macs)),
         *(latency if plan.latency_ms else []),
     ]
+
+
+def _unit_rows(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[str, str, str, str]]:
+    """How many units the stages hold; nothing where none of them repeats one."""
+    return [("units per stage", _list(before), _list(after), "")] if any(before) else []
 
 
 def edit_rows(plan: Plan) -> list[tuple[str, str, str]]:
@@ -150,7 +155,7 @@ def before_after_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
         # Plans count the same convolutions on both sides; scores take the first one of a depthwise net for a stem.
         start, end = plans[0].base, plans[-1].new
         rows += [
-            ("units per stage", _list(start.blocks), _list(end.blocks), ""),
+            *_unit_rows(start.blocks, end.blocks),
             ("3DRF gain", f"{start.gain:.2f}", f"{end.gain:.2f}", f"{end.gain - start.gain:+.2f}"),
         ]
     rows += _accuracy_rows(base, new)
