@@ -164,7 +164,7 @@ REFUSALS: dict[str, tuple[Callable[[], nn.Module], str, tuple[int, ...], str]] =
     "a known suffix of another kind": (plain, "net.pth", SHAPE, "Unknown export format '.pth'; did you mean .pt2"),
     "no suffix": (plain, "net", SHAPE, "Unknown export format ''; known: .onnx, .pt2"),
     "a file in the folder's place": (plain, "file/net.onnx", SHAPE, "cannot be written (File exists)"),
-    "a folder in the file's place": (plain, "folder.onnx", SHAPE, "cannot be written (Is a directory)"),
+    "a folder in the file's place": (plain, "folder.onnx", SHAPE, "is a folder; give the name of a file"),
     "other channels": (plain, "net.onnx", (4, 8, 8), "Conv2d cannot be exported on input 4x8x8: "),
     "no channels": (plain, "net.pt2", (8, 8), "Conv2d cannot be exported on input 8x8: "),
     "an image too small": (plain, "net.pt2", (3, 2, 2), "Conv2d cannot be exported on input 3x2x2: "),
