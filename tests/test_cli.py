@@ -229,6 +229,17 @@ def test_new_weights_are_not_taken_for_those_a_run_began_with(tmp_path: Path) ->
     assert answer("evaluate", new, "--data", "digits") == kept
 
 
+def test_long_work_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convsmith.cli.terminal.EVERY", 0.0)
+    own, plan = ("--input", "3,32,32"), tmp_path / "p.json"
+    data = ("--data", "digits", "--images", 8)
+    priced = run("decompose", "own_net:make", *own, *data, "--max-macs", "0.7x", "-o", plan)
+    assert "pricing 3.0 (2/4)" in priced.stderr
+    fitted = run("apply", "own_net:make", plan, *own, *data, "--out", tmp_path / "a")
+    edits = json.loads(plan.read_text())["edits"]
+    assert f"fitting {edits[0]['layer']} (1/{len(edits)})" in fitted.stderr
+
+
 def test_a_folder_of_images_is_enough_to_fit_to(tmp_path: Path) -> None:
     """Without labels, classes or a test half."""
     own, images = ("--input", "3,32,32"), tmp_path / "images"

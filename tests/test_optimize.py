@@ -94,6 +94,13 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     assert {p.name for p in before} >= {"bench.json", "decompose.json", "scores.json", "model.onnx", "plan.json"}
 
 
+def test_a_mistyped_run_claims_no_folder(tmp_path: Path) -> None:
+    for mistyped in (replace(SETTINGS, model="vgg61"), replace(SETTINGS, data="digit")):
+        with pytest.raises(ConvsmithError, match="did you mean"):
+            optimize(mistyped, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_trained_weights_are_kept_carried_and_recovered(run_folder: Path, tmp_path: Path) -> None:
     weights = str(run_folder / "baseline" / "model.safetensors")
     optimize(replace(SETTINGS, weights=weights, block="dw-pw:r=8"), tmp_path / "run", **QUICK)
