@@ -20,6 +20,7 @@ import own_net
 from conftest import SETTINGS
 from convsmith.cli.app import app
 from convsmith.cli.options import read_limit
+from convsmith.load import Wish, load_with_data
 
 VGG = ("vgg16", "--input", "3,32,32")
 
@@ -163,6 +164,11 @@ def test_limits_are_read(text: str, told: tuple[float | None, float | None]) -> 
 # --- models
 
 
+def test_a_folder_may_have_the_name_of_a_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("apply", "resnet20", plan(tmp_path), "--out", "resnet20").exit_code == 0
+
+
 def test_the_verbs_work_on_each_others_folders(tmp_path: Path) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "w.safetensors"
@@ -214,6 +220,9 @@ def test_new_weights_are_not_taken_for_those_a_run_began_with(tmp_path: Path) ->
         assert run("apply", "own_net:make", plan, *own, *weights, "--out", new).exit_code == 0
 
     apply(0)
+    own_folder = run("apply", new, plan, "--out", new)
+    assert own_folder.exit_code == 1
+    assert "is the folder of the model itself" in own_folder.stderr
     assert run("train", new, *digits, "--out", trained).exit_code == 0
     apply(1)
     refused = run("train", new, *digits, "--out", trained)
@@ -254,6 +263,8 @@ def test_a_folder_of_images_is_enough_to_fit_to(tmp_path: Path) -> None:
     assert "no --weights given" in made.stderr
     assert run("analyze", tmp_path / "a").exit_code == 0
     assert run("evaluate", tmp_path / "a", "--data", f"images:{images}").exit_code == 1
+    net, _ = load_with_data("resnet20", f"images:{images}", Wish(input=(3, 32, 32)))
+    assert net.model(torch.zeros(2, 3, 32, 32)).shape == (2, 10), "the classes are the net's own"
 
 
 def test_apply_with_data_refits_for_the_relu_behind_unless_told_not_to(tmp_path: Path) -> None:

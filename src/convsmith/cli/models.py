@@ -16,7 +16,7 @@ from convsmith.cli.calibration import statistics_of, warn_of_weights, with_image
 from convsmith.cli.plans import told
 from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.errors import ConvsmithError
-from convsmith.load import Loaded, Wish, load, read_plan, save
+from convsmith.load import Loaded, Wish, holds_model, load, read_plan, save
 from convsmith.plan import Plan, Replace
 from convsmith.report import bench_table, plan_table
 from convsmith.rewrite import means_of, rewrite
@@ -86,7 +86,7 @@ def _free(reference: str, out: Path) -> None:
     from convsmith.train import RECORDS
 
     left = [name for name in (RUN, EVALUATIONS, *RECORDS) if (out / name).exists()]
-    if left or Path(reference).resolve() == out.resolve():
+    if left or (holds_model(out) and Path(reference).resolve() == out.resolve()):
         what = f"holds a net that was trained or judged ({left[0]})" if left else "is the folder of the model itself"
         raise ConvsmithError(f"{out}: {what}; choose another folder, or remove it.")
 
