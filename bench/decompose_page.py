@@ -5,6 +5,7 @@ Needs matplotlib for the curves, docs/decomposition.svg.
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -79,11 +80,15 @@ def every(points: list[Point], net: str) -> Iterator[list[str]]:
 
 
 def epochs(points: Iterable[Point]) -> Iterator[list[str]]:
-    """A row for each learning rate: top-1 before training and after the epochs that were run."""
-    yield ["net", "method", "MACs", "learning rate", "before", "after epochs"]
-    for p in sorted(points, key=lambda p: (p["net"], p["setting"], p["lr"])):
-        after = ", ".join(f"{n}: {top1:.4f}" for n, top1 in p["epochs"].items())
-        yield [p["net"], f"{p['who']} {p['how']}", f"{p['macs']:.3f}", f"{p['lr']}", f"{p['top1']:.4f}", after]
+    """A row for each net trained: top-1 before training, and after each number of epochs by learning rate."""
+    yield ["net", "method", "MACs", "before", "with norms anew", "after 1 epoch, at rate", "after 3 epochs, at rate"]
+    runs = sorted(points, key=lambda p: (p["net"], p["macs"], p["who"], p["how"], p["lr"]))
+    for _, group in groupby(runs, key=lambda p: (p["net"], p["macs"], p["who"], p["how"])):
+        rates = list(group)
+        after = [", ".join(f"{p['epochs'][n]:.4f} at {p['lr']}" for p in rates if n in p["epochs"]) for n in ("1", "3")]
+        p = rates[0]
+        scores = [f"{p[key]:.4f}" for key in ("top1", "top1_norms")]
+        yield [NETS[p["net"]], f"{p['who']} {p['how']}", f"{p['macs']:.3f}", *scores, *after]
 
 
 def table(rows: Iterable[list[str]]) -> str:

@@ -312,6 +312,15 @@ def test_a_dead_channel_is_fitted_to_its_weight() -> None:
     torch.testing.assert_close(found[:, 1], form.compose(fit(form, weight).factors)[:, 1], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("form", "method"), [(DepthwiseFirst(2), "als"), (ThreeWay(6), "als"), (Channel(3), "gsvd")])
+@pytest.mark.parametrize("active", [1, 3, 10])
+def test_few_active_rows_of_a_channel_make_nothing_of_its_weight(form: Form, method: str, active: int) -> None:
+    weight, x, _, _ = symmetric()
+    x.view(-1, C, K)[active:, 1] = 0
+    found = form.compose(fit(form, weight, method, moments(x, x @ weight.flatten(1).T)).factors)
+    assert found[:, 1].norm() < 1.5 * weight[:, 1].norm()
+
+
 @pytest.mark.parametrize(("form", "method"), [(DepthwiseFirst(1), "als"), (ThreeWay(6), "als"), (Channel(3), "gsvd")])
 def test_few_samples_do_not_spoil_what_is_not_seen(form: Form, method: str) -> None:
     weight, x, y, _ = symmetric(60)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, multiprocessing, nn
 from torch.nn import functional as F
 
@@ -148,6 +150,12 @@ def test_statistics_are_kept_in_a_file(tmp_path: Path) -> None:
         assert each.samples == again[layer].samples
     with pytest.raises(ConvsmithError, match="another net"):
         load_statistics(tmp_path / "s", "0" * 16)
+    tensors = load_file(tmp_path / "s")
+    del tensors["0/size_x"]
+    with safe_open(tmp_path / "s", "pt") as file:
+        save_file(tensors, tmp_path / "old", file.metadata())
+    with pytest.raises(ConvsmithError, match="old: is of another version"):
+        load_statistics(tmp_path / "old", fingerprint)
     (tmp_path / "broken").write_text("no")
     with pytest.raises(ConvsmithError, match="broken: cannot be read"):
         load_statistics(tmp_path / "broken", fingerprint)

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from convsmith.algebra import DepthwiseFirst, fit
 from convsmith.statistics import Moments, Statistics
 
-PARTS = ("gram", "cross", "energy", "mean_x", "mean_y")
+PARTS = ("gram", "cross", "energy", "mean_x", "mean_y", "size_x")
 
 
 def rows(samples: int = 200, inputs: int = 6, outputs: int = 3, mean: float = 2.0) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,15 @@ def test_moments_are_the_covariance_in_any_chunks(mean: float, chunk: int) -> No
     np.testing.assert_allclose(told.energy, whole.diagonal()[6:], atol=1e-9)
     np.testing.assert_allclose(told.mean_x, x.mean(0))
     np.testing.assert_allclose(told.mean_y, y.mean(0))
+    np.testing.assert_allclose(told.size_x, x.abs().mean(0))
     assert told.samples == 200
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_active_rows_are_counted_at_any_size(size: float) -> None:
+    x, y = torch.zeros(200, 3), torch.ones(200, 1)
+    x[:5, 0], x[:100:2, 1] = size, -size
+    assert moments(x, y).statistics().active.tolist() == pytest.approx([5, 50, 0], rel=1e-4)
 
 
 def test_uncentred_moments_are_those_of_the_rows_themselves() -> None:

@@ -273,7 +273,7 @@ def save_statistics(path: Path, statistics: Mapping[str, Statistics], fingerprin
 
 
 def load_statistics(path: Path, fingerprint: str) -> dict[str, Statistics]:
-    """Read such a file; raises ConvsmithError where it cannot be read or was made for another net."""
+    """Read such a file; raises ConvsmithError where it cannot be read or is of another net or version."""
     try:
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
@@ -285,7 +285,12 @@ def load_statistics(path: Path, fingerprint: str) -> dict[str, Statistics]:
     if told.get("fingerprint") != fingerprint:
         raise ConvsmithError(f"{path}: was made for another net or input; remove it, and it is made anew with --data.")
     names = [field.name for field in fields(Statistics) if field.name != "samples"]
-    return {
-        layer: Statistics(**{name: tensors[f"{layer}/{name}"] for name in names}, samples=samples)
-        for layer, samples in json.loads(told["samples"]).items()
-    }
+    try:
+        return {
+            layer: Statistics(**{name: tensors[f"{layer}/{name}"] for name in names}, samples=samples)
+            for layer, samples in json.loads(told["samples"]).items()
+        }
+    except KeyError as error:
+        raise ConvsmithError(
+            f"{path}: is of another version of convsmith; remove it, and it is made anew with --data."
+        ) from error

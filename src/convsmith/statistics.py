@@ -24,8 +24,8 @@ class Statistics:
         gram = mean(x x^T),   cross = mean(x y^T),   energy = mean(y^2),   each of x - mean_x and y - mean_y
 
     y is what the layer should answer, its bias included; x is what the layer will see, perhaps in another net than
-    that which gave y. gram: (C K, C K); cross: (C K, N); energy: (N,); mean_x: (C K,); mean_y: (N,);
-    samples: rows (output positions) behind the means. A grouped convolution has one record per group.
+    that which gave y. gram: (C K, C K); cross: (C K, N); energy: (N,); mean_x: (C K,); mean_y: (N,); size_x: mean(|x|),
+    (C K,); samples: rows (output positions) behind the means. A grouped convolution has one record per group.
     """
 
     gram: Tensor
@@ -33,6 +33,7 @@ class Statistics:
     energy: Tensor
     mean_x: Tensor
     mean_y: Tensor
+    size_x: Tensor
     samples: int
 
     @classmethod
@@ -45,8 +46,9 @@ class Statistics:
         rows = weight.detach().double().flatten(1)
         outputs, inputs = rows.shape
         eye = torch.eye(inputs, dtype=torch.float64, device=rows.device)
+        mean_x, mean_y, size_x = rows.new_zeros(inputs), rows.new_zeros(outputs), rows.new_ones(inputs)
         # As certain as it gets: no number of samples would change it.
-        return cls(eye, rows.T.clone(), rows.square().sum(1), rows.new_zeros(inputs), rows.new_zeros(outputs), 2**62)
+        return cls(eye, rows.T.clone(), rows.square().sum(1), mean_x, mean_y, size_x, 2**62)
 
     def error(self, weight: Tensor, through: Tensor | None = None, bias: Tensor | None = None) -> float:
         """Relative error of the responses that a weight (N, C, K) gives with a bias (N,), by default the best.
@@ -84,6 +86,12 @@ class Statistics:
         """|y - W x|^2 = y^2 - 2 W cross + W gram W^T; rounding may leave it just below zero."""
         return self.energy.sum() - 2 * (rows * self.cross.T).sum() + (through * rows).sum()
 
+    @property
+    def active(self) -> Tensor:
+        """Of how many rows each x (C K,) is nonzero, if it has one size there: (sum |x|)^2 / sum x^2 (Kish, 1965)."""
+        second = self.gram.diagonal() + self.mean_x.square()
+        return torch.where(second > 0, self.samples * self.size_x.square() / second, 0.0)
+
     def bias(self, weight: Tensor) -> Tensor:
         """The bias (N,) with which a weight (N, C, K) answers the right mean: mean_y - W mean_x."""
         return self.mean_y - weight.double().flatten(1).to(self.mean_x.device) @ self.mean_x
@@ -120,13 +128,13 @@ class Moments:
 
     @property
     def sums(self) -> tuple[Tensor, ...]:
-        """The tensors that hold everything, each additive over rows: the number of rows, x, y, x x^T, x y^T and y^2.
+        """The tensors that hold everything, each additive over rows: the number of rows, x, y, |x|, x x^T, x y^T, y^2.
 
         Of x x^T only the lower triangle counts.
         """
         if self._sums is None:
             inputs, outputs = self._sizes
-            shapes = ((1,), (inputs,), (outputs,), (inputs, inputs), (inputs, outputs), (outputs,))
+            shapes = ((1,), (inputs,), (outputs,), (inputs,), (inputs, inputs), (inputs, outputs), (outputs,))
             self._sums = tuple(torch.zeros(shape, dtype=torch.float64, device=self._device) for shape in shapes)
         return self._sums
 
@@ -137,7 +145,8 @@ class Moments:
 
     def _add(self, x: Tensor, y: Tensor) -> None:
         """Add few rows by products of what is left without their mean, which lose nothing by cancellation."""
-        count, sum_x, sum_y, xx, xy, yy = self.sums
+        count, sum_x, sum_y, size_x, xx, xy, yy = self.sums
+        size_x += x.abs().sum(0, dtype=torch.float64)
         own = _product_type(x, y)
         mean_x, mean_y = (rows.mean(0, dtype=torch.float64) for rows in (x, y))
         x, y = x.to(own) - mean_x.to(own), y.to(own) - mean_y.to(own)
@@ -152,12 +161,12 @@ class Moments:
 
     def statistics(self) -> Statistics:
         """The centred moments, in the memory of the sums, which start anew; raises ValueError before any row."""
-        count, x, y, gram, cross, energy = self.sums
+        count, x, y, size_x, gram, cross, energy = self.sums
         samples = int(count.item())
         if not samples:
             raise ValueError("no rows have been added")
         self._sums = None
-        for total in (x, y, cross, energy):
+        for total in (x, y, size_x, cross, energy):
             total /= samples
         alive_x, alive_y = _varying(gram.diagonal() / samples, x), _varying(energy, y)
         for strip, stop in _strips(len(x)):
@@ -167,7 +176,7 @@ class Moments:
             square.copy_((square + square.T) / 2)
             gram[: strip.start, strip] = rows[:, : strip.start].T
         cross.addr_(x, y, alpha=-1).mul_(alive_y).mul_(alive_x[:, None])
-        return Statistics(gram, cross, (energy - y.square()) * alive_y, x, y, samples)
+        return Statistics(gram, cross, (energy - y.square()) * alive_y, x, y, size_x, samples)
 
 
 def _product_type(x: Tensor, y: Tensor) -> torch.dtype:

@@ -12,6 +12,8 @@ from convsmith.statistics import Statistics
 
 # White noise on every channel, as a share of the channel's variance: keeps factorizations of a Gram matrix sound.
 RIDGE = 1e-6
+# A channel that is active in fewer rows for each tap than these is known too little to be fitted to.
+FEWEST = 4
 CHUNK = 16  # channels of a strip of the Gram matrix
 
 
@@ -36,6 +38,8 @@ class Conditioned:
         With channels of unit variance, entries between channels that S samples make up have squares of (C K)^2 / S in
         all; that share of what stands there is taken off, down to the metric of each channel alone (as Ledoit and Wolf,
         "A well-conditioned estimator for large-dimensional covariance matrices", 2004). It vanishes with many samples.
+        A channel active in few rows, S_c < 4 K, shows chance: noise of 4 K / S_c - 1 times its variance
+        ties it to its weight.
         Responses follow as if the weight had made them from such inputs: what is missing of the data is filled in by
         it. A dead channel gets a little of the others' noise and is so fitted to its weight.
         """
@@ -47,7 +51,8 @@ class Conditioned:
         made_up = (alive.sum() * taps).square() / measured.samples
         kept = 1 - (made_up / _between(measured.gram, own, unit)).clamp(max=1)
         mean = variance.mean()
-        noise = RIDGE * (variance + torch.where(mean > 0, 1e-6 * mean, 1.0))
+        rare = (FEWEST * taps / measured.active.view(channels, taps).mean(1) - 1).clamp(min=0)
+        noise = RIDGE * (variance + torch.where(mean > 0, 1e-6 * mean, 1.0)) + torch.where(alive, rare * variance, 0.0)
         blocks = own + torch.diag_embed(noise[:, None].expand(-1, taps))
         # what the weight answers to the change (n, c k)
         by_channel = rows.view(-1, channels, taps).transpose(0, 1) @ (blocks - kept * own)  # (c, n, k)
