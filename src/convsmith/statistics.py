@@ -146,8 +146,8 @@ class Moments:
     def _add(self, x: Tensor, y: Tensor) -> None:
         """Add few rows by products of what is left without their mean, which lose nothing by cancellation."""
         count, sum_x, sum_y, size_x, xx, xy, yy = self.sums
-        size_x += x.abs().sum(0, dtype=torch.float64)
         own = _product_type(x, y)
+        size_x += x.to(own).abs().sum(0)
         mean_x, mean_y = (rows.mean(0, dtype=torch.float64) for rows in (x, y))
         x, y = x.to(own) - mean_x.to(own), y.to(own) - mean_y.to(own)
         for strip, stop in _strips(x.shape[1]):
