@@ -86,8 +86,9 @@ def epochs(points: Iterable[Point]) -> Iterator[list[str]]:
     for _, group in groupby(runs, key=lambda p: (p["net"], p["macs"], p["who"], p["how"])):
         rates = list(group)
         after = [", ".join(f"{p['epochs'][n]:.4f} at {p['lr']}" for p in rates if n in p["epochs"]) for n in ("1", "3")]
+        # a peer that starts from random factors is another net in every run
+        scores = [", ".join(dict.fromkeys(f"{p[key]:.4f}" for p in rates)) for key in ("top1", "top1_norms")]
         p = rates[0]
-        scores = [f"{p[key]:.4f}" for key in ("top1", "top1_norms")]
         yield [NETS[p["net"]], f"{p['who']} {p['how']}", f"{p['macs']:.3f}", *scores, *after]
 
 

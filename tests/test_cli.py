@@ -270,6 +270,10 @@ def test_a_folder_of_images_is_enough_to_fit_to(tmp_path: Path) -> None:
 def test_apply_with_data_refits_for_the_relu_behind_unless_told_not_to(tmp_path: Path) -> None:
     own = ("--input", "3,32,32")
     assert run("decompose", "own_net:make", *own, "--block", "dw-pw", "-o", tmp_path / "p.json").exit_code == 0
+    few = run(
+        "apply", "own_net:make", tmp_path / "p.json", *own, "--data", "digits", "--images", 1, "--out", tmp_path / "a"
+    )
+    assert "few positions to fit to: 4 of 4 layers" in few.stdout
     errors = []
     for option in ([], ["--relu"], ["--no-relu"]):
         told = answer("apply", "own_net:make", tmp_path / "p.json", *own, "--data", "digits", "--images", 16, *option,

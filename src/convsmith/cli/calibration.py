@@ -1,13 +1,15 @@
 """What commands share that look at a user's images: loading them beside the model, and keeping statistics in a file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 
 from torch import Tensor
 
-from convsmith.calibrate import calibrate, load_statistics, save_statistics, take_images
+from convsmith.calibrate import ROWS_PER_TAP, calibrate, load_statistics, save_statistics, take_images
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph
 from convsmith.load import Loaded, Wish, load, load_with_data
 from convsmith.statistics import Statistics
 
@@ -40,3 +42,26 @@ def statistics_of(
     statistics = calibrate(loaded.model, images, layers, seed=seed)
     save_statistics(path, statistics, fingerprint)
     return statistics
+
+
+def few_positions(
+    graph: Graph, layers: Sequence[str], images: Tensor | None, statistics: Mapping[str, Statistics] | None
+) -> list[str]:
+    """A sentence on layers of which images, or statistics, show fewer positions than a fit would take."""
+    shares = {}
+    for node in (node for node in graph.nodes if node.module in layers):
+        seen = (
+            statistics[node.module].samples
+            if statistics
+            else (0 if images is None else len(images)) * prod(node.call.out[2:])
+        )
+        spec = node.conv_spec()
+        assert spec is not None
+        shares[node.module] = seen / (spec.in_channels * prod(spec.kernel))
+    few = {layer: share for layer, share in shares.items() if share < ROWS_PER_TAP}
+    if not few:
+        return []
+    least = min(few, key=few.__getitem__)
+    of_all = f"{len(few)} of {len(layers)} layers had fewer than {ROWS_PER_TAP} for each number of a patch"
+    told = f"{of_all} ({least}: {few[least]:.1f}); on other images their errors are larger: give more --images"
+    return [f"few positions to fit to: {told}"]

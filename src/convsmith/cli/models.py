@@ -12,7 +12,7 @@ from convsmith.algebra import METHODS
 from convsmith.blocks import parse_block
 from convsmith.calibrate import IMAGES
 from convsmith.cli import options as opt
-from convsmith.cli.calibration import statistics_of, warn_of_weights, with_images
+from convsmith.cli.calibration import few_positions, statistics_of, warn_of_weights, with_images
 from convsmith.cli.plans import told
 from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.errors import ConvsmithError
@@ -67,17 +67,20 @@ def apply(
             statistics, taken = statistics_of(loaded, taken, stats, layers, seed), None
         applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed, relu), terminal.progress)
     save(loaded.after(applied.model, applied.plan), out)
-    terminal.show(plan_table(applied.plan), *_of_what(applied.plan, taken, statistics), f"model: {out}")
+    terminal.show(plan_table(applied.plan), *_of_what(loaded, applied.plan, taken, statistics), f"model: {out}")
     terminal.record(told(applied.plan))
 
 
-def _of_what(plan: Plan, images: Any, statistics: Any) -> list[str]:
-    """What the errors of a plan's layers are relative to, and by what they could be less."""
-    if all(not isinstance(edit, Replace) or edit.error is None for edit in plan.edits):
+def _of_what(loaded: Loaded, plan: Plan, images: Any, statistics: Any) -> list[str]:
+    """What the errors of a plan's layers are relative to, and by what they could be less, or truer."""
+    fitted = [edit.layer for edit in plan.edits if isinstance(edit, Replace) and edit.error is not None]
+    if not fitted:
         return []
-    if statistics is not None:
-        return ["errors: of responses, each layer fitted alone to the statistics; --data without --stats fits in order"]
-    return ["errors: of responses" if images is not None else "errors: of weights; --data fits responses instead"]
+    if images is None and statistics is None:
+        return ["errors: of weights; --data fits responses instead"]
+    alone = ", each layer fitted alone to the statistics; --data without --stats fits in order"
+    few = few_positions(loaded.graph(), fitted, images, statistics)
+    return [f"errors: of responses{alone if statistics is not None else ''}", *few]
 
 
 def _free(reference: str, out: Path) -> None:
