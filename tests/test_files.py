@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from convsmith.errors import ConvsmithError
 from convsmith.files import whole, write_text
@@ -33,6 +35,13 @@ def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
         draft.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
+
+
+def test_what_a_library_keeps_to_the_owner_gets_the_mode_of_any_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "text", "plain")
+    with whole(tmp_path / "weights") as draft:
+        save_file({"a": torch.zeros(1)}, draft)
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "text").stat().st_mode
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:

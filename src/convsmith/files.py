@@ -27,7 +27,10 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            draft.touch()
+            mode = draft.stat().st_mode
             yield draft
+            draft.chmod(mode)  # some libraries write what only the owner may read
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
