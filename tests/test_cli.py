@@ -274,6 +274,11 @@ def test_apply_with_data_refits_for_the_relu_behind_unless_told_not_to(tmp_path:
         "apply", "own_net:make", tmp_path / "p.json", *own, "--data", "digits", "--images", 1, "--out", tmp_path / "a"
     )
     assert "few positions to fit to: 4 of 4 layers" in few.stdout
+    enough = run(
+        "apply", "own_net:make", tmp_path / "p.json", *own, "--data", "digits", "--images", 64, "--out", tmp_path / "b"
+    )
+    assert "errors: of responses" in enough.stdout
+    assert "few positions" not in enough.stdout
     errors = []
     for option in ([], ["--relu"], ["--no-relu"]):
         told = answer("apply", "own_net:make", tmp_path / "p.json", *own, "--data", "digits", "--images", 16, *option,
