@@ -27,17 +27,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import convsmith as cs
 from convsmith.blocks import Block, parse_block
-from convsmith.calibrate import calibrate, take_images
-from convsmith.candidates import consider, try_block
-from convsmith.decompose import plan_of
+from convsmith.calibration.calibrate import calibrate, take_images
 from convsmith.environment import environment
 from convsmith.files import write_text
 from convsmith.load import load
 from convsmith.plan import Budget
-from convsmith.ranks import reallocate
-from convsmith.rewrite import rewrite
+from convsmith.planning.allocation import reallocate
+from convsmith.planning.candidates import consider, try_block
+from convsmith.planning.decompose import plan_of
+from convsmith.rewriting.apply import rewrite
+from convsmith.rewriting.weight_transfer import Means
 from convsmith.train import reestimate_norms
-from convsmith.transfer import Means
 
 RESULT = Path(__file__).parent / "results" / "decompose.json"
 IMAGES, DRAWS = 512, (0, 1, 2)

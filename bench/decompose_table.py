@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convsmith.algebra import Channel, DepthwiseFirst, Form, PointwiseFirst, Spatial, ThreeWay, Tucker, fit
+from convsmith.algebra.second_moments import Moments, Statistics
 from convsmith.environment import environment
 from convsmith.files import write_text
-from convsmith.statistics import Moments, Statistics
 
 RESULT = Path(__file__).parent / "results" / "decompose_table.json"
 KINDS = ("white", "blurred", "blurred and mixed", "the same, smooth filters")

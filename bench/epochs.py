@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import convsmith as cs
-from convsmith.calibrate import take_images
+from convsmith.calibration.calibrate import take_images
 from convsmith.environment import environment
 from convsmith.files import write_text
 from convsmith.train import recipe_for, reestimate_norms

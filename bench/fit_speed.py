@@ -36,10 +36,10 @@ from torchvision.models import resnet50
 import convsmith as cs
 from convsmith.algebra import DepthwiseFirst, fit
 from convsmith.blocks.base import Factored
-from convsmith.calibrate import BATCH, IMAGES, Sampler, calibrate
+from convsmith.calibration.calibrate import BATCH, IMAGES, Sampler, calibrate
 from convsmith.environment import environment
 from convsmith.files import write_text
-from convsmith.replay import Replay
+from convsmith.graph.replay import Replay
 
 RESULT = Path(__file__).parent / "results" / "fit_speed.json"
 PAGE = Path(__file__).parent.parent / "docs" / "decomposition.md"

@@ -29,7 +29,7 @@ from convsmith.environment import environment
 from convsmith.files import write_text
 from convsmith.kernels.rolling import Rolling
 from convsmith.kernels.rolling_banded import Band, banded_backward, banded_forward, cheapest, fastest, idle_rows
-from convsmith.turns import take_turns
+from convsmith.latency.interleaved import take_turns
 from rpw_forms import FORMATS, Form, forms, subjects
 
 RESULT = Path(__file__).parent / "results" / "rpw.json"

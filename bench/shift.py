@@ -17,7 +17,7 @@ import torch
 from convsmith.bench import compare
 from convsmith.environment import environment
 from convsmith.files import write_text
-from convsmith.turns import take_turns
+from convsmith.latency.interleaved import take_turns
 from shift_forms import consumed, subjects
 
 RESULT = Path(__file__).parent / "results" / "shift.json"

@@ -17,10 +17,10 @@ import torch
 import torchvision
 
 import convsmith as cs
-from convsmith.advice import advise
 from convsmith.environment import environment
 from convsmith.files import write_text
-from convsmith.stages import is_spatial
+from convsmith.score.advice import advise
+from convsmith.structure.stages import is_spatial
 
 RESULT = Path(__file__).parent / "results" / "unproductive.json"
 PAGE = Path(__file__).parent.parent / "docs" / "metric.md"

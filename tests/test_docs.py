@@ -23,8 +23,8 @@ import tempfile
 import torch
 import convsmith as cs
 from torch import nn
-from convsmith.rewrite import rewrite
-from convsmith.transfer import Means
+from convsmith.rewriting.apply import rewrite
+from convsmith.rewriting.weight_transfer import Means
 
 shuffled = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ChannelShuffle(2), nn.Conv2d(8, 8, 1, groups=2))
 graph = cs.capture(shuffled, torch.zeros(1, 4, 6, 6))

@@ -9,9 +9,9 @@ from statistics import median
 import pytest
 
 from convsmith.blocks import parse_block
-from convsmith.candidates import try_block
-from convsmith.conv import ConvSpec
-from convsmith.search import search_blocks
+from convsmith.kernels.spec import ConvSpec
+from convsmith.planning.candidates import try_block
+from convsmith.planning.search.search import search_blocks
 
 DOCS = Path(__file__).parent.parent / "docs"
 

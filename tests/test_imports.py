@@ -8,14 +8,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "errors registry files environment markup turns aliases conv windows labels places reach joins statistics "
-    "algebra plan",
-    "call kernels blocks ops",
-    "graph tape capture replay onnx_graph zoo",
-    "stages metric units advice",
-    "latency organize mixing sequences limit rows candidates costs decompose expand",
-    "calibrate transfer ranks rewrite",
-    "data train export bench search load optimize",
+    "errors registry files environment markup plan",
+    "reach algebra",
+    "kernels blocks zoo",
+    "graph structure score",
+    "calibration latency",
+    "planning rewriting",
+    "data train export load bench optimize",
     "report",
     "cli",
 )

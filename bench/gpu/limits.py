@@ -4,7 +4,7 @@ from time import perf_counter
 
 import torch
 
-from convsmith.turns import take_turns
+from convsmith.latency.interleaved import take_turns
 
 
 def clock() -> float:

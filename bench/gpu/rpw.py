@@ -27,7 +27,7 @@ from convsmith.environment import environment
 from convsmith.files import write_text
 from convsmith.kernels.rolling import Rolling
 from convsmith.kernels.rolling_triton import fused_forward
-from convsmith.turns import take_turns
+from convsmith.latency.interleaved import take_turns
 from rpw_forms import FORMATS, Form, forms, subjects
 
 RESULT = Path(__file__).parents[1] / "results" / "rpw_gpu.json"

@@ -19,7 +19,7 @@ from limits import clock, copied
 from convsmith.bench import compare
 from convsmith.environment import environment
 from convsmith.files import write_text
-from convsmith.turns import take_turns
+from convsmith.latency.interleaved import take_turns
 from shift_forms import consumed, subjects
 
 RESULT = Path(__file__).parents[1] / "results" / "shift_gpu.json"

@@ -1,21 +1,21 @@
 """Improve a convolutional network without searching by training."""
 
 from convsmith.bench import bench
-from convsmith.capture import capture
 from convsmith.data import load_data
-from convsmith.decompose import decompose
 from convsmith.errors import ConvsmithError
-from convsmith.expand import expand
 from convsmith.export import export
 from convsmith.graph import Graph
-from convsmith.latency import measure_latency
+from convsmith.graph.capture import capture
+from convsmith.latency.measure import measure_latency
 from convsmith.load import capture_file, load
-from convsmith.metric import Scores, score
-from convsmith.organize import organize, pareto
 from convsmith.plan import Plan
+from convsmith.planning.decompose import decompose
+from convsmith.planning.expand import expand
+from convsmith.planning.organize import organize, pareto
+from convsmith.planning.search.search import search_blocks
 from convsmith.report import report
-from convsmith.rewrite import apply
-from convsmith.search import search_blocks
+from convsmith.rewriting.apply import apply
+from convsmith.score.metric import Scores, score
 from convsmith.train import evaluate, train
 from convsmith.zoo import build
 

@@ -20,9 +20,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from convsmith.blocks import decompositions
-from convsmith.capture import FORWARD_ERRORS
 from convsmith.errors import ConvsmithError
 from convsmith.files import whole
+from convsmith.graph.capture import FORWARD_ERRORS
 from convsmith.registry import Registry
 from convsmith.zoo import input_of
 

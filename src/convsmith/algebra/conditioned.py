@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from convsmith.statistics import Statistics
+from convsmith.algebra.second_moments import Statistics
 
 # White noise on every channel, as a share of the channel's variance: keeps factorizations of a Gram matrix sound.
 RIDGE = 1e-6

@@ -10,9 +10,9 @@ from torch import Tensor
 from convsmith.algebra.conditioned import Conditioned
 from convsmith.algebra.forms import Factors, Form
 from convsmith.algebra.relu import relu_refit
+from convsmith.algebra.second_moments import Rows, Statistics
 from convsmith.errors import ConvsmithError
 from convsmith.registry import Registry
-from convsmith.statistics import Rows, Statistics
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from convsmith.algebra.forms import Factors, Form
 from convsmith.algebra.linear import factorize
-from convsmith.statistics import Rows
+from convsmith.algebra.second_moments import Rows
 
 # How strongly the auxiliary variable is held to the responses, and for how many steps.
 SCHEDULE = (0.1,) * 30 + (1.0,) * 20

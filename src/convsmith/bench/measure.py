@@ -15,7 +15,7 @@ from convsmith.bench.statistics import compare
 from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.export import quiet, reason
-from convsmith.turns import take_turns
+from convsmith.latency.interleaved import take_turns
 from convsmith.zoo import IMAGENET, input_of
 
 WARM_UP = 3  # runs before the first reading: allocation, and what a runtime tunes at first sight

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convsmith.capture import FORWARD_ERRORS
 from convsmith.errors import ConvsmithError
 from convsmith.export import ORT_ERRORS, evaluation_copy, export, read_pt2, reason, session
+from convsmith.graph.capture import FORWARD_ERRORS
 from convsmith.registry import Registry
 
 # OSError is torch.compile's where its cache folder cannot be written.

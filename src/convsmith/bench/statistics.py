@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from convsmith.bench.records import FASTER, SLOWER, UNSURE, Latency
-from convsmith.turns import Times
+from convsmith.latency.interleaved import Times
 
 RESAMPLES = 2000  # of the bootstrap
 

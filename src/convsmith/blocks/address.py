@@ -7,8 +7,8 @@ from torch import nn
 
 from convsmith.blocks.base import count, registered
 from convsmith.blocks.unit import Unit, beyond_3x3, undivided
-from convsmith.conv import ConvSpec
 from convsmith.kernels import AddressShift, ChannelShift, normalized, pointwise
+from convsmith.kernels.spec import ConvSpec
 
 
 @registered

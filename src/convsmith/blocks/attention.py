@@ -6,10 +6,10 @@ from typing import ClassVar, final
 
 from torch import nn
 
+from convsmith.algebra.second_moments import Rows, Statistics
 from convsmith.blocks.base import Block, Carried, convolution, count, count_or_zero, registered, taps, write
-from convsmith.conv import ConvSpec
 from convsmith.kernels import Eca, SqueezeExcite, start_as_identity
-from convsmith.statistics import Rows, Statistics
+from convsmith.kernels.spec import ConvSpec
 
 
 class AddOn(Block):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.algebra import DepthwiseFirst, Factors, Form, fit
-from convsmith.conv import ConvSpec
+from convsmith.algebra.second_moments import Rows, Statistics
 from convsmith.errors import ConvsmithError
+from convsmith.kernels.spec import ConvSpec
 from convsmith.registry import Registry
-from convsmith.statistics import Rows, Statistics
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from convsmith.blocks.base import (
     registered,
     steps_above,
 )
-from convsmith.conv import ConvSpec
+from convsmith.kernels.spec import ConvSpec
 
 
 @registered

@@ -8,7 +8,7 @@ from torch import nn
 
 from convsmith.algebra import Form, ThreeWay
 from convsmith.blocks.base import Block, Factored, count, depthwise, keep_variance, registered, steps_above
-from convsmith.conv import ConvSpec
+from convsmith.kernels.spec import ConvSpec
 
 
 @registered

@@ -8,8 +8,8 @@ from torch import nn
 
 from convsmith.blocks.base import count_or_zero, registered
 from convsmith.blocks.unit import Unit, beyond_3x3
-from convsmith.conv import ConvSpec
 from convsmith.kernels import Dice, pointwise
+from convsmith.kernels.spec import ConvSpec
 
 
 @registered

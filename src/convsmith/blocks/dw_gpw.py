@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from convsmith.algebra import Factors, Form
 from convsmith.blocks.base import Factored, count, depthwise_first, only, read, registered
-from convsmith.conv import ConvSpec
+from convsmith.kernels.spec import ConvSpec
 
 
 @registered

@@ -15,7 +15,7 @@ from convsmith.blocks.base import (
     ranks_above,
     registered,
 )
-from convsmith.conv import ConvSpec
+from convsmith.kernels.spec import ConvSpec
 
 
 @registered

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from convsmith.algebra import Factors, Form
 from convsmith.blocks.base import Factored, count, depthwise_first, fraction, only, read, registered
 from convsmith.blocks.rpw import RollingPointwise
-from convsmith.conv import ConvSpec
 from convsmith.kernels import windows
+from convsmith.kernels.spec import ConvSpec
 
 
 @registered

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from convsmith.blocks.base import convolution
 from convsmith.blocks.rpw import RollingPointwise
-from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
 from convsmith.kernels import ChannelShuffle, windows
+from convsmith.kernels.spec import ConvSpec
 
 KINDS = {"dw": (), "gc": ("g",), "pw": (), "gpw": ("g",), "rpw": ("g", "o"), "shuffle": ("g",)}
 _TEXT = re.compile(r"([a-z]+)(?:(\d+)x(\d+))?(?:\(([^()]*)\))?")

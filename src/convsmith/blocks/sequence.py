@@ -9,8 +9,8 @@ from torch import nn
 from convsmith.algebra import Chain, Form, Link
 from convsmith.blocks.base import Factored, not_standard, pointwise_already, registered
 from convsmith.blocks.kinds import Kernel, channels, parts, read_kernel, uncovered
-from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
+from convsmith.kernels.spec import ConvSpec
 
 LONGEST = 4
 _BETWEEN = re.compile(r",(?![^()]*\))")

@@ -7,8 +7,8 @@ from torch import nn
 
 from convsmith.blocks.base import count, registered
 from convsmith.blocks.unit import Unit, spatial, undivided
-from convsmith.conv import ConvSpec
 from convsmith.kernels import ChannelShuffle, normalized, pointwise
+from convsmith.kernels.spec import ConvSpec
 
 
 @registered

@@ -7,7 +7,7 @@ from torch import nn
 
 from convsmith.algebra import Form, Spatial
 from convsmith.blocks.base import Block, Factored, convolution, count, keep_variance, registered, steps_above
-from convsmith.conv import ConvSpec
+from convsmith.kernels.spec import ConvSpec
 
 
 @registered

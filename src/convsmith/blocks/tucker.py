@@ -7,7 +7,7 @@ from torch import nn
 
 from convsmith.algebra import Form, Tucker
 from convsmith.blocks.base import Factored, convolution, count, keep_variance, registered
-from convsmith.conv import ConvSpec
+from convsmith.kernels.spec import ConvSpec
 
 
 @registered

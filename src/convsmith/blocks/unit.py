@@ -5,11 +5,11 @@ from typing import ClassVar, final
 
 from torch import Tensor, nn
 
+from convsmith.algebra.second_moments import Rows, Statistics
 from convsmith.blocks.base import Block, Carried, depthwise
-from convsmith.conv import ConvSpec
 from convsmith.errors import ConvsmithError
 from convsmith.kernels import normalized
-from convsmith.statistics import Rows, Statistics
+from convsmith.kernels.spec import ConvSpec
 
 
 @final

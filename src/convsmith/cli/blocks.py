@@ -6,10 +6,10 @@ import typer
 
 from convsmith.cli import options as opt
 from convsmith.cli.terminal import Terminal, told_in_one_line
-from convsmith.conv import ConvSpec
+from convsmith.kernels.spec import ConvSpec
+from convsmith.planning.search.search import Rank, search_blocks
+from convsmith.planning.search.sequences import Found, cheapest_by_form
 from convsmith.report import search_table
-from convsmith.search import Rank, search_blocks
-from convsmith.sequences import Found, cheapest_by_form
 
 
 @told_in_one_line

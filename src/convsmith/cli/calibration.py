@@ -6,12 +6,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from convsmith.calibrate import ROWS_PER_TAP, calibrate, load_statistics, save_statistics, take_images
+from convsmith.algebra.second_moments import Statistics
+from convsmith.calibration.calibrate import ROWS_PER_TAP, calibrate, load_statistics, save_statistics, take_images
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.load import Loaded, Wish, load, load_with_data
-from convsmith.statistics import Statistics
 
 
 def with_images(

@@ -10,7 +10,7 @@ from torch import nn
 
 from convsmith.algebra import METHODS
 from convsmith.blocks import parse_block
-from convsmith.calibrate import IMAGES
+from convsmith.calibration.calibrate import IMAGES
 from convsmith.cli import options as opt
 from convsmith.cli.calibration import few_positions, statistics_of, warn_of_weights, with_images
 from convsmith.cli.plans import told
@@ -19,7 +19,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.load import Loaded, Wish, holds_model, load, read_plan, save
 from convsmith.plan import Plan, Replace
 from convsmith.report import bench_table, plan_table
-from convsmith.rewrite import means_of, rewrite
+from convsmith.rewriting.apply import means_of, rewrite
 
 
 @told_in_one_line

@@ -8,23 +8,23 @@ from typing import Annotated, Any
 import typer
 from rich.console import RenderableType
 
-from convsmith.advice import Advice, advise
-from convsmith.calibrate import IMAGES
+from convsmith.calibration.calibrate import IMAGES
 from convsmith.cli import options as opt
 from convsmith.cli.calibration import statistics_of, warn_of_weights, with_images
 from convsmith.cli.terminal import Terminal, told_in_one_line
-from convsmith.decompose import decompose as plan_blocks
 from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
 from convsmith.graph import Graph
-from convsmith.latency import Latencies, measure_latency
+from convsmith.latency.measure import Latencies, measure_latency
 from convsmith.load import Loaded, Wish, load, load_graph
-from convsmith.metric import Convention, Counting, Scores, score
-from convsmith.organize import organize as plan_stages
-from convsmith.organize import pareto as front_of
 from convsmith.plan import Budget, Plan, Replace
-from convsmith.ranks import reallocate
+from convsmith.planning.allocation import reallocate
+from convsmith.planning.decompose import decompose as plan_blocks
+from convsmith.planning.organize import organize as plan_stages
+from convsmith.planning.organize import pareto as front_of
 from convsmith.report import compare_page, compare_table, pareto_table, plan_table, scores_page, scores_table
+from convsmith.score.advice import Advice, advise
+from convsmith.score.metric import Convention, Counting, Scores, score
 
 
 @told_in_one_line

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from convsmith.calibrate import IMAGES
+from convsmith.calibration.calibrate import IMAGES
 from convsmith.cli import options as opt
 from convsmith.cli.plans import publish, told
 from convsmith.cli.terminal import Terminal, told_in_one_line
 from convsmith.errors import ConvsmithError
-from convsmith.expand import expand as plan_pairs
 from convsmith.load import Wish, holds_model, load
+from convsmith.planning.expand import expand as plan_pairs
 from convsmith.report import (
     accuracy_record,
     accuracy_table,

@@ -17,7 +17,7 @@ from convsmith.kernels.rolling import Rolling
 
 # Costs in multiply-accumulates, by which a cut is chosen: what a product takes besides is as if it had that many rows
 # more, in the types and the format that torch's products like best and in others; an output's copies into the band's
-# order and back; and the calls of all. tests/test_rpw.py holds the choice against what bench/rpw.py measured.
+# order and back; and the calls of all. tests/kernels/test_rpw.py holds the choice against what bench/rpw.py measured.
 IDLE_ROWS, IDLE_ROWS_ELSE = 4, 20
 COPIES_OF_PLANES, COPIES_OF_PIXELS = 8, 32
 CALLS = 2**20

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from convsmith.capture import capture
 from convsmith.errors import ConvsmithError
 from convsmith.export import read_pt2
 from convsmith.graph import Graph
-from convsmith.onnx_graph import capture_onnx
-from convsmith.onnx_graph.file import settled
+from convsmith.graph.capture import capture
+from convsmith.graph.onnx import capture_onnx
+from convsmith.graph.onnx.file import settled
 from convsmith.registry import Registry
 
 Shape = tuple[int, ...]

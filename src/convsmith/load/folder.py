@@ -13,7 +13,7 @@ from convsmith.load.records import Loaded, Origin
 from convsmith.load.sources import source_of
 from convsmith.load.weights import load_weights
 from convsmith.plan import Plan
-from convsmith.rewrite import apply
+from convsmith.rewriting.apply import apply
 
 MODEL, WEIGHTS, PLAN = "model.json", "model.safetensors", "plan.json"
 

@@ -8,8 +8,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 from torch import nn
 
-from convsmith.capture import capture
 from convsmith.graph import Graph
+from convsmith.graph.capture import capture
 from convsmith.plan import Plan
 
 Shape = tuple[int, int, int]  # channels, height, width

@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from convsmith.calibrate import IMAGES, take_images
+from convsmith.calibration.calibrate import IMAGES, take_images
 from convsmith.data import Data
 from convsmith.errors import ConvsmithError
-from convsmith.expand import expand, restore
 from convsmith.files import write_text
 from convsmith.load import Loaded, Wish, holds_model, load_folder, load_with_data
-from convsmith.metric import score
 from convsmith.optimize.steps import SCORES, Watch, claim, finish, write
 from convsmith.plan import Plan
-from convsmith.rewrite import WEIGHTS, Applied, rewrite
+from convsmith.planning.expand import expand, restore
+from convsmith.rewriting.apply import WEIGHTS, Applied, rewrite
+from convsmith.rewriting.weight_transfer import Means
+from convsmith.score.metric import score
 from convsmith.train import Recipe, lent, pick_device, recipe_for
-from convsmith.transfer import Means
 
 BASELINE, EXPANDED, DECOMPOSED = "baseline", "expanded", "decomposed"  # folders, and names in tables
 EXPAND, DECOMPOSE = "expand.json", "decompose.json"

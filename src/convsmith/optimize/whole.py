@@ -11,20 +11,20 @@ from typing import Any
 import torch
 
 from convsmith.bench import Bench, bench
-from convsmith.calibrate import take_images
+from convsmith.calibration.calibrate import take_images
 from convsmith.data import Data
-from convsmith.decompose import decompose
 from convsmith.export import export
 from convsmith.files import write_text
 from convsmith.graph import Graph
 from convsmith.load import Loaded, Wish, holds_model, load_folder, load_with_data
-from convsmith.metric import score
 from convsmith.optimize.steps import SCORES, Watch, claim, finish, write
-from convsmith.organize import organize
 from convsmith.plan import Plan
-from convsmith.rewrite import means_of, rewrite
+from convsmith.planning.decompose import decompose
+from convsmith.planning.organize import organize
+from convsmith.rewriting.apply import means_of, rewrite
+from convsmith.rewriting.weight_transfer import Means
+from convsmith.score.metric import score
 from convsmith.train import Recipe, lent, pick_device, recipe_for, recovery_for
-from convsmith.transfer import Means
 
 BASELINE, OPTIMIZED = "baseline", "optimized"  # folders, and what the two are called in tables
 ORGANIZE, DECOMPOSE, BENCH = "organize.json", "decompose.json", "bench.json"

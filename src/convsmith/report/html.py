@@ -10,12 +10,12 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from convsmith.advice import Advice, Finding
 from convsmith.bench import FASTER, SLOWER
-from convsmith.metric import Layer, Scores
 from convsmith.report.charts import Figure
 from convsmith.report.net_tables import SHOWN, by_cost, kernel, more_idle
 from convsmith.report.numbers import count, times
+from convsmith.score.advice import Advice, Finding
+from convsmith.score.metric import Layer, Scores
 
 
 def section(title: str, note: str, *parts: str) -> str:

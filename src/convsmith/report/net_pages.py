@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from html import escape
 
-from convsmith.advice import Advice
-from convsmith.metric import Scores
 from convsmith.report import net_charts as charts
 from convsmith.report.html import Tile, findings, layer_table, page, pair, plot, section, table, tiles
 from convsmith.report.net_tables import STAGE_COLUMNS, Analyzed, compare_rows, names_of, stage_rows
 from convsmith.report.numbers import change, count, share, times
+from convsmith.score.advice import Advice
+from convsmith.score.metric import Scores
 
 ADVICE_NOTE = "What the numbers mean: an idle layer sees little or nothing that is new for its share of the cost."
 STAGES_NOTE = (

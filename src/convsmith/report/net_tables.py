@@ -7,11 +7,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from convsmith.advice import Advice, Finding
-from convsmith.metric import Layer, Scores, Stage
 from convsmith.report.folding import Row, fold
 from convsmith.report.numbers import change, count, share, side, times
 from convsmith.report.tables import NAME_WIDTH, WIDTH, grid, short
+from convsmith.score.advice import Advice, Finding
+from convsmith.score.metric import Layer, Scores, Stage
 
 Analyzed = tuple[Scores, Advice]
 

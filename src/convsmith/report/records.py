@@ -10,7 +10,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from convsmith.bench import Bench
 from convsmith.errors import ConvsmithError
-from convsmith.metric import Scores
 from convsmith.optimize import (
     BASELINE,
     BENCH,
@@ -27,6 +26,7 @@ from convsmith.optimize import (
     read_evaluations,
 )
 from convsmith.plan import Plan
+from convsmith.score.metric import Scores
 from convsmith.train import Epoch
 
 T = TypeVar("T")

@@ -8,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from convsmith.bench import FASTER, SLOWER, Bench
-from convsmith.organize import Choice
 from convsmith.plan import Edit, Merge, Plan, Refusal, Remove, Repeat, Replace
+from convsmith.planning.organize import Choice
+from convsmith.planning.search.sequences import Found
 from convsmith.report.numbers import change, count, milliseconds, percent, times
 from convsmith.report.records import NetRecords, RunRecords
-from convsmith.sequences import Found
 
 WIDTH = 80
 NAME_WIDTH = 24

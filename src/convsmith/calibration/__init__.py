@@ -1,0 +1,1 @@
+"""Second moments and rows of convolutions on a user's images."""

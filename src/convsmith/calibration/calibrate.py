@@ -1,0 +1,296 @@
+"""Second moments of convolutions on a user's images: of all layers in one pass, or layer by layer as a net changes."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from math import prod
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+from convsmith.algebra.second_moments import ROWS, Moments, Rows, Statistics
+from convsmith.errors import ConvsmithError
+from convsmith.files import whole
+from convsmith.graph import Node
+from convsmith.graph.capture import capture
+from convsmith.graph.replay import Replay, Tensors
+from convsmith.kernels.spec import ConvSpec
+from convsmith.structure.editable import untouchable
+
+IMAGES, BATCH = 512, 64
+# Output positions are drawn until a layer has so many for each tap of its patches: neighbours tell much the same.
+ROWS_PER_TAP = 16
+# Of the maps that patches are taken from at once, 64 MB in float32.
+NUMBERS = 2**24
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """A data set with a split to train on, as `convsmith.load_data` gives."""
+
+    @property
+    def train(self) -> Any:
+        """A split with `shuffled(size, seed=, epoch=)`."""
+
+
+Images = Tensor | Labelled | Iterable[Any]
+
+
+def take_images(data: Images, count: int = IMAGES, seed: int = 0) -> Tensor:
+    """`count` images (n, c, h, w) of calibration data, fewer where there are no more; labels are not looked at.
+
+    data: a tensor of images; a data set, whose training images are drawn by `seed`; or batches in order, each a tensor
+    or a tuple that starts with one. Raises ConvsmithError where there are no images, and on what is none.
+    """
+    if isinstance(data, Tensor):
+        return _checked(data)[:count]
+    batches: Iterable[Any] = (
+        data.train.shuffled(min(count, len(data.train)), seed=seed, epoch=0) if isinstance(data, Labelled) else data
+    )
+    taken: list[Tensor] = []
+    for batch in batches:
+        first = batch[0] if isinstance(batch, Sequence) and batch else batch
+        if not isinstance(first, Tensor):
+            raise ConvsmithError(f"The calibration data gives {type(batch).__name__}; give tensors or tuples of them.")
+        taken.append(first)
+        if sum(map(len, taken)) >= count:
+            break
+    return _checked(torch.cat(taken) if taken else torch.empty(0))[:count]
+
+
+def _checked(images: Tensor) -> Tensor:
+    if not len(images):
+        raise ConvsmithError("The calibration data has no images; give at least one batch.")
+    if images.ndim != 4:
+        raise ConvsmithError(f"The calibration data has shape {tuple(images.shape)}; give images (n, c, h, w).")
+    return images
+
+
+class Calibration:
+    """Two runs side by side on the same images: of a trained net, and of a copy that changes layer by layer.
+
+    What a layer is fitted to is what it will see, in the changed net, against what the original answered there
+    ("asymmetric" in He et al., 2019): errors of earlier layers are made good by later ones. Both runs go through each
+    call once, however many layers change. Activations alive at the present call are kept for all images.
+
+    original, changed: two copies of one net; images: (n, c, h, w), run in batches of one size, at most `batch`, so that
+    a few may be left out; seed: draws the output positions.
+    """
+
+    def __init__(
+        self, original: nn.Module, changed: nn.Module, images: Tensor, *, batch: int = BATCH, seed: int = 0
+    ) -> None:
+        like = next(original.parameters())
+        size = len(images) // -(-len(images) // batch)
+        graph = capture(original, images[:1].to(like), batch=size)
+        self.graph = graph
+        self._places = {node.module: place for place, node in enumerate(graph.nodes) if node.conv_spec() is not None}
+        self._runs = [Replay(model, graph) for model in (original, changed)]
+        batches = [part.to(like) for part in torch.split(images, size) if len(part) == size]
+        # Two copies of the images: a forward may write into its input.
+        self._alive: list[list[Tensors]] = [[run.start(part.clone()) for part in batches] for run in self._runs]
+        self._at, self._images = [0, 0], size * len(batches)
+        self._blocks: dict[str, nn.Module] = {}
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def order(self) -> list[str]:
+        """The convolution modules in order of execution."""
+        return list(self._places)
+
+    def statistics(self, layer: str) -> Statistics:
+        """The moments of a layer. Raises ConvsmithError on one that runs before a layer asked for earlier."""
+        return self.sample(layer).statistics()
+
+    def sample(self, layer: str, rows: int = 0) -> "Sampler":
+        """What a layer sees and should answer, with about `rows` rows kept. Raises ConvsmithError as `statistics`."""
+        place = self._places[layer]
+        node = self.graph.nodes[place]
+        if place < self._at[1]:
+            raise ConvsmithError(f"{layer} runs before a layer that was calibrated already; take layers in order.")
+        sampler = Sampler(_spec(node), node.call.out, self._images, self._generator, rows)
+        for first, second in zip(*self._alive, strict=True):
+            self._runs[0].run(first, self._at[0], place + 1)
+            self._runs[1].run(second, self._at[1], place, self._blocks)
+            sampler.add(second[node.call.input.name], first[node.name])
+        self._at = [place + 1, place]
+        return sampler
+
+    def put(self, layer: str, block: nn.Module) -> None:
+        """From here on the changed run has `block` in the layer's place."""
+        self._blocks[self.graph.nodes[self._places[layer]].name] = block
+
+
+def calibrate(
+    model: nn.Module, images: Tensor, layers: Sequence[str] | None = None, *, batch: int = BATCH, seed: int = 0
+) -> dict[str, Statistics]:
+    """The moments of a net's own layers, all in one pass over the images (n, c, h, w), batch by batch.
+
+    layers: module paths of convolutions; None for all that data can choose ranks of: not the grouped, and not those of
+    one pixel. Memory is that of the moments: 8 (C K)^2 bytes a layer, 170 MB for a 3x3 kernel on 512 channels. Raises
+    ConvsmithError on what is no convolution that a block can replace.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3))
+    >>> statistics = calibrate(net, torch.rand(8, 3, 12, 12))
+    >>> {layer: (tuple(found.gram.shape), found.samples) for layer, found in statistics.items()}
+    {'0': ((27, 27), 432), '2': ((36, 36), 512)}
+    """
+    like = next(model.parameters())
+    modules = dict(model.named_modules())
+    graph = capture(model, images[:1].to(like))
+    nodes = {node.module: node for node in graph.nodes if not untouchable(graph, node, node.conv_spec())}
+    usual = [layer for layer, node in nodes.items() if _spec(node).groups == 1 and prod(node.call.out[2:]) > 1]
+    wanted = usual if layers is None else list(layers)
+    if unknown := [layer for layer in wanted if layer not in nodes]:
+        raise ConvsmithError(f"{unknown[0]} is no convolution of {graph.model} that can be replaced; leave it out.")
+    generator = torch.Generator().manual_seed(seed)
+    samplers = {layer: Sampler(_spec(nodes[layer]), nodes[layer].call.out, len(images), generator) for layer in wanted}
+    handles = [
+        modules[layer].register_forward_hook(_adding(sampler), with_kwargs=True) for layer, sampler in samplers.items()
+    ]
+    modes = [(module, module.training) for module in modules.values()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            for part in torch.split(images, batch):
+                model(part.to(like))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes:
+            module.training = training
+    return {layer: sampler.statistics() for layer, sampler in samplers.items()}
+
+
+def _adding(sampler: "Sampler") -> Callable[..., None]:
+    """A hook that adds what a convolution reads, given by position or by name, and answers."""
+
+    def add(module: nn.Module, args: tuple[Tensor, ...], named: Mapping[str, Tensor], out: Tensor) -> None:
+        (inputs,) = (*args, *named.values())
+        sampler.add(inputs, out)
+
+    return add
+
+
+def _spec(node: Node) -> ConvSpec:
+    spec = node.conv_spec()
+    assert spec is not None
+    return spec
+
+
+class Sampler:
+    """Draws output positions of one convolution and adds up what it sees and answers there.
+
+    out: the shape (n, channels, height, width) of a batch's response; images: how many will be added in all; rows: how
+    many patches and responses to keep beside their sums, as many of each image, so a few more or all that are drawn.
+    """
+
+    def __init__(
+        self, conv: ConvSpec, out: Sequence[int], images: int, generator: torch.Generator, rows: int = 0
+    ) -> None:
+        self._conv, self._generator = conv, generator
+        taps = conv.in_channels * conv.kernel[0] * conv.kernel[1]
+        self._positions = out[2] * out[3]
+        self._drawn = min(self._positions, -(-ROWS_PER_TAP * taps // images))
+        self._taps = taps
+        self._kept = min(self._drawn, -(-rows // images))  # of each image
+        self._rows: list[tuple[Tensor, Tensor]] = []
+        self._moments: Moments | None = None
+
+    def add(self, inputs: Tensor, responses: Tensor) -> None:
+        """Add a batch: inputs (n, c, h, w) and responses (n, N, oh, ow) of the whole maps."""
+        if self._moments is None:
+            self._moments = Moments(self._taps, responses.shape[1], inputs.device)
+        drawn = torch.rand(len(inputs), self._positions, generator=self._generator).argsort(1)[:, : self._drawn]
+        # So few images at once that neither their patches nor a padded copy of them take much memory.
+        few = max(1, min(ROWS // self._drawn, NUMBERS // inputs[0].numel()))
+        for parts in zip(*(torch.split(each, few) for each in (inputs, responses, drawn)), strict=True):
+            patches, wanted = self._at(*parts)
+            self._moments.add(patches, wanted)
+            kept = torch.arange(len(patches)).view(len(parts[2]), -1)[:, : self._kept].flatten()
+            self._rows.append((patches[kept], wanted[kept]))
+
+    def _at(self, inputs: Tensor, responses: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches (s, c k) and responses (s, N) at the drawn positions (n, d)."""
+        image = torch.arange(len(drawn))[:, None].expand_as(drawn).flatten()
+        row, column = drawn.flatten() // responses.shape[3], drawn.flatten() % responses.shape[3]
+        patches = sliding(inputs, self._conv)[image, :, row, column].flatten(1)  # (s, c, kh, kw) -> (s, c k)
+        return patches, responses[image, :, row, column]
+
+    def statistics(self) -> Statistics:
+        """The moments, those of all processes of a torch.distributed group together."""
+        assert self._moments is not None
+        if _shared():
+            for part in self._moments.sums:
+                distributed.all_reduce(part)
+        return self._moments.statistics()
+
+    def rows(self) -> Rows:
+        """The rows kept, those of all processes one after another."""
+        parts = self._rows
+        if _shared():
+            gathered: list[Any] = [None] * distributed.get_world_size()
+            distributed.all_gather_object(gathered, [(x.cpu(), y.cpu()) for x, y in parts])
+            parts = [part for each in gathered for part in each]
+        patches, responses = (torch.cat(each) for each in zip(*parts, strict=True))
+        return Rows(patches, responses)
+
+
+def _shared() -> bool:
+    """Whether processes work together."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def sliding(inputs: Tensor, conv: ConvSpec) -> Tensor:
+    """Every patch of a batch as a view of the padded maps, (n, c, h, w) -> (n, c, oh, ow, kh, kw)."""
+    (height, width), (down, right) = conv.padding, conv.stride
+    padded = F.pad(inputs, (width, width, height, height)).contiguous()
+    spans = [dilation * (kernel - 1) + 1 for dilation, kernel in zip(conv.dilation, conv.kernel, strict=True)]
+    sizes = [
+        (side - span) // stride + 1 for side, span, stride in zip(padded.shape[2:], spans, conv.stride, strict=True)
+    ]
+    n, c, h, w = padded.stride()
+    strides = (n, c, h * down, w * right, h * conv.dilation[0], w * conv.dilation[1])
+    return padded.as_strided((*padded.shape[:2], *sizes, *conv.kernel), strides)
+
+
+def save_statistics(path: Path, statistics: Mapping[str, Statistics], fingerprint: str) -> None:
+    """Write the moments of a net's layers to one file, whole or not at all; `fingerprint` tells the net from others."""
+    tensors = {
+        f"{layer}/{name}": value.contiguous()
+        for layer, each in statistics.items()
+        for name, value in vars(each).items()
+        if isinstance(value, Tensor)
+    }
+    samples = {layer: each.samples for layer, each in statistics.items()}
+    with whole(path) as draft:
+        save_file(tensors, draft, metadata={"fingerprint": fingerprint, "samples": json.dumps(samples)})
+
+
+def load_statistics(path: Path, fingerprint: str) -> dict[str, Statistics]:
+    """Read such a file; raises ConvsmithError where it cannot be read or is of another net or version."""
+    try:
+        with safe_open(path, "pt") as file:
+            told = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dictionary
+    except (OSError, SafetensorError) as error:
+        raise ConvsmithError(
+            f"{path}: cannot be read as statistics ({error}); remove it, and it is made anew with --data."
+        ) from error
+    if told.get("fingerprint") != fingerprint:
+        raise ConvsmithError(f"{path}: was made for another net or input; remove it, and it is made anew with --data.")
+    names = [field.name for field in fields(Statistics) if field.name != "samples"]
+    try:
+        return {
+            layer: Statistics(**{name: tensors[f"{layer}/{name}"] for name in names}, samples=samples)
+            for layer, samples in json.loads(told["samples"]).items()
+        }
+    except KeyError as error:
+        raise ConvsmithError(
+            f"{path}: is of another version of convsmith; remove it, and it is made anew with --data."
+        ) from error

@@ -1,0 +1,5 @@
+"""A captured model: its calls, the rules of their ops, and the ways in from torch and ONNX."""
+
+from convsmith.graph.graph import GETITEM, Graph, Node, is_norm
+
+__all__ = ["GETITEM", "Graph", "Node", "is_norm"]

@@ -1,0 +1,246 @@
+"""A captured model: a graph of ATen calls, each with its shapes, module path, costs, and its rule's answer."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from convsmith.graph.call import RULES, Call, Operand
+from convsmith.graph.ops import conv_padding
+from convsmith.kernels.spec import ConvSpec
+from convsmith.reach import Reach
+
+GETITEM = "getitem"
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One call that depends on the model's input.
+
+    `module` is the path of the innermost module that made the call, `leaf` says that this module has no children;
+    `params` counts the learnable scalars first used here; `known` is false from an op without a rule on downwards.
+    """
+
+    name: str
+    call: Call
+    module: str
+    leaf: bool
+    params: int
+    known: bool
+
+    @property
+    def ruled(self) -> bool:
+        """Whether the op itself has a rule."""
+        return self.call.op == GETITEM or self.call.op in RULES
+
+    @property
+    def kind(self) -> str:
+        """`conv`, `linear`, `matmul` or `attention` for layers, empty for the rest."""
+        return RULES[self.call.op].kind if self.call.op in RULES else ""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for the captured input."""
+        return RULES[self.call.op].macs(self.call) if self.call.op in RULES else 0
+
+    @property
+    def ptflops(self) -> int:
+        """What ptflops counts: leaf modules only, functions called in passing are not seen."""
+        return RULES[self.call.op].ptflops(self.call) if self.leaf and self.call.op in RULES else 0
+
+    def conv_spec(self) -> ConvSpec | None:
+        """The convolution as plain data; None for anything but an evenly padded `nn.Conv2d` call."""
+        if not self.call.op.startswith("aten.conv2d") or not self.leaf:
+            return None
+        out, per_group, height, width = self.call["weight"].shape
+        groups = self.call["groups"]
+        pad = conv_padding(self.call)
+        stride, dilation = (_pair(self.call[name]) for name in ("stride", "dilation"))
+        if self.call["padding"] == "same" and (dilation[0] * (height - 1) % 2 or dilation[1] * (width - 1) % 2):
+            return None  # padded unevenly
+        bias = self.call["bias"] is not None
+        return ConvSpec(per_group * groups, out, (height, width), stride, (pad[0], pad[1]), dilation, groups, bias)
+
+
+def is_norm(node: Node) -> bool:
+    """Whether a call is a BatchNorm that keeps statistics, in evaluation a scale and a shift."""
+    return node.call.op == "aten.batch_norm.default" and node.call["running_mean"] is not None
+
+
+def _pair(value: list[int]) -> tuple[int, int]:
+    return value[0], value[-1]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A captured model: the calls in order, its inputs and outputs, and what its modules hold.
+
+    `params` counts all learnable scalars, shared ones once; `sequences` names the children of every nn.Sequential in
+    order; `calls` says how often each module ran; `shared` names modules whose parameters another module holds too;
+    `convolutions` names plain `nn.Conv2d` modules, whose weight is what convolves;
+    `constants` are the tensors that calls read and that are neither input, parameter nor buffer; `aside` counts the
+    multiply-accumulates of calls that make such tensors anew in every run.
+    """
+
+    model: str
+    inputs: tuple[Operand, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    params: int
+    sequences: Mapping[str, tuple[str, ...]] = field(repr=False)
+    calls: Mapping[str, int] = field(repr=False)
+    shared: frozenset[str] = field(repr=False)
+    convolutions: frozenset[str] = field(repr=False, default=frozenset())
+    constants: Mapping[str, Tensor] = field(repr=False, default_factory=dict)
+    aside: int = 0
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        """Nodes by the name of the tensor they make."""
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor, batch included."""
+        return {x.name: x.shape for x in self.inputs} | {node.name: node.call.out for node in self.nodes}
+
+    @property
+    def layers(self) -> list[Node]:
+        """The calls that multiply weights or activations."""
+        return [node for node in self.nodes if node.kind]
+
+    @cached_property
+    def unknown_ops(self) -> dict[str, int]:
+        """Ops without a rule, or called in a way that their rule has no answer for, and how often each is."""
+        _, lost = self._from_input
+        unanswered = (n for n in self.nodes if n.name in lost and not lost.intersection(self.sources(n)))
+        unruled = (node for node in self.nodes if not node.ruled)
+        return dict(Counter(node.call.op for node in dict.fromkeys([*unruled, *unanswered])))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, batch 1, as torch's FlopCounterMode counts them, halved."""
+        return sum(node.macs for node in self.nodes) + self.aside
+
+    @property
+    def ptflops(self) -> int:
+        """Multiply-accumulates as ptflops counts them."""
+        return sum(node.ptflops for node in self.nodes)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this net on this input from others: a hash of its layers' paths, ops and shapes."""
+        layers = [(n.module, n.call.op, [x.shape for x in n.call.operands], n.call.out) for n in self.layers]
+        return hashlib.sha256(repr(layers).encode()).hexdigest()[:16]
+
+    @cached_property
+    def cuts(self) -> tuple[str, ...]:
+        """The tensors that everything behind them must pass through, the input first."""
+        order = [x.name for x in self.inputs] + [node.name for node in self.nodes]
+        place = {name: i for i, name in enumerate(order)}
+        last = dict.fromkeys(order, -1) | dict.fromkeys(self.outputs, len(order))
+        for node in self.nodes:
+            for name in self.sources(node):
+                last[name] = max(last[name], place[node.name])
+        open_until, cuts = -1, []
+        for i, name in enumerate(order):
+            if open_until <= i:  # every earlier tensor is used up by now
+                cuts.append(name)
+            open_until = max(open_until, last[name])
+        return tuple(cuts)
+
+    def sources(self, node: Node) -> list[str]:
+        """The names of the tensors a call reads, the model's own left out."""
+        return [x.name for x in node.call.operands if not x.own]
+
+    def readers(self, name: str) -> list[Node]:
+        """The calls that read a tensor."""
+        return [node for node in self.nodes if name in self.sources(node)]
+
+    def norm_behind(self, node: Node) -> Node | None:
+        """The BatchNorm that alone reads what a call makes and keeps statistics of nothing else, if there is one."""
+        readers = self.readers(node.name)
+        if len(readers) > 1 or node.name in self.outputs or not any(map(is_norm, readers)):
+            return None
+        kept = readers[0].call["running_mean"].name
+        calls = [norm for norm in filter(is_norm, self.nodes) if norm.call["running_mean"].name == kept]
+        return readers[0] if len(calls) == 1 else None
+
+    def holds_mean(self, node: Node) -> bool:
+        """Whether a convolution's bias, or the BatchNorm behind, can make good the mean of what a block would lack."""
+        return node.call["bias"] is not None or self.norm_behind(node) is not None
+
+    def before(self, node: Node) -> str:
+        """The last tensor through which everything that a call reads has come: its stage's or unit's entry."""
+        order = {name: i for i, name in enumerate(self.shapes)}
+        first = min(order[name] for name in self.sources(node))
+        return max((cut for cut in self.cuts if order[cut] <= first), key=order.__getitem__)
+
+    def reaches(
+        self,
+        source: str | None = None,
+        wanted: Collection[str] | None = None,
+        inside: "Mapping[str, Graph] | None" = None,
+    ) -> dict[str, Reach]:
+        """The reach of every tensor behind `source` (default: the model's first input), as far as it is known.
+
+        wanted: the tensors asked for, what they are made from among them; None for all. inside: by the name of a call,
+        the calls that are to stand in its place.
+        """
+        start = self.inputs[0].name if source is None else source
+        if start == self.inputs[0].name and not inside:
+            answers, _ = self._from_input
+        else:
+            nodes = self.nodes if wanted is None else self.leading_to(wanted)
+            answers, _ = self._answers({start: Reach.source(self.shapes[start][1:])}, nodes, inside or {})
+        return {name: reach for name, reach in answers.items() if isinstance(reach, Reach)}
+
+    @cached_property
+    def _from_input(self) -> tuple[dict[str, Any], set[str]]:
+        first = self.inputs[0].name
+        return self._answers({first: Reach.source(self.shapes[first][1:])}, self.nodes, {})
+
+    def _answers(
+        self, start: Mapping[str, Any], nodes: Sequence[Node], inside: "Mapping[str, Graph]"
+    ) -> tuple[dict[str, Any], set[str]]:
+        """What the rules answer behind `start` (several reaches for several outputs), and what they cannot answer."""
+        known = dict(start)
+        lost: set[str] = set()  # also what joins it with something known: half an answer would be a guess
+        for node in nodes:
+            sources = self.sources(node)
+            if not node.known or lost.intersection(sources):
+                lost.add(node.name)
+            elif any(name in known for name in sources):
+                other = inside.get(node.name)
+                answer = _answer(node, known) if other is None else other._passed(known[node.call.input.name])
+                if answer is None:
+                    lost.add(node.name)
+                else:
+                    known.setdefault(node.name, answer)
+        return known, lost
+
+    def _passed(self, reach: Reach) -> Reach | None:
+        """The reach of the only output, where the only input has this one."""
+        known, _ = self._answers({self.inputs[0].name: reach}, self.nodes, {})
+        answer: Reach | None = known.get(self.outputs[0])
+        return answer
+
+    def leading_to(self, wanted: Collection[str]) -> list[Node]:
+        """The calls that tensors are made by, directly or on the way, in order."""
+        needed, leading = set(wanted), []
+        for node in reversed(self.nodes):
+            if node.name in needed:
+                needed.update(self.sources(node))
+                leading.append(node)
+        return leading[::-1]
+
+
+def _answer(node: Node, known: Mapping[str, Any]) -> Any:
+    seen = [known.get(operand.name) for operand in node.call.operands]
+    if node.call.op == GETITEM:
+        return known[node.call.input.name][node.call["index"]]
+    return RULES[node.call.op].reach(node.call, seen)

@@ -1,0 +1,137 @@
+"""Ops that move elements: padding, rolling, flipping, and reading at places that only the values tell."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convsmith.graph.call import Answer, Call, Seen, dim_of, joining, numbers, unary
+from convsmith.reach import Reach
+from convsmith.reach.unions import union
+from convsmith.reach.windows import Taps
+
+Ints = NDArray[np.int64]
+
+
+def _inside(index: Ints, size: int, mode: str) -> Ints:
+    """Where a padded map reads: index -1 for a constant."""
+    read: dict[str, Ints] = {
+        "reflect": (size - 1) - np.abs((size - 1) - np.abs(index)),
+        "circular": index % size,
+        "replicate": index.clip(0, size - 1),
+        "constant": np.where((index < 0) | (index >= size), -1, index),
+    }
+    return read[mode]
+
+
+@unary("aten.pad.default", "aten.constant_pad_nd.default")
+def pad(call: Call, x: Reach) -> Reach:
+    """Constants or the map's own elements around (negative: a crop)."""
+    return _padded(call, x, call["pad"], call.args.get("mode", "constant"))
+
+
+def _padded(call: Call, x: Reach, amounts: Sequence[int], mode: str) -> Reach:
+    """The amounts run from the last dimension backwards, two for each."""
+    for place, before in enumerate(amounts[::2]):
+        dim = len(x.shape) - 1 - place
+        index = _inside(np.arange(call.out[dim]) - before, x.shape[dim], mode)
+        x = x.select(dim, Taps(index[:, None], -before, -before))
+    return x
+
+
+@unary(*(f"aten.reflection_pad{n}d.default" for n in (1, 2, 3)))
+def reflection_pad(call: Call, x: Reach) -> Reach:
+    """The map mirrored at its borders."""
+    return _padded(call, x, call["padding"], "reflect")
+
+
+@unary(*(f"aten.replication_pad{n}d.default" for n in (1, 2, 3)))
+def replication_pad(call: Call, x: Reach) -> Reach:
+    """The map's borders repeated."""
+    return _padded(call, x, call["padding"], "replicate")
+
+
+@unary("aten.roll.default")
+def roll(call: Call, x: Reach) -> Reach:
+    """Indices move round; without dimensions they run through all elements in a line."""
+    line = not call["dims"]
+    dims = [0] if line else [dim_of(call, d) for d in call["dims"]]
+    x = x.reshape((int(np.prod(x.shape)),)) if line else x
+    for shift, dim in zip(numbers(call["shifts"], 1), dims, strict=True):
+        size = x.shape[dim]
+        x = x.select(dim, Taps.pick((np.arange(size)[:, None] - shift) % size))
+    return x.reshape(call.out)
+
+
+@unary("aten.flip.default")
+def flip(call: Call, x: Reach) -> Reach:
+    """Indices run backwards."""
+    for dim in call["dims"]:
+        x = x.select(dim, Taps.pick(np.arange(x.shape[dim])[::-1, None]))
+    return x
+
+
+@joining("aten.index.Tensor")
+def index(call: Call, seen: Seen) -> Answer:
+    """Each element is taken from anywhere along the indexed dimensions (a bound)."""
+    x, *tables = seen
+    if x is None or any(table is not None for table in tables):
+        return anywhere(call, seen)
+    places = [d for d, table in enumerate(call["indices"]) if table is not None]
+    new = len(call.out) - len(x.shape) + len(places)
+    start = places[0] if places[-1] - places[0] == len(places) - 1 else 0  # apart: the new dimensions come first
+    x = x.reduce(*places)
+    for dim in reversed(places):
+        x = x.drop(dim)
+    for _ in range(new):
+        x = x.insert(start)
+    return x.expand(call.out).as_bound()
+
+
+@joining("aten.index_select.default")
+def index_select(call: Call, seen: Seen) -> Answer:
+    """The same along one dimension."""
+    x, table = seen
+    if x is None or table is not None:
+        return anywhere(call, seen)
+    return x.reduce(dim_of(call, call["dim"])).expand(call.out).as_bound()
+
+
+@joining(
+    "aten.gather.default", "aten.take_along_dim.default", "aten.scatter.src", "aten.scatter_.src",
+    "aten.scatter.value", "aten.scatter_add.default", "aten.index_put.default", "aten.index_put_.default",
+    "aten.index_add.default", "aten.masked_scatter.default", "aten.affine_grid_generator.default",
+    "torchvision.roi_align.default", "torchvision.roi_pool.default",
+)  # fmt: skip
+def anywhere(call: Call, seen: Seen) -> Answer:
+    """Values say where elements go: each sees all (a bound)."""
+    return union([x.whole(call.out) for x in seen if x is not None], call.out).as_bound()
+
+
+@joining("aten.grid_sampler.default", "aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default")
+def grid_sample(call: Call, seen: Seen) -> Answer:
+    """Each element is taken from anywhere on its channel's map (a bound), and sees its place in the grid."""
+    x, grid = seen
+    parts = [] if x is None else [x.reduce(*range(2, len(x.shape)))]
+    if grid is not None:
+        last = len(grid.shape) - 1
+        parts.append(grid.reduce(last).permute([0, last, *range(1, last)]))
+    return union(parts, call.out).as_bound()
+
+
+@unary("aten.max_unpool2d.default", "aten.max_unpool3d.default")
+def max_unpool(call: Call, x: Reach) -> Reach:
+    """Each element comes from anywhere on its channel's map, or is zero (a bound)."""
+    return x.reduce(*range(2, len(x.shape))).expand(call.out).as_bound()
+
+
+@unary("aten.tril.default", "aten.triu.default")
+def triangle(call: Call, x: Reach) -> Reach:
+    """Elements stay, or become zero (a bound)."""
+    return x.as_bound()
+
+
+@unary("aten.one_hot.default")
+def one_hot(call: Call, x: Reach) -> Reach:
+    """Each number as a line of zeros with a one."""
+    return x.insert(len(x.shape)).expand(call.out)

@@ -1,0 +1,1 @@
+"""How long modules and blocks take: readings in turns."""

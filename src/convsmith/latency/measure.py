@@ -1,0 +1,124 @@
+"""How long a model's modules take on this machine, and blocks in their place: what a limit on latency is kept by."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from convsmith.blocks import Block
+from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph
+from convsmith.kernels.spec import ConvSpec
+from convsmith.latency.interleaved import FEWEST, ROUNDS, take_turns
+
+SECONDS = 2.0  # of readings of a whole model
+SECONDS_A_BLOCK = 0.05
+
+Key = tuple[ConvSpec, tuple[int, int], str]
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Seconds that a model's modules take for one image in eager torch, medians of rounds.
+
+    modules: by path, with all that a module calls inside; "" is the model itself. ratios: what was measured of blocks
+    so far, as a multiple of the convolution that they stand in for; it grows as blocks are asked for.
+    """
+
+    modules: Mapping[str, float]
+    ratios: dict[Key, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        """Of the whole model."""
+        return self.modules[""]
+
+    def of(self, paths: Iterable[str]) -> float:
+        """Of several modules; raises ConvsmithError where one is never called, so that nobody knows."""
+        known = list(paths)
+        if missing := [path for path in known if path not in self.modules]:
+            raise ConvsmithError(f"{missing[0]} is never called as a module, so its latency is unknown; limit MACs.")
+        return sum(self.modules[path] for path in known)
+
+    def blocks(self, layer: str, conv: ConvSpec, size: tuple[int, int], blocks: Sequence[Block]) -> list[float]:
+        """Of each block in a layer's place: its time as a multiple of the convolution's, both run in turns.
+
+        Weights are random, and convolutions alike on maps of one size are measured once.
+        """
+        wanted = [block for block in blocks if (conv, size, str(block)) not in self.ratios]
+        if wanted:
+            modules = {"": conv.standard()} | {str(b): b.build(conv) for b in wanted}
+            found = median_seconds(modules, (conv.in_channels, *size), SECONDS_A_BLOCK)
+            self.ratios.update({(conv, size, name): seconds / found[""] for name, seconds in found.items() if name})
+        own = self.of([layer])
+        return [own * self.ratios[conv, size, str(block)] for block in blocks]
+
+
+def measure_latency(model: nn.Module, graph: Graph, *, seconds: float = SECONDS) -> Latencies:
+    """Time a model's modules on the CPU, in evaluation mode and channels_last, one image of the shape of its graph.
+
+    seconds: about how long to measure; at least nine rounds are run. A verdict on a whole model is `bench`'s.
+
+    >>> from convsmith.graph.capture import capture
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    >>> found = measure_latency(net, capture(net, torch.zeros(1, 3, 16, 16)), seconds=0.01)
+    >>> found.of(["0", "1"]) < found.total
+    True
+    """
+    replica = deepcopy(model).cpu().eval().to(memory_format=torch.channels_last)
+    images = [torch.randn(1, *each.shape[1:]) for each in graph.inputs]
+    rounds: list[dict[str, float]] = []
+    end = perf_counter() + seconds
+    with torch.inference_mode():
+        replica(*images)
+        watch = _Watch(replica)
+        while len(rounds) < FEWEST or (len(rounds) < ROUNDS and perf_counter() < end):
+            replica(*images)
+            rounds.append(watch.taken())
+    return Latencies({path: float(np.median([each[path] for each in rounds])) for path in rounds[0]})
+
+
+class _Watch:
+    """Adds up the time between a module's first and last instruction, by path, over all of its calls."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._seconds: dict[str, float] = {}
+        self._began: dict[str, float] = {}
+        for path, module in model.named_modules():
+            module.register_forward_pre_hook(self._start(path))
+            module.register_forward_hook(self._stop(path))
+
+    def taken(self) -> dict[str, float]:
+        """What has been added up since it was asked last."""
+        taken, self._seconds = self._seconds, {}
+        return taken
+
+    def _start(self, path: str) -> Any:
+        def start(module: nn.Module, args: Any) -> None:
+            self._began[path] = perf_counter()
+
+        return start
+
+    def _stop(self, path: str) -> Any:
+        def stop(module: nn.Module, args: Any, answer: Any) -> None:
+            self._seconds[path] = self._seconds.get(path, 0.0) + perf_counter() - self._began[path]
+
+        return stop
+
+
+def median_seconds(modules: Mapping[str, nn.Module], shape: Sequence[int], seconds: float) -> dict[str, float]:
+    """Median seconds of each module on one image (c, h, w), in turns for about `seconds` each, in eager torch."""
+    image = torch.randn(1, *shape).to(memory_format=torch.channels_last)
+    ready = {name: module.eval().to(memory_format=torch.channels_last) for name, module in modules.items()}
+    with torch.inference_mode():
+        runs = {name: partial(module, image) for name, module in ready.items()}
+        for run in runs.values():
+            run()
+        times = take_turns(runs, seconds, torch.get_num_threads())
+    return {name: float(np.median(found)) for name, found in times.items()}

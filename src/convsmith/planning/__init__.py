@@ -1,0 +1,1 @@
+"""What to change: planners that answer with edits and refusals as data."""

@@ -1,0 +1,77 @@
+"""What a budget counts: MACs, or latency measured on this machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph
+from convsmith.latency.measure import Latencies
+from convsmith.plan import Budget
+from convsmith.planning.candidates import Candidate, Trial
+from convsmith.planning.ladder import Priced
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a budget counts, multiply-accumulates or nanoseconds: the net's own, the limit, whose nanoseconds."""
+
+    model: str
+    total: int
+    limit: float
+    latencies: Latencies | None
+
+    @classmethod
+    def of(cls, graph: Graph, budget: Budget, latencies: Latencies | None) -> Self:
+        """Of a budget; raises ConvsmithError on one that limits both or nothing, and on latency nobody measured."""
+        if (budget.max_macs is None) == (budget.max_latency is None):
+            raise ConvsmithError("decompose: limit either MACs or latency; leave one of the two out.")
+        name, factor = (
+            ("max_macs", budget.max_macs) if budget.max_latency is None else ("max_latency", budget.max_latency)
+        )
+        if factor is None or not factor > 0:  # true for NaN too
+            raise ConvsmithError(f"{name} is {factor}; give a part of the net's own that is more than 0, as 0.5.")
+        if budget.max_latency is None:
+            return cls(graph.model, graph.macs, factor * graph.macs, None)
+        if latencies is None:
+            raise ConvsmithError(
+                "decompose: a limit on latency needs latencies; give those of cs.measure_latency(model, graph)."
+            )
+        total = round(1e9 * latencies.total)
+        return cls(graph.model, total, factor * total, latencies)
+
+    def layer(self, candidate: Candidate) -> int:
+        """Of a convolution as it is."""
+        return candidate.node.macs if self.latencies is None else round(1e9 * self.latencies.of([candidate.layer]))
+
+    def trials(self, candidate: Candidate, trials: Sequence[Trial]) -> list[int]:
+        """Of blocks in its place."""
+        if self.latencies is None:
+            return [trial.macs for trial in trials]
+        blocks = [trial.block for trial in trials]
+        return [round(1e9 * s) for s in self.latencies.blocks(candidate.layer, candidate.spec, candidate.size, blocks)]
+
+    def falling(self, candidate: Candidate) -> list[Priced[Trial]]:
+        """Its trials where each costs less than all before: fewer MACs may take longer."""
+        least, rungs = self.layer(candidate), []
+        for trial, cost in zip(candidate.trials, self.trials(candidate, candidate.trials), strict=True):
+            if cost < least:
+                rungs.append(Priced(trial, cost))
+                least = cost
+        return rungs
+
+    def change_ms(self, chosen: Sequence[tuple[Candidate, Trial | None]]) -> tuple[float, float] | None:
+        """The net's milliseconds before and after, where latency is what counts."""
+        return None if self.latencies is None else (self.total / 1e6, (self.total + self.change(chosen)) / 1e6)
+
+    def change(self, chosen: Sequence[tuple[Candidate, Trial | None]]) -> int:
+        """What the net costs more than before; None leaves a layer as it is."""
+        return sum(self.trials(c, [trial])[0] - self.layer(c) for c, trial in chosen if trial is not None)
+
+    def unmet(self, least: float, otherwise: str) -> ConvsmithError:
+        """That no plan keeps the limit, and what to do if not allow more."""
+        what = "MACs" if self.latencies is None else "latency"
+        return ConvsmithError(
+            f"{self.model}: the cheapest plan has {least / self.total:.3f} of its {what}, more than the "
+            f"{self.limit / self.total:.3f} allowed; allow more or {otherwise}."
+        )

@@ -1,0 +1,33 @@
+"""The expander: a standard convolution per separable pair, to be trained and decomposed again (He et al., 2019)."""
+
+from convsmith.graph import Graph
+from convsmith.plan import Merge, Plan
+from convsmith.planning.decompose import decompose, planned
+from convsmith.structure.pairs import find_pairs
+
+
+def expand(graph: Graph) -> Plan:
+    """Plan a standard k x k convolution C -> N for every depthwise k x k on C channels with a pointwise C -> N behind.
+
+    Between the two may stand BatchNorms and activations, which go. A trained net's weights are carried without loss
+    where no activation stands there. `restore` plans the way back (He et al., "Depth-wise Decomposition for
+    Accelerating Separable Convolutions in Efficient CNNs", 2019).
+
+    >>> import convsmith as cs, torch
+    >>> plan = cs.expand(cs.capture(cs.build("shufflenetv2-0.5", input=(3, 32, 32)), torch.zeros(1, 3, 32, 32)))
+    >>> len(plan.edits), plan.edits[0].unit, plan.edits[0].macs, plan.edits[0].exact
+    (19, ('layer1.0.left.0', 'layer1.0.left.1', 'layer1.0.left.2'), (202752, 1327104), True)
+    """
+    pairs, refusals = find_pairs(graph)
+    changes = [(pair.added, pair.macs[1] - pair.macs[0]) for pair in pairs]
+    return planned(graph, [pair.edit for pair in pairs], refusals, changes)
+
+
+def restore(graph: Graph, plan: Plan) -> Plan:
+    """Plan depthwise and pointwise again for what `plan` merged in this net, at the multiply-accumulates of the pairs.
+
+    Nothing stands between the two afterwards: BatchNorms and activations there do not come back.
+    """
+    merged = {edit.pointwise for edit in plan.edits if isinstance(edit, Merge)}
+    others = [node.module for node in graph.layers if node.kind == "conv" and node.module not in merged]
+    return decompose(graph, block="dw-pw", keep=others)

@@ -1,0 +1,271 @@
+"""The stage-level organizer: move units to the stages where they add the most gain (Wang et al., CIKM 2021)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph
+from convsmith.latency.measure import Latencies
+from convsmith.plan import Plan, Refusal, Remove, Repeat, Totals
+from convsmith.score.metric import Scores, published_growth, score
+from convsmith.structure.stages import StageNodes, effective_kernel, find_stages
+from convsmith.structure.units import Unit, find_units
+
+
+@dataclass(frozen=True)
+class Option:
+    """A stage with `blocks` units: its gain, and what the whole net then has more (or less) than the base."""
+
+    blocks: int
+    gain: float
+    params: int
+    macs: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Blocks for every stage so far, with the summed gain, parameters, multiply-accumulates and measured seconds."""
+
+    blocks: tuple[int, ...]
+    gain: float
+    params: int
+    macs: int
+    seconds: float = 0.0
+
+    def rank(self) -> tuple[float, tuple[int, ...]]:
+        """What is best: the most gain; a tie goes to the later stage. Rounded, so that ties are seen as ties."""
+        return round(self.gain, 9), self.blocks[::-1]
+
+    def add(self, option: Option) -> "Choice":
+        """The same with one stage more."""
+        return Choice(
+            (*self.blocks, option.blocks),
+            self.gain + option.gain, self.params + option.params, self.macs + option.macs,
+            self.seconds + option.seconds,
+        )  # fmt: skip
+
+
+def organize(
+    graph: Graph,
+    scores: Scores | None = None,
+    *,
+    blocks: int | None = None,
+    max_macs: float | None = None,
+    max_params: float | None = None,
+    max_latency: float | None = None,
+    latencies: Latencies | None = None,
+) -> Plan:
+    """Plan the stages of most gain.
+
+    blocks: units in all (default: as many as there are); max_macs, max_params, max_latency: limits as multiples of the
+    base's. latencies: of `measure_latency`, which a limit on latency needs; a copy is taken to run as long as its
+    original.
+    The answer is the global optimum over all ways to spread the units, at least one per stage; a tie goes to the later
+    stage. Widths, pools and head stay. Raises ConvsmithError when no spread fits the limits.
+
+    >>> import convsmith as cs, torch
+    >>> plan = cs.organize(cs.capture(cs.build("vgg16", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)))
+    >>> plan.new.blocks, plan.new.params, round(plan.new.gain - plan.base.gain, 2)
+    ((5, 4, 2, 1, 1), 5101194, 2.29)
+    """
+    if max_latency is not None and latencies is None:
+        raise ConvsmithError(
+            "organize: a limit on latency needs latencies; give those of cs.measure_latency(model, graph)."
+        )
+    problem = _Problem.of(graph, scores or score(graph), latencies)
+    limits = {"macs": max_macs, "params": max_params, "seconds": max_latency}
+    best = max(problem.choices(blocks, limits), key=Choice.rank, default=None)
+    if best is None:
+        raise ConvsmithError(
+            f"{graph.model}: no spread of {blocks or problem.blocks} blocks keeps the limits; "
+            "allow more MACs, parameters or latency."
+        )
+    return problem.plan(best)
+
+
+def pareto(graph: Graph, scores: Scores | None = None, *, blocks: int | None = None) -> tuple[Choice, ...]:
+    """The spreads that no other beats in gain, parameters and MACs at once, cheapest first."""
+    unlimited = {"macs": float("inf"), "params": float("inf")}
+    choices = _Problem.of(graph, scores or score(graph)).choices(blocks, unlimited)
+    best = front(choices, lambda choice: (-choice.rank()[0], choice.params, choice.macs))
+    return tuple(sorted(best, key=lambda choice: (choice.macs, choice.params)))
+
+
+Measures = Callable[[Choice], tuple[float, ...]]
+
+
+def front(choices: Sequence[Choice], measures: Measures) -> list[Choice]:
+    """The choices that no other beats: none is as good in every measure (the less the better) and better in one."""
+    values = [measures(choice) for choice in choices]
+
+    def beaten(mine: tuple[float, ...]) -> bool:
+        return any(other != mine and _as_good(other, mine) for other in values)
+
+    return [choice for choice, mine in zip(choices, values, strict=True) if not beaten(mine)]
+
+
+def _as_good(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return all(a <= b for a, b in zip(one, other, strict=True))
+
+
+def allocate(
+    options: Sequence[Sequence[Option]], total: int, fits: Callable[[Choice], bool], measures: Measures
+) -> list[Choice]:
+    """Choose one option per stage with `total` blocks in all; the choices that fit, without those that cannot be best.
+
+    Stage by stage, of the choices that have used as many blocks one is dropped when another ranks before it and is as
+    good in every measure: what follows costs and gains the same behind both (dynamic programming). So the first in rank
+    and the front are among those kept.
+    """
+    kept = {0: [Choice((), 0.0, 0, 0)]}
+    for stage in options:
+        grown: dict[int, list[Choice]] = {}
+        for used, choices in kept.items():
+            for option in stage:
+                if used + option.blocks <= total:
+                    grown.setdefault(used + option.blocks, []).extend(choice.add(option) for choice in choices)
+        kept = {used: _worth_keeping(choices, measures) for used, choices in grown.items()}
+    return [choice for choice in kept.get(total, []) if fits(choice)]
+
+
+def _worth_keeping(choices: list[Choice], measures: Measures) -> list[Choice]:
+    kept: list[tuple[tuple[float, ...], Choice]] = []
+    for choice in sorted(choices, key=Choice.rank, reverse=True):
+        values = measures(choice)
+        if not any(_as_good(other, values) for other, _ in kept):
+            kept.append((values, choice))
+    return [choice for _, choice in kept]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    graph: Graph
+    scores: Scores
+    stages: tuple[StageNodes, ...]
+    units: list[list[Unit]]
+    refusals: list[Refusal]
+    latencies: Latencies | None
+
+    @classmethod
+    def of(cls, graph: Graph, scores: Scores, latencies: Latencies | None = None) -> "_Problem":
+        stages = find_stages(graph, graph.reaches())
+        if not stages.stages:
+            raise ConvsmithError(f"{graph.model} has no stage to organize: no spatial convolution was found.")
+        units, refusals = find_units(graph, stages)
+        return cls(graph, scores, stages.stages, units, refusals, latencies)
+
+    @property
+    def base(self) -> Totals:
+        gain = sum(self._option(i, len(units)).gain for i, units in enumerate(self.units))
+        return Totals(tuple(map(len, self.units)), gain, self.graph.params, self.graph.macs)
+
+    @property
+    def blocks(self) -> int:
+        return sum(map(len, self.units))
+
+    def choices(self, blocks: int | None, allowed: Mapping[str, float | None]) -> list[Choice]:
+        options = [self._options(i, blocks or self.blocks) for i in range(len(self.stages))]
+        total = self.blocks if blocks is None else blocks
+        least, most = (sum(end(o.blocks for o in stage) for stage in options) for end in (min, max))
+        if not least <= total <= most:
+            bound = f"at least {least}" if total < least else f"at most {most}"
+            raise ConvsmithError(f"{self.graph.model}: {total} blocks cannot be had; choose {bound}.")
+        base = {
+            "macs": self.graph.macs,
+            "params": self.graph.params,
+            "seconds": self.latencies.total if self.latencies else 0.0,
+        }
+        limits = {name: limit for name, limit in allowed.items() if limit is not None}
+
+        def fits(choice: Choice) -> bool:
+            return all(base[name] + getattr(choice, name) <= limit * base[name] for name, limit in limits.items())
+
+        def measures(choice: Choice) -> tuple[float, ...]:
+            return (-round(choice.gain, 9), *(getattr(choice, name) for name in limits))
+
+        return allocate(options, total, fits, measures)
+
+    def _options(self, stage: int, total: int) -> list[Option]:
+        """From the fewest units the stage can have to as many as there are in all."""
+        units = self.units[stage]
+        uniform = [unit for unit in units if unit.uniform]
+        if not uniform or len(self._convs(stage)) != len(self.stages[stage].counted):
+            return [self._option(stage, len(units))]  # nothing to copy, or convolutions that no unit holds
+        fewest, most = max(len(units) - len(uniform), 1), max(total, len(units))
+        return [self._option(stage, count) for count in range(fewest, most + 1)]
+
+    def _option(self, stage: int, count: int) -> Option:
+        added, removed = self._change(stage, count)
+        kernels = self._kernels(stage, added, removed)
+        steps = published_growth(kernels, self.stages[stage].map, 1.0, self.scores.alpha, self.scores.clamp)
+        difference = [(unit, 1) for unit in added] + [(unit, -1) for unit in removed]
+        return Option(
+            count,
+            sum(step.gain for step in steps),
+            sum(sign * unit.params for unit, sign in difference),
+            sum(sign * unit.macs for unit, sign in difference),
+            sum(sign * self.latencies.of(unit.modules) for unit, sign in difference) if self.latencies else 0.0,
+        )
+
+    def _change(self, stage: int, count: int) -> tuple[list[Unit], list[Unit]]:
+        """The units to add (copies of the last uniform one) and to remove (uniform ones, from the back)."""
+        uniform = [unit for unit in self.units[stage] if unit.uniform]
+        more = count - len(self.units[stage])
+        return ([uniform[-1]] * more, []) if more > 0 else ([], uniform[len(uniform) + more :])
+
+    def _kernels(self, stage: int, added: list[Unit], removed: list[Unit]) -> list[tuple[int, ...]]:
+        """In the order they will run in: copies stand right behind the unit they are made from."""
+        gone = {name for unit in removed for name in unit.convs}
+        behind = {unit.convs[-1] for unit in added}
+        kernels: list[tuple[int, ...]] = []
+        for node in self.stages[stage].counted:
+            kernels += [effective_kernel(node)] if node.name not in gone else []
+            kernels += [kernel for unit in added for kernel in unit.kernels] if node.name in behind else []
+        return kernels
+
+    def _convs(self, stage: int) -> list[str]:
+        return [name for unit in self.units[stage] for name in unit.convs]
+
+    def plan(self, choice: Choice) -> Plan:
+        edits: list[Repeat | Remove] = []
+        refusals = list(self.refusals)
+        for i, (stage, count) in enumerate(zip(self.stages, choice.blocks, strict=True)):
+            added, removed = self._change(i, count)
+            before, after = (self._option(i, n).gain for n in (len(self.units[i]), count))
+            reason = f"{stage.name}: {len(self.units[i])} to {count} units change its gain by {after - before:+.4f}"
+            edits += [Repeat(added[0].modules, len(added), stage.name, reason)] if added else []
+            edits += [Remove(unit.modules, stage.name, reason) for unit in removed]
+            refusals += self._immovable(i)
+        base = self.base
+        new = Totals(choice.blocks, choice.gain, base.params + choice.params, base.macs + choice.macs)
+        return Plan(
+            self.graph.model,
+            self.graph.inputs[0].shape[1:],
+            self.graph.fingerprint,
+            base,
+            new,
+            tuple(edits),
+            tuple(refusals),
+            latency_ms=self._latency_ms(choice),
+        )
+
+    def _latency_ms(self, choice: Choice) -> tuple[float, float] | None:
+        if self.latencies is None:
+            return None
+        return 1e3 * self.latencies.total, 1e3 * (self.latencies.total + choice.seconds)
+
+    def _immovable(self, stage: int) -> list[Refusal]:
+        return [
+            Refusal(
+                " + ".join(unit.modules),
+                f"its shape changes from {_times(unit.in_shape)} to {_times(unit.out_shape)}, "
+                "so it is neither copied nor removed",
+            )
+            for unit in self.units[stage]
+            if not unit.uniform
+        ]
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

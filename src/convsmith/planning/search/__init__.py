@@ -1,0 +1,1 @@
+"""The search for sequences of cheap kernels that see as much as a convolution."""

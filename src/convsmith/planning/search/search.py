@@ -1,0 +1,64 @@
+"""The search for cheaper blocks as a user calls it: what the enumeration finds, ranked, the best few measured."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from torch import nn
+
+from convsmith.errors import ConvsmithError
+from convsmith.kernels.spec import ConvSpec
+from convsmith.latency.measure import median_seconds
+from convsmith.planning.search.sequences import Found, cheapest_by_form, find_sequences
+
+Rank = Literal["macs", "params", "latency"]
+MEASURED = 5
+
+
+def search_blocks(
+    conv: ConvSpec | nn.Conv2d,
+    window: int = 1,
+    *,
+    size: tuple[int, int] = (32, 32),
+    rank: Rank = "macs",
+    measured: int = MEASURED,
+    seconds: float = 0.5,
+) -> tuple[Found, ...]:
+    """All sequences of up to four kernels that see what a convolution sees, need each kernel for it, and cost less.
+
+        Quality: 3DRF(block) = 3DRF(convolution);   Compact: without any kernel of the block it is smaller
+
+    Kernels: depthwise, pointwise, grouped and rolling pointwise, grouped, channel shuffle; a k x k one whole, as
+    1 x k and k x 1, or of smaller odd sizes that add up. From Wang et al., CIKM 2021.
+    window: how many convolutions like this one, in a row, the block replaces; only those of equal width and stride 1.
+    Blocks with `copies` stand in each of their places, and what is between stays: they see as much together only.
+    size: height and width of the map it reads. rank: `macs` or `params` first; `latency` measures the cheapest of the
+    first `measured` forms in eager torch on this machine, one image at a time, for `seconds` each, and puts them first.
+    Raises ConvsmithError on a convolution that no sequence replaces, a window or map that does not fit, or an unknown
+    rank.
+
+    >>> found = {str(each.block): each for each in search_blocks(ConvSpec(64, 64))}
+    >>> [round(found[name].cost, 3) for name in ("dw-pw", "seq:dw,rpw(g=4,o=0.5),rpw(g=4,o=0.5)")]
+    [0.127, 0.071]
+    """
+    if rank not in ("macs", "params", "latency"):
+        raise ConvsmithError(f"search: rank must be macs, params or latency, got {rank!r}.")
+    spec = conv if isinstance(conv, ConvSpec) else ConvSpec.of(conv)
+    found = find_sequences(spec, size, window)
+    if rank == "params":
+        return tuple(sorted(found, key=lambda each: (each.params, each.macs)))
+    if rank == "latency":
+        best = _timed(cheapest_by_form(found)[:measured], size, seconds)
+        fastest = sorted(best, key=lambda each: each.latency or 0.0)
+        taken = {each.label for each in best}
+        return (*fastest, *(each for each in found if each.label not in taken))
+    return found
+
+
+def _timed(found: Sequence[Found], size: tuple[int, int], seconds: float) -> list[Found]:
+    """Each with its median latency; run in turns, so that what else the machine does strikes all alike."""
+    if not found:
+        return []
+    models = {each.label: nn.Sequential(*(each.block.build(each.conv) for _ in range(each.copies))) for each in found}
+    medians = median_seconds(models, (found[0].conv.in_channels, *size), seconds)
+    return [replace(each, latency=medians[each.label]) for each in found]

@@ -1,0 +1,71 @@
+"""How branches join: element by element, or one behind the other."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from convsmith.reach import labels as lb
+from convsmith.reach.reach import PLACES, Reach
+
+Axes = tuple[int | None, ...]
+
+
+def union(parts: Sequence[Reach], shape: Sequence[int]) -> Reach:
+    """Element by element, what any of several reaches of one source sees, each broadcast to `shape`.
+
+    >>> x = Reach.source((3, 8, 8))
+    >>> union([x, x.reduce(2, 3)], x.shape).extent().window
+    (8, 8)
+    """
+    if all(part is parts[0] for part in parts) and parts[0].shape == tuple(shape):
+        return parts[0]
+    parts = [part.without_holes() for part in parts]
+    axes = _common_axes(parts, shape)
+    parts = [part.expand(shape, axes) for part in parts]
+    sets, windows = (np.stack(np.broadcast_arrays(*x), axis=-1) for x in _labels(parts))
+    return _stacked(parts).united(tuple(shape), axes, sets, windows)
+
+
+def concatenate(parts: Sequence[Reach], dim: int) -> Reach:
+    """Reaches of one source one behind the other along `dim`; an axis of the source becomes places there."""
+    parts = [part.as_units(dim) for part in parts]
+    shape, sizes = parts[0].shape, [part.shape[dim] for part in parts]
+    own: int | None = PLACES if any(part.axes[dim] == PLACES for part in parts) else None
+    axes = list(_common_axes(parts, shape))
+    axes[dim] = own
+    parts = [part.expand(part.shape, axes) for part in parts]
+    sets, windows = (lb.in_line(x, sizes, dim)[..., None] for x in _labels(parts))
+    return _stacked(parts).united((*shape[:dim], sum(sizes), *shape[dim + 1 :]), tuple(axes), sets, windows)
+
+
+def _labels(parts: Sequence[Reach]) -> tuple[list[lb.Ints], list[lb.Ints]]:
+    """Labels into the tables of all parts, one below the other."""
+    sets = lb.stacked([part.set_of for part in parts], [len(part.sets) for part in parts])
+    return sets, lb.stacked([part.window_of for part in parts], [part.rows for part in parts])
+
+
+def _stacked(parts: Sequence[Reach]) -> Reach:
+    first, *others = parts
+    return replace(
+        first,
+        sets=tuple(bits for part in parts for bits in part.sets),
+        windows=tuple(w.stack([part.windows[a] for part in others]) for a, w in enumerate(first.windows)),
+        gated=any(part.gated for part in parts),
+        bound=any(part.bound for part in parts),
+    )
+
+
+def _common_axes(parts: Sequence[Reach], shape: Sequence[int]) -> Axes:
+    """What each dimension of a join is: a source axis where all that fill the dimension walk along it."""
+    axes = [_common_axis(parts, dim - len(shape), size) for dim, size in enumerate(shape)]
+    return tuple(PLACES if axis is not None and axis >= 0 and axes.count(axis) > 1 else axis for axis in axes)
+
+
+def _common_axis(parts: Sequence[Reach], dim: int, size: int) -> int | None:
+    inside = [part for part in parts if len(part.shape) >= -dim]
+    kinds = {part.axes[dim] for part in inside if part.shape[dim] == size} or {part.axes[dim] for part in inside}
+    walked = [kind for kind in kinds if kind is not None]
+    if len(kinds) == 1 or (size == 1 and walked):
+        return max(kinds, key=lambda kind: -2 if kind is None else kind)
+    return PLACES if walked else None

@@ -1,0 +1,242 @@
+"""Put planned blocks in the place of convolutions, and carry the trained weights into them."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from convsmith.algebra.second_moments import Rows, Statistics
+from convsmith.blocks import Block, Carried, parse_block
+from convsmith.calibration.calibrate import Calibration, Sampler
+from convsmith.errors import ConvsmithError, at
+from convsmith.graph import Graph, Node, is_norm
+from convsmith.kernels.spec import ConvSpec, is_plain
+from convsmith.plan import Merge, Replace
+from convsmith.structure.pairs import Pair, find_pairs
+
+RELUS = ("aten.relu.default", "aten.relu_.default")
+# Rows kept of a layer: many times the entries that an output's row of its last factor has. Of 512 channels they take
+# 150 MB, as much as their moments.
+ROWS = 8192
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Means:
+    """How weights are carried: fitted to `images` in order of execution, or to `statistics` by layer.
+
+    method: None for the best that each block's form knows.
+    images: (n, c, h, w); statistics: moments of the net as it was; neither: the weights are all that is fitted.
+    relu: with images, refit the last kernel of a block for the ReLU behind it, where there is one.
+    """
+
+    method: str | None = None
+    images: Tensor | None = None
+    statistics: Mapping[str, Statistics] | None = None
+    seed: int = 0
+    relu: bool = True
+
+
+def put_blocks(
+    original: nn.Module,
+    model: nn.Module,
+    graph: Graph,
+    edits: Sequence[Replace],
+    means: Means | None,
+    progress: Progress | None = None,
+) -> list[Replace]:
+    """Replace layers of `model`, a copy of `original`; the edits come back, with the error of each that was carried.
+
+    means: None leaves blocks as initialized. Raises ConvsmithError on what is no plain convolution, and on statistics
+    that lack a layer, and a layer replaced twice.
+    """
+    if twice := [layer for layer, times in Counter(edit.layer for edit in edits).items() if times > 1]:
+        raise ConvsmithError(f"{twice[0]} is replaced twice by the plan; take one of its edits out.")
+    built = {edit.layer: _build(model, edit) for edit in edits}
+    if means is None:
+        errors: dict[str, float | None] = {}
+    elif means.images is None:
+        errors = {layer: _carry_alone(model, graph, layer, *built[layer], means) for layer in built}
+    else:
+        errors = _carry_in_order(original, model, graph, built, means, progress)
+    for layer, (_, module) in built.items():
+        model.set_submodule(layer, module)
+    return [replace(edit, error=errors.get(edit.layer)) for edit in edits]
+
+
+def find(model: nn.Module, path: str) -> nn.Module:
+    """A module by its path; raises ConvsmithError where there is none."""
+    if not path or path not in dict(model.named_modules()):
+        raise ConvsmithError(f"The plan edits {path!r}, which this model does not have; take that edit out.")
+    return model.get_submodule(path)
+
+
+def _build(model: nn.Module, edit: Replace) -> tuple[Block, nn.Sequential]:
+    conv, block = _convolution(model, edit.layer), parse_block(edit.block)
+    with torch.device(conv.weight.device):
+        built = block.build(ConvSpec.of(conv)).to(dtype=conv.weight.dtype)
+    return block, built.train(conv.training)
+
+
+def _convolution(model: nn.Module, layer: str) -> nn.Conv2d:
+    conv = find(model, layer)
+    if not isinstance(conv, nn.Conv2d) or not is_plain(conv):
+        kind = type(conv).__name__
+        raise ConvsmithError(f"{layer} is a {kind}, not a plain convolution; plan again with this model.")
+    return conv
+
+
+def _carry_alone(
+    model: nn.Module, graph: Graph, layer: str, block: Block, module: nn.Sequential, means: Means
+) -> float | None:
+    conv, found = _convolution(model, layer), None
+    if means.statistics is not None and block.fitted:
+        if layer not in means.statistics:
+            raise ConvsmithError(f"The statistics lack {layer}; calibrate with this model and the layers of the plan.")
+        found = fitted_to(graph, layer, own(layer, conv, means.statistics[layer]))
+    with at(layer):
+        return _settle(model, graph, layer, block.carry(conv, module, means.method, found))
+
+
+def own(layer: str, conv: nn.Conv2d, statistics: Statistics) -> Statistics:
+    """The statistics of a layer, once they are seen to be of its weight; raises ConvsmithError where they are not."""
+    same = statistics.cross.T.shape == conv.weight.flatten(1).shape
+    if same and not statistics.answers(conv.weight):
+        raise ConvsmithError(f"The statistics of {layer} are of other weights; make them anew with this model.")
+    return statistics
+
+
+def fitted_to(graph: Graph, layer: str, statistics: Statistics) -> Statistics:
+    """What a layer's block is fitted to: moments about the mean, or about zero where nothing can hold a mean."""
+    return statistics if graph.holds_mean(_node(graph, layer)) else statistics.uncentred()
+
+
+def _carry_in_order(
+    original: nn.Module,
+    model: nn.Module,
+    graph: Graph,
+    built: Mapping[str, tuple[Block, nn.Sequential]],
+    means: Means,
+    progress: Progress | None,
+) -> dict[str, float | None]:
+    """Each layer is fitted to what it will see behind those already replaced, against the original's responses."""
+    assert means.images is not None
+    calibration = Calibration(original, model, means.images, seed=means.seed)
+    errors: dict[str, float | None] = {}
+    for layer in filter(built.__contains__, calibration.order):
+        block, module = built[layer]
+        if progress is not None:
+            progress(f"fitting {layer} ({len(errors) + 1}/{len(built)})")
+        with at(layer):
+            if block.fitted:
+                errors[layer] = _fit_in_order(model, graph, layer, block, module, calibration, means)
+            else:
+                errors[layer] = block.carry(_convolution(model, layer), module, means.method).error
+        calibration.put(layer, module)
+    return errors
+
+
+def _fit_in_order(
+    model: nn.Module,
+    graph: Graph,
+    layer: str,
+    block: Block,
+    module: nn.Sequential,
+    calibration: Calibration,
+    means: Means,
+) -> float | None:
+    node = _node(graph, layer)
+    # Without a bias the refit, which shifts what it cannot scale, would promise what is not kept.
+    refit = means.relu and graph.holds_mean(node) and into_relu(graph, node)
+    sample = calibration.sample(layer, ROWS if refit else 0)
+    rows = _rows(model, graph, layer, sample) if refit else None
+    seen = fitted_to(graph, layer, sample.statistics())
+    return _settle(model, graph, layer, block.carry(_convolution(model, layer), module, means.method, seen, rows))
+
+
+def into_relu(graph: Graph, node: Node) -> bool:
+    """Whether all that a call makes goes into one ReLU, through nothing but perhaps a BatchNorm of its own."""
+    last = graph.norm_behind(node) or node
+    readers = graph.readers(last.name)
+    return len(readers) == 1 and last.name not in graph.outputs and readers[0].call.op in RELUS
+
+
+def _rows(model: nn.Module, graph: Graph, layer: str, sample: Sampler) -> Rows:
+    """The rows kept of a layer, with the BatchNorm between it and its ReLU."""
+    norm = graph.norm_behind(_node(graph, layer))
+    scale, shift = (None, None) if norm is None else _affine(model, norm)
+    return replace(sample.rows(), scale=scale, shift=shift)
+
+
+def _settle(model: nn.Module, graph: Graph, layer: str, carried: Carried) -> float | None:
+    """Where no bias can hold the mean of what was lost, the BatchNorm behind subtracts it."""
+    if carried.shift is not None:
+        _shift_norm(model, graph, layer, carried.shift)
+    return carried.error
+
+
+def _shift_norm(model: nn.Module, graph: Graph, layer: str, shift: Tensor) -> None:
+    norm = graph.norm_behind(_node(graph, layer))
+    if norm is not None:
+        model.get_buffer(norm.call["running_mean"].name).sub_(shift)
+
+
+def _node(graph: Graph, layer: str) -> Node:
+    return next(node for node in graph.nodes if node.module == layer)
+
+
+def merge_pairs(model: nn.Module, graph: Graph, edits: Sequence[Merge], carry: bool) -> None:
+    """Put one convolution in the place of each separable pair of `model`; carry: with the weights of both.
+
+    Activations between count as linear: what goes with them has to be learned. Raises ConvsmithError on an edit that is
+    no pair of this model.
+    """
+    pairs = {pair.edit.unit: pair for pair in find_pairs(graph)[0]} if edits else {}
+    for edit in edits:
+        if edit.unit not in pairs:
+            raise ConvsmithError(f"{' + '.join(edit.unit)} is no pair that can be merged; take it out of the plan.")
+        pair = pairs[edit.unit]
+        second = _convolution(model, edit.pointwise)
+        with torch.device(second.weight.device):
+            merged = pair.spec.standard().to(second.weight.dtype)
+        if carry:
+            _carry_pair(model, graph, pair, merged)
+        for path in edit.unit[:-1]:
+            model.set_submodule(path, nn.Identity())
+        model.set_submodule(edit.pointwise, merged.train(second.training))
+
+
+def _carry_pair(model: nn.Module, graph: Graph, pair: Pair, merged: nn.Conv2d) -> None:
+    """W[n, c, :] = p[n, c] s[c] d[c, :] and b = p t + b_p, where s and t scale and shift channels between the two."""
+    first, second = (_convolution(model, node.module) for node in (pair.first, pair.second))
+    like = first.weight.detach().double()
+    scale, shift = torch.ones_like(like[:, 0, 0, 0]), torch.zeros_like(like[:, 0, 0, 0])
+    if first.bias is not None:
+        shift = first.bias.detach().double()
+    for node in filter(is_norm, pair.between):
+        factor, term = _affine(model, node)
+        scale, shift = scale * factor, shift * factor + term
+    across = second.weight.detach().double().flatten(1)  # (n, c, 1, 1) -> (n, c)
+    constant = across @ shift
+    if second.bias is not None:
+        constant += second.bias.detach().double()
+    with torch.no_grad():
+        merged.weight.copy_(torch.einsum("nc,c,ckl->nckl", across, scale, like[:, 0]))
+        if merged.bias is not None:
+            merged.bias.copy_(constant)
+        else:
+            _shift_norm(model, graph, pair.second.module, constant)
+
+
+def _affine(model: nn.Module, norm: Node) -> tuple[Tensor, Tensor]:
+    """A BatchNorm in evaluation: y = factor x + term, per channel."""
+    state = model.state_dict()
+    mean, var = (state[norm.call[name].name].double() for name in ("running_mean", "running_var"))
+    factor = (var + norm.call["eps"]).rsqrt()
+    if norm.call["weight"] is not None:
+        factor = factor * state[norm.call["weight"].name].double()
+    term = -mean * factor
+    return factor, term if norm.call["bias"] is None else term + state[norm.call["bias"].name].double()

@@ -1,0 +1,289 @@
+"""The 3D receptive field (3DRF) and its gain, per layer, stage and network (Wang et al., CIKM 2021).
+
+3DRF_k = side_k^2 * channels_k
+gain_k = (3DRF_k - 3DRF_{k-1}) / 3DRF_{k-1} * exp(-alpha * 3DRF_{k-1} / V_0)
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from math import exp, inf, prod
+from typing import Any, Literal
+
+from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph, Node
+from convsmith.graph.call import numbers
+from convsmith.markup import table
+from convsmith.reach import Extent, Reach
+from convsmith.structure.stages import HEAD, StageNodes, Stages, effective_kernel, entry, find_stages
+
+Convention = Literal["published", "exact"]
+Counting = Literal["plain", "ptflops"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: what it is, what it costs, what its stage has seen behind it, and its exact reach from the input.
+
+    Shapes leave the batch out; `side` (height, width) and `channels` make `rf3d`; `reach` is None behind unknown ops.
+    """
+
+    name: str
+    kind: str
+    stage: str
+    kernel: tuple[int, ...] | None
+    stride: tuple[int, ...] | None
+    groups: int | None
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    params: int
+    macs: int
+    side: tuple[int, ...] | None
+    channels: float | None
+    rf3d: float | None
+    gain: float
+    reach: Extent | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the JSON: `in` and `out` for the shapes."""
+        record = asdict(self)
+        record["in"], record["out"] = record.pop("in_shape"), record.pop("out_shape")
+        return record
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: the side of the map that enters it, its counted convolutions (layers), cost and gain."""
+
+    name: str
+    width: int
+    layers: int
+    params: int
+    macs: int
+    gain: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a captured net; `spatial_layers` counts the convolutions that can widen the window."""
+
+    model: str
+    input: tuple[int, ...]
+    convention: Convention
+    alpha: float
+    clamp: bool
+    count: Counting
+    params: int
+    macs: int
+    unknown_ops: Mapping[str, int]
+    stages: tuple[Stage, ...]
+    layers: tuple[Layer, ...]
+
+    @property
+    def gain(self) -> float:
+        """The sum over the stages."""
+        return sum(stage.gain for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `convsmith analyze --json` prints."""
+        totals = {
+            "params": self.params, "macs": self.macs, "gain": self.gain,
+            "spatial_layers": sum(stage.layers for stage in self.stages), "unknown_ops": dict(self.unknown_ops),
+        }  # fmt: skip
+        return {
+            "model": self.model, "input": list(self.input), "convention": self.convention, "alpha": self.alpha,
+            "clamp": self.clamp, "count": self.count, "totals": totals,
+            "stages": [asdict(stage) for stage in self.stages],
+            "layers": [layer.to_dict() for layer in self.layers],
+        }  # fmt: skip
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: totals, stages, and layers in a box that scrolls."""
+        shape = _by(self.input)
+        totals = f"{self.params:,} parameters, {self.macs:,} MACs, gain {self.gain:.3f} ({self.convention})"
+        stages = [
+            (s.name, f"{s.width} px", f"{s.layers}", f"{s.params:,}", f"{s.macs:,}", f"{s.gain:.3f}")
+            for s in self.stages
+        ]
+        columns = ("stage", ">map", ">layers", ">params", ">MACs", ">gain")
+        return (
+            f"<div><p><b>{escape(self.model)}</b> on {shape}: {totals}</p>{table(columns, stages)}"
+            f'<div style="max-height:24em;overflow:auto">{table(LAYER_COLUMNS, map(_cells, self.layers))}</div></div>'
+        )
+
+
+LAYER_COLUMNS = ("layer", "stage", "kernel", ">in", ">out", ">params", ">MACs", ">window", ">channels", ">gain")
+
+
+def _cells(layer: Layer) -> tuple[str, ...]:
+    seen = (_by(layer.reach.window), f"{layer.reach.channels:.4g}") if layer.reach else ("unknown", "unknown")
+    kernel = _by(layer.kernel) if layer.kernel else layer.kind
+    shapes = _by(layer.in_shape), _by(layer.out_shape)
+    costs = f"{layer.params:,}", f"{layer.macs:,}"
+    return layer.name, layer.stage, kernel, *shapes, *costs, *seen, f"{layer.gain:.4f}"
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+@dataclass(frozen=True)
+class Growth:
+    """3DRF behind one layer of a stage, and the gain of that layer."""
+
+    side: tuple[int, ...]
+    channels: float
+    gain: float
+
+
+def gain(before: float, after: float, volume: float, alpha: float = 3.0) -> float:
+    """The gain of growing a 3DRF from `before` to `after` on a map of `volume` V_0.
+
+    >>> round(gain(1, 9, 32 * 32), 4)
+    7.9766
+    """
+    return (after - before) / before * exp(-alpha * before / volume)
+
+
+def published_growth(
+    kernels: Sequence[tuple[int, ...]],
+    size: tuple[int, ...],
+    channels: float = 1.0,
+    alpha: float = 3.0,
+    clamp: bool = False,
+) -> list[Growth]:
+    """The published convention over one stage: sides add up from 1, channels are saturated and cancel.
+
+    `kernels` are those of the stage's counted convolutions in order, `size` the map that enters the first.
+
+    >>> [round(step.gain, 3) for step in published_growth([(3, 3)] * 3, (32, 32))]
+    [7.977, 1.732, 0.892]
+    """
+    side, steps, volume = (1,) * len(size), [], prod(size) * channels
+    for kernel in kernels:
+        wider = tuple(s + k - 1 for s, k in zip(side, kernel, strict=True))
+        wider = tuple(map(min, wider, size)) if clamp else wider
+        value = gain(prod(side) * channels, prod(wider) * channels, volume, alpha)
+        side = wider
+        steps.append(Growth(side, channels, value))
+    return steps
+
+
+def score(
+    graph: Graph,
+    *,
+    convention: Convention = "published",
+    alpha: float = 3.0,
+    clamp: bool = False,
+    count: Counting = "plain",
+) -> Scores:
+    """Score a captured net.
+
+    `published` reproduces the paper's tables; `exact` takes the reach of every tensor from its stage's entry, clamped
+    by the map. `count="ptflops"` counts MACs as the paper's tables do. Raises ConvsmithError for an unknown choice.
+
+    >>> import convsmith as cs, torch
+    >>> scores = cs.score(cs.capture(cs.build("vgg16", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)))
+    >>> scores.params, scores.macs, round(scores.gain, 2)
+    (14728266, 313201664, 39.06)
+    """
+    _check(convention, alpha, count)
+    reaches = graph.reaches()
+    stages = find_stages(graph, reaches)
+    growth: dict[str, Growth] = {}
+    if convention == "exact":
+        growth = _exact(graph, stages.stages, alpha)
+    else:
+        for stage in stages.stages:
+            growth |= _published(stage, alpha, clamp)
+    layers = [_layer(graph, node, stages, growth.get(node.name), reaches, count) for node in graph.layers]
+    return Scores(
+        graph.model, graph.inputs[0].shape[1:], convention, alpha, clamp, count,
+        graph.params, graph.macs if count == "plain" else graph.ptflops, graph.unknown_ops,
+        tuple(_stage(stage, growth, count) for stage in stages.stages), tuple(layers),
+    )  # fmt: skip
+
+
+def _check(convention: str, alpha: float, count: str) -> None:
+    if convention not in ("published", "exact"):
+        raise ConvsmithError(f"Unknown convention {convention!r}; choose published or exact.")
+    if count not in ("plain", "ptflops"):
+        raise ConvsmithError(f"Unknown count {count!r}; choose plain or ptflops.")
+    if not 0 <= alpha < inf:  # false for NaN too
+        raise ConvsmithError(f"alpha is {alpha}, but a gain cannot grow with what was seen; choose a number from 0.")
+
+
+def _cost(node: Node, count: Counting) -> int:
+    return node.macs if count == "plain" else node.ptflops
+
+
+def _published(stage: StageNodes, alpha: float, clamp: bool) -> dict[str, Growth]:
+    kernels = [effective_kernel(node) for node in stage.counted]
+    steps = published_growth(kernels, stage.map, stage.channels, alpha, clamp)
+    by_node = dict(zip((node.name for node in stage.counted), steps, strict=True))
+    current, growth = Growth((1,) * len(stage.map), float(stage.channels), 0.0), {}
+    for node in stage.nodes:
+        here = by_node.get(node.name)
+        current = here or Growth(current.side, current.channels, 0.0)
+        growth[node.name] = current
+    return growth
+
+
+def _exact(graph: Graph, stages: Sequence[StageNodes], alpha: float) -> dict[str, Growth]:
+    """Gains from each layer's own input to its output, both counted from the stage's entry."""
+    inside: dict[str, list[Node]] = defaultdict(list)  # stages on branches beside each other have one entry
+    for stage in stages:
+        inside[entry(graph, stage.counted[0])] += stage.nodes
+    growth = {}
+    for start, nodes in inside.items():
+        reaches = graph.reaches(start, [node.name for node in nodes])
+        volume = prod(graph.shapes[start][1:])
+        for node in nodes:
+            source = graph.sources(node)[0]
+            if node.kind and node.name in reaches and source in reaches:
+                before, after = reaches[source].extent(), reaches[node.name].extent()
+                added = gain(before.volume, after.volume, volume, alpha)
+                growth[node.name] = Growth(after.window, after.channels, added)
+    return growth
+
+
+def _layer(
+    graph: Graph, node: Node, stages: Stages, growth: Growth | None, reaches: Mapping[str, Reach], count: Counting
+) -> Layer:
+    conv = node.kind == "conv"
+    args = node.call.args
+    in_stage = stages.name_of(node)
+    return Layer(
+        name=node.module,
+        kind=node.kind,
+        stage=in_stage,
+        kernel=tuple(args["weight"].shape[2:]) or (1, 1) if conv else None,
+        stride=numbers(args["stride"], len(node.call.out) - 2) if conv else None,
+        groups=args["groups"] if conv else None,
+        in_shape=tuple(node.call.input.shape[1:]),
+        out_shape=tuple(node.call.out[1:]),
+        params=node.params,
+        macs=_cost(node, count),
+        side=growth.side if growth else None,
+        channels=growth.channels if growth else None,
+        rf3d=growth.channels * prod(growth.side) if growth else None,
+        gain=growth.gain if growth and in_stage != HEAD else 0.0,
+        reach=reaches[node.name].extent() if node.name in reaches else None,
+    )
+
+
+def _stage(stage: StageNodes, growth: Mapping[str, Growth], count: Counting) -> Stage:
+    return Stage(
+        stage.name,
+        stage.map[-1],
+        len(stage.counted),
+        sum(node.params for node in stage.nodes),
+        sum(_cost(node, count) for node in stage.nodes),
+        sum(growth[node.name].gain for node in stage.nodes if node.name in growth),
+    )

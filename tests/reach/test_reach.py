@@ -1,0 +1,145 @@
+"""Reach on its own: joins with what is not known, batch dimensions, blank parts, and what extent() tells."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import convsmith as cs
+from convsmith.reach import PLACES, Reach
+from convsmith.reach.unions import concatenate, union
+from convsmith.reach.windows import Taps
+from oracles import disagreements, transparent
+
+MAP = (4, 7, 6)
+Function = Callable[[Tensor], Tensor]
+
+
+class Behind(nn.Module):
+    """A grouped convolution, so that channels differ in what they see, and a function behind it."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1, groups=2)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.conv(x))
+
+
+def graph_of(function: Function) -> tuple[nn.Module, cs.Graph]:
+    net = transparent(Behind(function))
+    return net, cs.capture(net, torch.zeros(1, *MAP, dtype=torch.float64))
+
+
+def zeros(*shape: int) -> Tensor:
+    return torch.zeros(1, *shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.cat([x, zeros(4, 2, 6)], 2),
+        lambda x: torch.cat([zeros(4, 7, 9), x], 3),
+        lambda x: torch.cat([x, zeros(2, 7, 6)], 1),
+        lambda x: torch.cat([zeros(7, 1, 6), x.permute(0, 2, 1, 3)], 2),
+    ],
+    ids=["below", "wider, in front", "channels", "channels, permuted"],
+)
+def test_what_sees_nothing_keeps_its_place(function: Function) -> None:
+    net, graph = graph_of(function)
+    reach = graph.reaches()[graph.outputs[0]]
+    assert reach.shape == graph.shapes[graph.outputs[0]]
+    assert list(disagreements(net, MAP, reach)) == []
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.roll(3),
+        lambda x: x.roll(1, 0),
+        lambda x: x.mean(0),
+        lambda x: x.sum((0, 1)),
+        lambda x: torch.cat([x, x * 2], 0),
+        lambda x: x.split(1, 0)[0],
+        lambda x: x.transpose(0, 1),
+        lambda x: x.permute(1, 0, 2, 3),
+        lambda x: x.reshape(2, 2, 7, 6),
+        lambda x: x.reshape(2, 2, 7, 6).sum(0, keepdim=True),
+        lambda x: x.reshape(4, 1, 7, 6).permute(2, 1, 0, 3).reshape(1, 7, 4, 6),
+    ],
+)
+def test_the_batch_is_a_dimension_like_others(function: Function) -> None:
+    net, graph = graph_of(function)
+    reach = graph.reaches()[graph.outputs[0]]
+    assert reach.shape == graph.shapes[graph.outputs[0]]
+    assert list(disagreements(net, MAP, reach)) == []
+
+
+@pytest.mark.parametrize(
+    ("op", "function"),
+    [
+        ("aten.renorm.default", lambda x: x + F.avg_pool2d(x.renorm(2, 1, 1.0), 3, 1, 1)),
+        ("aten.cummax.default", lambda x: torch.cat([x, x.cummax(2)[0]], 1)),
+        ("aten.renorm.default", lambda x: x.sum((2, 3), keepdim=True) * x.renorm(2, 1, 1.0)),
+    ],
+    ids=["added", "beside", "gated"],
+)
+def test_a_join_with_what_is_not_known_is_not_known_and_not_blamed(op: str, function: Function) -> None:
+    _, graph = graph_of(function)
+    assert graph.unknown_ops == {op: 1}
+    assert graph.outputs[0] not in graph.reaches()
+
+
+def test_an_extent_is_the_hull_over_channels_the_widest_position_and_the_mean_of_channels() -> None:
+    x = Reach.source((4, 9, 5))
+    left = x.select(2, Taps.slide(9, kernel=3, padding=1)).select(1, Taps.groups(4, 2)).repeat(1, 2)
+    assert left.extent().window == (3, 1)
+    assert left.extent().channels == 2
+    wide = union([left, x.select(3, Taps.slide(5, kernel=5, padding=2))], left.shape)
+    assert wide.extent().window == (3, 5)
+    assert wide.extent().volume == 2 * 3 * 5
+    both = concatenate([x, wide], 1)
+    assert both.shape == (1, 8, 9, 5)
+    assert both.extent().channels == 1.5
+    assert both.extent().gated is False
+    assert concatenate([both, x.with_gate()], 1).extent().gated is True
+    assert union([x, x.as_bound()], x.shape).extent().bound is True
+
+
+def test_a_window_is_clamped_by_the_map_and_the_free_one_is_not() -> None:
+    x = Reach.source((1, 6, 6))
+    for _ in range(4):
+        x = x.select(2, Taps.slide(x.shape[2], kernel=3, padding=1))
+    assert (x.extent().window, x.extent().window_free) == ((6, 1), (9, 1))
+    assert x.at((0, 0, 0, 0))[1][0] == (0, 4)
+    assert x.at((0, 0, 5, 0))[1][0] == (1, 5)
+
+
+def test_places_are_no_channels() -> None:
+    x = Reach.source((2, 6, 6)).select(2, Taps.slide(6, kernel=3, padding=1))
+    tokens = x.reshape((1, 2, 36))
+    assert tokens.axes == (None, None, PLACES)
+    assert tokens.extent().window == (3, 1), "not the hull over all places"
+    assert tokens.map == ()
+    assert tokens.reshape((1, 2, 6, 6)).map == (6, 6)
+
+
+def test_places_find_back_to_axes() -> None:
+    x = Reach.source((2, 6, 6)).select(2, Taps.slide(6, kernel=3, padding=1))
+    back = x.reshape((1, 2, 36)).reshape((1, 2, 6, 6)).reduce(1)
+    assert back.axes == (None, None, 0, 1)
+    assert all(back.at((0, 0, i, j))[1] == x.at((0, 0, i, j))[1] for i in range(6) for j in range(6))
+    apart = x.reshape((1, 2, 36)).select(2, Taps.pick(np.arange(36)[::-1, None] // 7)).reshape((1, 2, 6, 6)).reduce(1)
+    assert apart.axes == (None, None, PLACES, PLACES), "where a row is no row of the source"
+
+
+def test_what_agrees_is_held_once() -> None:
+    x = Reach.source((64, 8, 8))
+    mixed = x.select(1, Taps.groups(64, 1)).repeat(1, 256)
+    assert mixed.shape == (1, 256, 8, 8)
+    assert (mixed.set_of.size, mixed.window_of.size, len(mixed.sets), mixed.rows) == (1, 1, 1, 1)
+    assert concatenate([mixed, mixed], 1).rows == 1
