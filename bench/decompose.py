@@ -31,12 +31,11 @@ from convsmith.calibration.calibrate import calibrate, take_images
 from convsmith.environment import environment
 from convsmith.files import write_text
 from convsmith.load import load
-from convsmith.plan import Budget
-from convsmith.planning.allocation import reallocate
+from convsmith.plan import Request
+from convsmith.planning.allocation import plan_by_error
 from convsmith.planning.candidates import consider, try_block
-from convsmith.planning.decompose import plan_of
+from convsmith.planning.edits import plan_of
 from convsmith.rewriting.apply import rewrite
-from convsmith.rewriting.weight_transfer import Means
 from convsmith.train import reestimate_norms
 
 RESULT = Path(__file__).parent / "results" / "decompose.json"
@@ -95,22 +94,21 @@ def ours(model: nn.Module, job: Job, pictures: torch.Tensor) -> nn.Module:
     form, method, *rest = job.how.split()
     graph = cs.capture(model, pictures[:1])
     if form == "budget":
-        plan = reallocate(model, graph, Budget("auto", job.setting), pictures, method, seed=job.draw)
+        plan = plan_by_error(model, graph, Request("auto", job.setting), pictures, method, seed=job.draw)
     else:
         sized = partial(_block, form, setting=job.setting)
         probe = parse_block({"dw-pw": "dw-pw:r=1", "tucker": "tucker:1,1"}.get(form, f"{form}:1"))
         candidates, refusals = consider(graph, [probe], forced=True, ranked=False)
         specs = [(c, c.node.conv_spec(), c.node.call.input.shape[2:]) for c in candidates]
-        plan = plan_of(
-            graph, [(c, try_block(sized(spec), spec, tuple(size))) for c, spec, size in specs], refusals, False
-        )
+        tried = [(c, try_block(sized(spec), spec, tuple(size))) for c, spec, size in specs]
+        plan = plan_of(graph, tried, refusals, Request(job.how))
     if "weights" in rest or method == "svd":
-        means = Means(method)
+        means: dict[str, Any] = {}
     elif "order" in rest or form == "budget":
-        means = Means(method, pictures, seed=job.draw, relu="relu" in rest)
+        means = {"data": pictures, "relu": "relu" in rest}
     else:
-        means = Means(method, statistics=calibrate(model, pictures, seed=job.draw))
-    return rewrite(model, plan, means).model
+        means = {"statistics": calibrate(model, pictures, seed=job.draw)}
+    return rewrite(model, plan, method=method, seed=job.draw, **means).model
 
 
 def _block(form: str, spec: Any, setting: float) -> Block:

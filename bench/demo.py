@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from convsmith.files import write_text
-from convsmith.optimize import Settings, optimize
+from convsmith.optimize import Settings, run
 from convsmith.report import read_run
 from convsmith.report.tables import before_after_rows
 
@@ -25,7 +25,7 @@ def main() -> None:
     with TemporaryDirectory() as scratch:
         out = Path(sys.argv[1] if len(sys.argv) > 1 else scratch)
         began = perf_counter()
-        optimize(SETTINGS, out)
+        run(SETTINGS, out)
         records = read_run(out)
         told = {
             "what": "convsmith optimize vgg16 --data digits",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from convsmith.optimize import Settings, optimize
+from convsmith.optimize import Settings, run
 
 # A process for each core runs tests: threads of their own would wait for each other, several times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,6 +26,6 @@ SETTINGS = Settings("own_net:make", "digits", epochs=1)
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a small net on the digits; to be read, not written."""
     out = tmp_path_factory.mktemp("run") / "tiny"
-    return optimize(
+    return run(
         SETTINGS, out, runtimes=("eager", "onnxruntime"), seconds=0.05, command="convsmith optimize own_net:make"
     )

@@ -24,7 +24,6 @@ import torch
 import convsmith as cs
 from torch import nn
 from convsmith.rewriting.apply import rewrite
-from convsmith.rewriting.weight_transfer import Means
 
 shuffled = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ChannelShuffle(2), nn.Conv2d(8, 8, 1, groups=2))
 graph = cs.capture(shuffled, torch.zeros(1, 4, 6, 6))
@@ -49,7 +48,7 @@ new = cs.apply(net, half, data=torch.rand(8, 3, 32, 32))
 assert cs.capture(new, torch.zeros(1, 3, 32, 32)).macs <= 0.5 * graph.macs
 for block in ("dw-pw", "pw-dw"):
     plan = cs.decompose(graph, block=block)
-    errors = [[edit.error for edit in rewrite(net, plan, Means(method)).plan.edits] for method in ("svd", "mean")]
+    errors = [[edit.error for edit in rewrite(net, plan, method=method).plan.edits] for method in ("svd", "mean")]
     assert all(best < mean < 1 for best, mean in zip(*errors))
 """
 

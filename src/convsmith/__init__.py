@@ -1,6 +1,10 @@
 """Improve a convolutional network without searching by training."""
 
+from importlib.metadata import version
+
 from convsmith.bench import bench
+from convsmith.blocks import parse_block
+from convsmith.calibration.calibrate import calibrate
 from convsmith.data import load_data
 from convsmith.errors import ConvsmithError
 from convsmith.export import export
@@ -8,19 +12,24 @@ from convsmith.graph import Graph
 from convsmith.graph.capture import capture
 from convsmith.latency.measure import measure_latency
 from convsmith.load import capture_file, load
+from convsmith.optimize import Optimized, optimize
 from convsmith.plan import Plan
 from convsmith.planning.decompose import decompose
 from convsmith.planning.expand import expand
 from convsmith.planning.organize import organize, pareto
 from convsmith.planning.search.search import search_blocks
 from convsmith.report import report
-from convsmith.rewriting.apply import apply
+from convsmith.rewriting.apply import Applied, apply, rewrite
+from convsmith.score.advice import advise
 from convsmith.score.metric import Scores, score
-from convsmith.train import evaluate, train
+from convsmith.train import Recipe, evaluate, reestimate_norms, train
 from convsmith.zoo import build
 
+__version__ = version("convsmith")
+
 __all__ = [
-    "ConvsmithError", "Graph", "Plan", "Scores", "apply", "bench", "build", "capture", "capture_file", "decompose",
-    "evaluate", "expand", "export", "load", "load_data", "measure_latency", "organize", "pareto", "report", "score",
-    "search_blocks", "train",
+    "Applied", "ConvsmithError", "Graph", "Optimized", "Plan", "Recipe", "Scores", "advise", "apply", "bench", "build",
+    "calibrate", "capture", "capture_file", "decompose", "evaluate", "expand", "export", "load", "load_data",
+    "measure_latency", "optimize", "organize", "pareto", "parse_block", "reestimate_norms", "report", "rewrite",
+    "score", "search_blocks", "train",
 ]  # fmt: skip

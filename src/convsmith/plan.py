@@ -1,16 +1,22 @@
-"""Plans as plain data: edits and refusals by module path, each with its reason, and the totals before and after."""
+"""Plans as plain data: edits and refusals by module path, each with its reason; totals follow from the edits."""
 
+import json
 from dataclasses import field
-from typing import Annotated, Literal, Self
+from html import escape
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from convsmith.errors import ConvsmithError
+from convsmith.markup import table
 
 _STRICT = ConfigDict(extra="forbid")
 
 Unit = Annotated[tuple[str, ...], Field(min_length=1)]
+Change = tuple[int, int]  # before and after
+Milliseconds = tuple[float, float]
+BY_HAND = "by hand"
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -25,44 +31,83 @@ class Totals:
 
 @dataclass(frozen=True, config=_STRICT)
 class Repeat:
-    """Put `copies` copies of a unit (neighbouring modules of one parent) right behind it."""
+    """Put `copies` copies of a unit (neighbouring modules of one parent) right behind it.
+
+    `params`, `macs` and `latency_ms` are the unit's before and, with its copies, after; `gain` is what they add.
+    """
 
     unit: Unit
     copies: Annotated[int, Field(ge=1)]
-    stage: str
-    reason: str
+    stage: str = ""
+    reason: str = BY_HAND
+    params: Change = (0, 0)
+    macs: Change = (0, 0)
+    gain: float = 0.0
+    latency_ms: Milliseconds | None = None
     kind: Literal["repeat"] = "repeat"
+
+    @property
+    def name(self) -> str:
+        """What messages call this edit."""
+        return " + ".join(self.unit)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Remove:
-    """Take a unit out."""
+    """Take a unit out; `params`, `macs` and `latency_ms` are its before and 0, `gain` is what its stage then has more.
+
+    Where several edits remove units of one stage, `gain` is what each adds behind those before it.
+    """
 
     unit: Unit
-    stage: str
-    reason: str
+    stage: str = ""
+    reason: str = BY_HAND
+    params: Change = (0, 0)
+    macs: Change = (0, 0)
+    gain: float = 0.0
+    latency_ms: Milliseconds | None = None
     kind: Literal["remove"] = "remove"
+
+    @property
+    def name(self) -> str:
+        """What messages call this edit."""
+        return " + ".join(self.unit)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Replace:
     """Put a block in a convolution's place.
 
-    `macs` are the layer's before and after; `quality` says that the block sees as much as the convolution, `compact`
-    that it would see less without any of its kernels. Once weights have been carried, `error` is the relative error of
-    the responses, or without data that of the weight. `window` names the replaced convolutions in a row, this one among
-    them, over which blocks see together as much as the convolutions did, where this block alone does not.
+    `macs`, `params` and `latency_ms` are the layer's before and after; `quality` says that the block sees as much as
+    the convolution, `compact` that it would see less without any of its kernels; None where nobody has looked.
+    `output_error` is the predicted relative error of the net's output from this edit alone, where images chose the
+    rank. Once weights have been carried, `error` is the relative error of the responses, or without data that of the
+    weight. `window` names the replaced convolutions one after another, this one among them, over which blocks see
+    together as much as the convolutions did, where this block alone does not.
     """
 
     layer: str
     block: str
-    reason: str
-    macs: tuple[int, int]
-    quality: bool
-    compact: bool
+    reason: str = BY_HAND
+    macs: Change = (0, 0)
+    quality: bool | None = None
+    compact: bool | None = None
     error: float | None = None
     window: tuple[str, ...] = ()
+    params: Change = (0, 0)
+    output_error: float | None = None
+    latency_ms: Milliseconds | None = None
     kind: Literal["replace"] = "replace"
+
+    @property
+    def name(self) -> str:
+        """What messages call this edit."""
+        return self.layer
+
+    @property
+    def gain(self) -> float:
+        """What sees as much keeps its place in the count, so the published gain stays."""
+        return 0.0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -70,7 +115,7 @@ class Merge:
     """Put one standard convolution in a pointwise's place; the depthwise before it and the modules between them go.
 
     `exact` says that what stood between is linear, so that trained weights are carried without loss; else they are a
-    start. `bias` is what the convolution has; `macs` are the pair's before and its after.
+    start. `bias` is what the convolution has; `params` and `macs` are the pair's before and its after.
     """
 
     depthwise: str
@@ -78,8 +123,10 @@ class Merge:
     pointwise: str
     bias: bool
     exact: bool
-    reason: str
-    macs: tuple[int, int]
+    reason: str = BY_HAND
+    macs: Change = (0, 0)
+    params: Change = (0, 0)
+    latency_ms: Milliseconds | None = None
     kind: Literal["merge"] = "merge"
 
     @property
@@ -87,12 +134,23 @@ class Merge:
         """All modules that it puts one in the place of, in order of execution."""
         return (self.depthwise, *self.between, self.pointwise)
 
+    @property
+    def name(self) -> str:
+        """What messages call this edit."""
+        return " + ".join(self.unit)
+
+    @property
+    def gain(self) -> float:
+        """The pair's one place in the count stays."""
+        return 0.0
+
 
 @dataclass(frozen=True, config=_STRICT)
-class Budget:
-    """What ranks were chosen under: the block asked for, a multiple of the base's MACs or latency, layers to keep.
+class Request:
+    """What a planner was asked for.
 
-    overrides: the blocks of layers that have one of their own.
+    `max_macs` and `max_latency` are multiples of the base's; `keep` are layers to leave alone and `overrides` the
+    blocks of layers that have one of their own. `by` says what chose: `costs` alone, or the `errors` on images.
     """
 
     block: str
@@ -100,6 +158,12 @@ class Budget:
     keep: tuple[str, ...] = ()
     max_latency: float | None = None
     overrides: dict[str, str] = field(default_factory=dict)
+    by: Literal["costs", "errors"] = "costs"
+
+    @property
+    def limited(self) -> bool:
+        """Whether a limit chose among ranks."""
+        return self.max_macs is not None or self.max_latency is not None
 
 
 Edit = Annotated[Repeat | Remove | Replace | Merge, Field(discriminator="kind")]
@@ -113,43 +177,102 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, repr=False, config=_STRICT)
 class Plan:
     """What to do to one model on one input shape (channels, height, width); `fingerprint` tells that model from others.
 
-    With a `budget`, ranks followed costs alone; applied with data, they are chosen anew by the error they cause.
-    `latency_ms` is the model's before and, by what its modules took, after; where latency was limited.
+    `stages` names the stages that `base.blocks` counts. `asked` is what the planner was asked for, `base_ms` how long
+    the model took where latency was measured. Edits may be taken out, changed or added by hand: what the plan makes is
+    what its edits say, and `new` follows from them.
 
-    >>> plan = Plan("toy", (3, 8, 8), "0" * 16, Totals((1,), 8.0, 10, 20), Totals((1,), 8.0, 5, 9), (), ())
-    >>> Plan.from_json(plan.to_json()) == plan
-    True
+    >>> plan = Plan("toy", (3, 8, 8), "0" * 16, Totals((1,), 8.0, 10, 20), (Replace("0", "dw-pw", macs=(20, 9)),), ())
+    >>> plan.new.macs, Plan.from_json(plan.to_json()) == plan
+    (9, True)
     """
 
     model: str
     input: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
     fingerprint: str
     base: Totals
-    new: Totals
     edits: tuple[Edit, ...]
     refusals: tuple[Refusal, ...]
-    budget: Budget | None = None
-    latency_ms: tuple[float, float] | None = None
+    stages: tuple[str, ...] = ()
+    asked: Request | None = None
+    base_ms: float | None = None
+
+    @property
+    def new(self) -> Totals:
+        """The net after all edits, by what each says of itself; `apply` works that out anew."""
+        base, edits = self.base, self.edits
+        params, macs = (sum(_added(getattr(edit, name)) for edit in edits) for name in ("params", "macs"))
+        gain = base.gain + sum(edit.gain for edit in edits)
+        return Totals(self._blocks(), gain, base.params + params, base.macs + macs)
+
+    @property
+    def latency_ms(self) -> Milliseconds | None:
+        """The model's milliseconds before and, by what the edits' modules took, after; None where none was measured."""
+        if self.base_ms is None:
+            return None
+        return self.base_ms, self.base_ms + sum(_added(edit.latency_ms or (0.0, 0.0)) for edit in self.edits)
+
+    def _blocks(self) -> tuple[int, ...]:
+        more = dict.fromkeys(self.stages, 0)
+        for edit in self.edits:
+            if isinstance(edit, Repeat | Remove) and edit.stage in more:
+                more[edit.stage] += edit.copies if isinstance(edit, Repeat) else -1
+        names = [*self.stages, *[""] * (len(self.base.blocks) - len(self.stages))]
+        return tuple(count + more.get(name, 0) for name, count in zip(names, self.base.blocks, strict=True))
 
     def to_json(self) -> str:
-        """The plan as text to read, edit and review."""
-        return _PLAN.dump_json(self, indent=1).decode()
+        """The plan as text to read, edit and review; `new` and `latency_ms` are told too, and not read back."""
+        record: dict[str, Any] = _PLAN.dump_python(self, mode="json")
+        told = {
+            "base": record["base"],
+            "new": _TOTALS.dump_python(self.new, mode="json"),
+            "latency_ms": self.latency_ms,
+        }
+        order = ("model", "input", "fingerprint", "stages", "asked", "base_ms")
+        return json.dumps({name: record[name] for name in order} | told | record, indent=1)
 
     @classmethod
     def from_json(cls, text: str, source: str = "the plan") -> Self:
         """Read a plan; raises ConvsmithError naming `source` and the first field that does not fit."""
         try:
-            return _PLAN.validate_json(text)  # type: ignore[return-value]
+            record = json.loads(text)
+            told = {"new", "latency_ms"}  # which follow from the edits
+            if isinstance(record, dict):
+                record = {name: value for name, value in record.items() if name not in told}
+            return _PLAN.validate_json(json.dumps(record))  # type: ignore[return-value]
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the text"
-            raise ConvsmithError(
-                f"{source} is not a plan: {where}: {first['msg']}; write one with `convsmith organize` or `decompose`."
-            ) from None
+            where, what = ".".join(map(str, first["loc"])) or "the text", first["msg"]
+        except (ValueError, RecursionError) as error:
+            where, what = "the text", str(error)
+        raise ConvsmithError(
+            f"{source} is not a plan: {where}: {what}; write one with `convsmith organize` or `decompose`."
+        )
+
+    def __repr__(self) -> str:
+        base, new = self.base, self.new
+        cost = f"{new.macs / base.macs:.2f}x MACs, {new.params / base.params:.2f}x parameters" if base.macs else ""
+        return f"Plan({self.model}: {len(self.edits)} edits, {len(self.refusals)} refusals, {cost})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the totals, and an edit a row."""
+        rows = [
+            (edit.name, edit.block if isinstance(edit, Replace) else edit.kind, _told(edit.macs), edit.reason)
+            for edit in self.edits
+        ]
+        return f"<p>{escape(repr(self))}</p>" + table(("layer", "change", "MACs", "reason"), rows)
+
+
+def _added(change: tuple[Any, Any]) -> Any:
+    return change[1] - change[0]
+
+
+def _told(macs: Change) -> str:
+    return f"{macs[0] / 1e6:.3g}M to {macs[1] / 1e6:.3g}M"
 
 
 _PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
+_TOTALS: TypeAdapter[Totals] = TypeAdapter(Totals)

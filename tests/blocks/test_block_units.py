@@ -31,7 +31,6 @@ from convsmith.plan import Replace
 from convsmith.planning.candidates import try_block
 from convsmith.planning.decompose import SEPARABLE
 from convsmith.rewriting.apply import rewrite
-from convsmith.rewriting.weight_transfer import Means
 from oracles import gradient_support, seen_by_gradient, transparent
 
 SIZE = (9, 10)
@@ -320,10 +319,10 @@ def test_what_images_cannot_change_takes_no_moments(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Calibration, "sample", lambda self, layer, rows=0: fitted.append(layer) or sample(self, layer))
     plan = cs.decompose(cs.capture(net, x[:1]), block="eca", overrides={"2": "dw-pw:r=8"})
     assert [edit.layer for edit in edits(plan)] == ["0", "2"]
-    made = rewrite(net, plan, Means(images=x, relu=False))
+    made = rewrite(net, plan, data=x, relu=False)
     assert fitted == ["2"]
     torch.testing.assert_close(made.model(x), net(x))
-    alone = rewrite(net, plan, Means(statistics=calibrate(net, x)))  # which leaves the grouped one out
+    alone = rewrite(net, plan, statistics=calibrate(net, x))  # which leaves the grouped one out
     torch.testing.assert_close(alone.model(x), net(x))
 
 

@@ -12,7 +12,7 @@ import convsmith as cs
 from conftest import SETTINGS
 from convsmith.errors import ConvsmithError
 from convsmith.load import Wish, load
-from convsmith.optimize import Settings, Watch, optimize
+from convsmith.optimize import Settings, Watch, run
 from convsmith.plan import Repeat, Replace
 from convsmith.report import read_run
 
@@ -71,13 +71,13 @@ def stop_at(net: str, number: int) -> Watch:
 def test_a_stopped_run_goes_on_to_the_same_weights(run_folder: Path, tmp_path: Path, net: str, number: int) -> None:
     settings = replace(SETTINGS, epochs=2)
     whole, halted = tmp_path / "whole", tmp_path / "halted"
-    optimize(settings, whole, **QUICK)
+    run(settings, whole, **QUICK)
     with pytest.raises(StopError):
-        optimize(settings, halted, watch=stop_at(net, number), **QUICK)
+        run(settings, halted, watch=stop_at(net, number), **QUICK)
     assert not (halted / net / "model.json").exists()
     trained_again: list[tuple[str, int]] = []
     watch = Watch(epoch=lambda name, total, record: trained_again.append((name, record.epoch)))
-    optimize(settings, halted, watch=watch, **QUICK)
+    run(settings, halted, watch=watch, **QUICK)
     expected = [("baseline", 2)] * (net == "baseline") + [("optimized", 1)] * (net == "baseline") + [("optimized", 2)]
     assert trained_again == expected
     for name in ("baseline", "optimized"):
@@ -87,9 +87,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(run_folder: Path, tmp_path: P
 
 def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     settings = replace(SETTINGS, epochs=0, organize=False)
-    optimize(settings, tmp_path / "run", **QUICK)
+    run(settings, tmp_path / "run", **QUICK)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
-    optimize(settings, tmp_path / "run", **QUICK)
+    run(settings, tmp_path / "run", **QUICK)
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
     assert {p.name for p in before} >= {"bench.json", "decompose.json", "scores.json", "model.onnx", "plan.json"}
 
@@ -97,13 +97,13 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
 def test_a_mistyped_run_claims_no_folder(tmp_path: Path) -> None:
     for mistyped in (replace(SETTINGS, model="vgg61"), replace(SETTINGS, data="digit")):
         with pytest.raises(ConvsmithError, match="did you mean"):
-            optimize(mistyped, tmp_path / "run")
+            run(mistyped, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_trained_weights_are_kept_carried_and_recovered(run_folder: Path, tmp_path: Path) -> None:
     weights = str(run_folder / "baseline" / "model.safetensors")
-    optimize(replace(SETTINGS, weights=weights, block="dw-pw:r=8"), tmp_path / "run", **QUICK)
+    run(replace(SETTINGS, weights=weights, block="dw-pw:r=8"), tmp_path / "run", **QUICK)
     records = read_run(tmp_path / "run")
     assert records.organize is None
     assert records.decompose is not None
@@ -123,14 +123,14 @@ def test_trained_weights_are_kept_carried_and_recovered(run_folder: Path, tmp_pa
 
 def test_a_trained_folder_is_taken_as_trained(run_folder: Path, tmp_path: Path) -> None:
     settings = Settings(str(run_folder / "optimized"), "digits", block="none", organize=True, epochs=0)
-    optimize(settings, tmp_path / "run", **QUICK)
+    run(settings, tmp_path / "run", **QUICK)
     records = read_run(tmp_path / "run")
     assert records.baseline.final is not None
     assert records.baseline.final.top1 == read_run(run_folder).optimized.final.top1  # type: ignore[union-attr]
 
 
 def test_max_macs_limits_the_result_by_the_baseline(tmp_path: Path) -> None:
-    optimize(replace(SETTINGS, epochs=0, max_macs=0.7), tmp_path / "run", **QUICK)
+    run(replace(SETTINGS, epochs=0, max_macs=0.7), tmp_path / "run", **QUICK)
     base, new = (net.scores for net in read_run(tmp_path / "run").nets)
     assert base is not None
     assert new is not None
@@ -164,7 +164,7 @@ def test_a_run_that_cannot_be_is_told_in_one_line(tmp_path: Path, settings: Sett
     else:
         prepare(out)
     with pytest.raises(ConvsmithError) as error:
-        optimize(settings, out, **QUICK)
+        run(settings, out, **QUICK)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.rglob("*.part"))

@@ -306,7 +306,8 @@ def test_a_layers_own_block_stays_whatever_the_others_become(block: str, limit: 
     assert all(edit.reason.startswith("asked for;") for edit in replaced(plan) if edit.layer in OVERRIDES)
     if limit is not None:
         assert 0.8 * limit < plan.new.macs / plan.base.macs <= limit
-        assert plan.budget is None or plan.budget.overrides == OVERRIDES
+    assert plan.asked is not None
+    assert plan.asked.overrides == OVERRIDES
     assert cs.Plan.from_json(plan.to_json()) == plan
     new = cs.apply(cs.build("vgg11", input=(3, 32, 32), classes=10), plan)
     assert (plan.new.params, plan.new.macs) == counted(new, 3, 32, 32)

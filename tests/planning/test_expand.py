@@ -140,7 +140,7 @@ def test_what_stands_between_goes_and_weights_are_a_start(name: str) -> None:
     assert not torch.allclose(new(x), net(x), atol=1e-3)
     merged = new.get_submodule(unit[-1])
     assert torch.linalg.matrix_rank(merged.weight.detach()[:, 0].flatten(1), atol=1e-5) == 1, "a composite"
-    fresh = rewrite(net, plan, None).model.get_submodule(unit[-1])
+    fresh = rewrite(net, plan, method="none").model.get_submodule(unit[-1])
     assert torch.linalg.matrix_rank(fresh.weight.detach()[:, 0].flatten(1), atol=1e-5) > 1, "untrained"
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import convsmith as cs
 from convsmith.calibration.calibrate import calibrate
 from convsmith.errors import ConvsmithError
-from convsmith.rewriting.apply import means_of, rewrite
+from convsmith.rewriting.apply import rewrite
 from convsmith.rewriting.weight_transfer import into_relu
 
 C, N = 6, 8
@@ -94,7 +94,7 @@ def test_the_refit_lowers_the_error_behind_the_relu(name: str, block: str) -> No
 def test_the_error_told_after_a_refit_is_that_of_the_bias_it_left(name: str) -> None:
     net, x = Net(BEHIND[name][0]).eval(), images(4, seed=1)
     plan = cs.decompose(cs.capture(net, x[:1]), block="dw-pw:r=2")
-    made = rewrite(net, plan, means_of(None, x))
+    made = rewrite(net, plan, data=x)
     behind = net.norm if "norm" in name else nn.Identity()
     assert isinstance(made.model, Net)
     layer, made_behind = ("bias_free", made.model.norm) if "norm" in name else ("conv", nn.Identity())
@@ -115,8 +115,8 @@ def test_where_no_bias_can_be_the_error_told_is_what_happens(behind: nn.Module, 
     net = nn.Sequential(nn.Conv2d(C, C, 3), nn.ReLU(), nn.Conv2d(C, N, 3, bias=False), behind).eval()
     x = images(4, seed=1)  # so few that every position is drawn
     plan = cs.decompose(cs.capture(net, x[:1]), block=block, keep=["0"])
-    made = [rewrite(net, plan, means_of(None, x, relu=relu)) for relu in (False, True)]
-    alone = rewrite(net, plan, means_of(None, None, calibrate(net, x)))
+    made = [rewrite(net, plan, data=x, relu=relu) for relu in (False, True)]
+    alone = rewrite(net, plan, statistics=calibrate(net, x))
     with torch.no_grad():
         wanted = net[:3](x)
         told = [(each.plan.edits[0].error, (each.model[:3](x) - wanted).norm() / wanted.norm()) for each in made]

@@ -19,7 +19,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.load import Loaded, Wish, holds_model, load, read_plan, save
 from convsmith.plan import Plan, Replace
 from convsmith.report import bench_table, plan_table
-from convsmith.rewriting.apply import means_of, rewrite
+from convsmith.rewriting.apply import rewrite
 
 
 @told_in_one_line
@@ -65,7 +65,10 @@ def apply(
             replaced = [edit for edit in found.edits if isinstance(edit, Replace)]
             layers = [edit.layer for edit in replaced if parse_block(edit.block).fitted]
             statistics, taken = statistics_of(loaded, taken, stats, layers, seed), None
-        applied = rewrite(loaded.model, found, means_of(method, taken, statistics, seed, relu), terminal.progress)
+        applied = rewrite(
+            loaded.model, found, method=method, data=taken, images=images, statistics=statistics, seed=seed,
+            relu=relu, progress=terminal.progress,
+        )  # fmt: skip
     save(loaded.after(applied.model, applied.plan), out)
     terminal.show(plan_table(applied.plan), *_of_what(loaded, applied.plan, taken, statistics), f"model: {out}")
     terminal.record(told(applied.plan))

@@ -1,14 +1,13 @@
 """What the commands take: each option told once, and read from text once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from convsmith.errors import ConvsmithError
+from convsmith.limits import read_limit
 
 T = TypeVar("T")
 
@@ -46,40 +45,17 @@ def _floats(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
 
 
-@dataclass(frozen=True)
-class Limit:
-    """A budget: `factor` times the base's own value, or `absolute`."""
+def _limit(name: str) -> Callable[[str], str]:
+    """A limit as it was written, once it is seen that it can be read."""
 
-    factor: float | None
-    absolute: float | None
+    def parse(text: str) -> str:
+        try:
+            read_limit(text, name)
+        except ConvsmithError as error:
+            raise typer.BadParameter(str(error)) from None
+        return text
 
-    def times(self, base: float) -> float:
-        """As a multiple of the base's value; a hair above it, so that rounding never refuses an exact fit."""
-        return self.factor if self.factor is not None else (self.absolute or 0.0) / base * (1 + 1e-12)
-
-
-def read_limit(text: str) -> Limit:
-    """Read `1.2x` as a multiple, and `300M`, `1.5G`, `250k` or a plain number as an absolute value.
-
-    >>> read_limit("1.2x"), read_limit("300M").absolute
-    (Limit(factor=1.2, absolute=None), 300000000.0)
-    """
-    unit = {"k": 1e3, "m": 1e6, "g": 1e9, "x": 1.0}.get(text[-1:].lower())
-    number = float(text[:-1] if unit else text) * (unit or 1.0)
-    if not (isfinite(number) and number > 0):
-        raise ValueError
-    return Limit(number, None) if text[-1:].lower() == "x" else Limit(None, number)
-
-
-def read_time_limit(text: str) -> Limit:
-    """Read `0.8x` as a multiple, and `5ms` as seconds.
-
-    >>> read_time_limit("5ms")
-    Limit(factor=None, absolute=0.005)
-    """
-    if text.lower().endswith("ms"):
-        return Limit(None, _absolute(text[:-2]) / 1e3)
-    return Limit(_factor(text), None)
+    return parse
 
 
 def read_overrides(texts: Sequence[str]) -> dict[str, str]:
@@ -93,20 +69,6 @@ def read_overrides(texts: Sequence[str]) -> dict[str, str]:
         if not (layer and block):
             raise ConvsmithError(f"--override: {text!r} cannot be read; write it like layer1.0.conv1=dw-pw:r=2.")
     return {layer: block for layer, _, block in pairs}
-
-
-def _absolute(text: str) -> float:
-    limit = read_limit(text)
-    if limit.absolute is None:
-        raise ValueError
-    return limit.absolute
-
-
-def _factor(text: str) -> float:
-    limit = read_limit(text)
-    if limit.factor is None:
-        raise ValueError
-    return limit.factor
 
 
 Reference = Annotated[
@@ -158,29 +120,19 @@ Json = Annotated[
 PlanFile = Annotated[Path | None, typer.Option("-o", "--output", metavar="plan.json", help="Write the plan.")]
 MaxMacs = Annotated[
     Any,
-    typer.Option(
-        "--max-macs", metavar="1.2x", parser=_reads(read_limit, "1.2x or 300M"), help="Limit on the new net's MACs."
-    ),
+    typer.Option("--max-macs", metavar="1.2x", parser=_limit("max_macs"), help="Limit on the new net's MACs."),
 ]
 MaxParams = Annotated[
     Any,
-    typer.Option(
-        "--max-params", metavar="1x", parser=_reads(read_limit, "0.8x or 5M"), help="Limit on its parameters."
-    ),
+    typer.Option("--max-params", metavar="1x", parser=_limit("max_params"), help="Limit on its parameters."),
 ]
 MaxLatency = Annotated[
     Any,
     typer.Option(
         "--max-latency",
         metavar="0.8x",
-        parser=_reads(read_time_limit, "0.8x or 5ms"),
+        parser=_limit("max_latency"),
         help="Limit on its measured latency: one image, eager, on this machine.",
-    ),
-]
-Factor = Annotated[
-    Any,
-    typer.Option(
-        "--max-macs", metavar="0.5x", parser=_reads(_factor, "0.5x"), help="Limit as a multiple of the baseline's."
     ),
 ]
 Overrides = Annotated[

@@ -12,13 +12,11 @@ from convsmith.calibration.calibrate import IMAGES
 from convsmith.cli import options as opt
 from convsmith.cli.calibration import statistics_of, warn_of_weights, with_images
 from convsmith.cli.terminal import Terminal, told_in_one_line
-from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
 from convsmith.graph import Graph
-from convsmith.latency.measure import Latencies, measure_latency
-from convsmith.load import Loaded, Wish, load, load_graph
-from convsmith.plan import Budget, Plan, Replace
-from convsmith.planning.allocation import reallocate
+from convsmith.latency.measure import measure_latency
+from convsmith.load import Wish, load, load_graph
+from convsmith.plan import Plan, Replace
 from convsmith.planning.decompose import decompose as plan_blocks
 from convsmith.planning.organize import organize as plan_stages
 from convsmith.planning.organize import pareto as front_of
@@ -91,10 +89,9 @@ def organize(
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
     loaded = load(model, Wish(input, classes, blocks_per_stage))
     graph = loaded.graph()
-    latencies, latency = _latency(loaded, graph, max_latency)
     plan = plan_stages(
-        graph, blocks=blocks, max_macs=_times(max_macs, graph.macs), max_params=_times(max_params, graph.params),
-        max_latency=latency, latencies=latencies,
+        graph, blocks=blocks, max_macs=max_macs, max_params=max_params, max_latency=max_latency,
+        latencies=None if max_latency is None else measure_latency(loaded.model, graph),
     )  # fmt: skip
     record = told(plan) | {"gain": plan.new.gain - plan.base.gain}
     tables = [plan_table(plan)]
@@ -134,27 +131,17 @@ def decompose(
 ) -> None:
     """Plan a cheaper block for every convolution that admits one."""
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
-    if max_macs is None and max_latency is None and (data or stats):
-        raise ConvsmithError(
-            "decompose: data chooses ranks under a budget; give --max-macs or --max-latency, or leave --data out."
-        )
-    if method is not None and not (data or stats):
-        raise ConvsmithError("decompose: a method fits weights to data; give --data or --stats, or leave --method out.")
     loaded, taken = with_images(model, Wish(input, classes, blocks_per_stage, mean, std), weights, data, images, seed)
-    graph = loaded.graph()
-    latencies, latency = _latency(loaded, graph, max_latency)
-    budget = Budget(block, _times(max_macs, graph.macs), tuple(keep or ()), latency, opt.read_overrides(override or ()))
     if data or stats:
-        from convsmith.train import lent, pick_device
-
         warn_of_weights(out, loaded)
-        with lent(loaded.model, pick_device(device)):
-            statistics = None if stats is None else statistics_of(loaded, taken, stats, None, seed)
-            plan = reallocate(loaded.model, graph, budget, taken, method, statistics, seed, latencies, out.progress)
-    else:
+    from convsmith.train import lent, pick_device
+
+    with lent(loaded.model, pick_device(device if data or stats else "cpu")):
         plan = plan_blocks(
-            graph, block=block, max_macs=budget.max_macs, keep=budget.keep, max_latency=latency, latencies=latencies,
-            overrides=budget.overrides,
+            loaded.graph(), block=block, max_macs=max_macs, max_latency=max_latency, keep=tuple(keep or ()),
+            overrides=opt.read_overrides(override or ()), model=loaded.model, data=taken, images=images,
+            statistics=None if stats is None else statistics_of(loaded, taken, stats, None, seed), method=method,
+            seed=seed, progress=out.progress,
         )  # fmt: skip
     publish(out, plan, output, told(plan), [plan_table(plan)])
 
@@ -169,18 +156,6 @@ def told(plan: Plan) -> dict[str, Any]:
         "base": asdict(plan.base), "new": asdict(plan.new),
         "edits": edits, "refusals": [asdict(refusal) for refusal in plan.refusals],
     } | ({"latency_ms": plan.latency_ms} if plan.latency_ms else {})  # fmt: skip
-
-
-def _latency(loaded: Loaded, graph: Graph, limit: opt.Limit | None) -> tuple[Latencies | None, float | None]:
-    """What modules take, measured where it is limited, and the limit as a multiple of the whole."""
-    if limit is None:
-        return None, None
-    latencies = measure_latency(loaded.model, graph)
-    return latencies, limit.times(latencies.total)
-
-
-def _times(limit: opt.Limit | None, base: int) -> float | None:
-    return None if limit is None else limit.times(base)
 
 
 def publish(out: Terminal, plan: Plan, path: Path | None, record: dict[str, Any], tables: list[RenderableType]) -> None:

@@ -39,7 +39,7 @@ def optimize(
             "--organize/--no-organize", help="Move blocks between stages (default: unless weights are trained)."
         ),
     ] = None,
-    max_macs: opt.Factor = None,
+    max_macs: opt.MaxMacs = None,
     epochs: opt.Epochs = None,
     format: opt.Formats = "onnx,pt2",
     runtimes: Annotated[str | None, typer.Option(metavar="eager,onnxruntime", help="Runtimes to measure.")] = None,
@@ -54,8 +54,7 @@ def optimize(
     verbose: opt.Verbose = False,
 ) -> None:
     """Go the whole way: plan, build, train or recover, export, measure, report; stopped runs go on."""
-    from convsmith.optimize import Settings, Watch
-    from convsmith.optimize import optimize as run
+    from convsmith.optimize import Settings, Watch, run
 
     terminal = Terminal(quiet=quiet, verbose=verbose)
     wish = Wish(input, classes, blocks_per_stage, mean, std)

@@ -55,11 +55,11 @@ class Terminal:
         self._close()
         self._err.print(text, style="dim", soft_wrap=True)
 
-    def progress(self, text: str) -> None:
+    def progress(self, what: str, done: int, total: int) -> None:
         """Say how far long work is, every few seconds."""
         if monotonic() - self._said > EVERY:
             self._said = monotonic()
-            self.step(text)
+            self.step(f"{what} ({done + 1}/{total})" if total > 1 else what)
 
     def epoch(self, net: str, total: int, epoch: Epoch) -> None:
         """Move the bar of a training on, or print a line where there is no terminal."""

@@ -14,11 +14,13 @@ from convsmith.optimize.evaluations import (
     read_evaluations,
 )
 from convsmith.optimize.expansion import DECOMPOSED, EXPAND, EXPANDED, Expansion, expansion
+from convsmith.optimize.in_memory import Optimized, optimize
 from convsmith.optimize.steps import RUN, SCORES, Watch
-from convsmith.optimize.whole import BASELINE, BENCH, DECOMPOSE, EXPORTS, OPTIMIZED, ORGANIZE, Settings, optimize
+from convsmith.optimize.whole import BASELINE, BENCH, DECOMPOSE, EXPORTS, OPTIMIZED, ORGANIZE, Settings, run
 
 __all__ = [
     "BASELINE", "BENCH", "DECOMPOSE", "DECOMPOSED", "EVALUATIONS", "EXPAND", "EXPANDED", "EXPORTS", "NORMS",
     "OPTIMIZED", "ORGANIZE", "ORIGINAL", "RECOVERED", "RUN", "SCORES", "STARTS", "TEACHER", "TRAINED", "Evaluated",
-    "Evaluations", "Expansion", "Settings", "Watch", "expansion", "made_by", "optimize", "read_evaluations",
+    "Evaluations", "Expansion", "Optimized", "Settings", "Watch", "expansion", "made_by", "optimize",
+    "read_evaluations", "run",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from convsmith.calibration.calibrate import IMAGES, take_images
+from convsmith.calibration.calibrate import IMAGES
 from convsmith.data import Data
 from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
@@ -17,8 +17,7 @@ from convsmith.load import Loaded, Wish, holds_model, load_folder, load_with_dat
 from convsmith.optimize.steps import SCORES, Watch, claim, finish, write
 from convsmith.plan import Plan
 from convsmith.planning.expand import expand, restore
-from convsmith.rewriting.apply import WEIGHTS, Applied, rewrite
-from convsmith.rewriting.weight_transfer import Means
+from convsmith.rewriting.apply import Applied, rewrite
 from convsmith.score.metric import score
 from convsmith.train import Recipe, lent, pick_device, recipe_for
 
@@ -69,7 +68,7 @@ def expansion(
     finetune = max(1, recipe.epochs // 2) if settings.finetune is None else settings.finetune
     watch.step("planning")
     plan = _plan(base, out)
-    wide = _after(base, rewrite(base.model, plan, WEIGHTS if base.origin.trained else None), out / EXPANDED)
+    wide = _after(base, rewrite(base.model, plan, method=None if base.origin.trained else "none"), out / EXPANDED)
     finish(base, data, replace(recipe, epochs=recipe.epochs + finetune), None, out / BASELINE, watch)
     wide = finish(wide, data, recipe, None, out / EXPANDED, watch)
     narrow = _decomposed(wide, plan, data, settings, out, watch, device)
@@ -110,10 +109,12 @@ def _decomposed(
     if holds_model(out / DECOMPOSED):
         return load_folder(out / DECOMPOSED)
     watch.step("decomposing")
-    means = Means("als", take_images(data, settings.images, settings.seed), seed=settings.seed)
     plan, home = restore(wide.graph(), merged), next(wide.model.parameters()).device
     with lent(wide.model, pick_device(device)):
-        applied = rewrite(wide.model, plan, means)
+        applied = rewrite(
+            wide.model, plan, method="als", data=data, images=settings.images, seed=settings.seed,
+            progress=watch.progress,
+        )  # fmt: skip
     applied.model.to(home)
     write_text(out / DECOMPOSE, applied.plan.to_json() + "\n")
     return _after(wide, applied, out / DECOMPOSED)

@@ -15,6 +15,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
 from convsmith.load import Loaded, holds_model, load_folder, save
 from convsmith.optimize.evaluations import RECOVERED, TRAINED, Evaluations
+from convsmith.progress import Progress, silent
 from convsmith.train import Epoch, Recipe, reestimate_norms, train
 
 RUN, SCORES = "run.json", "scores.json"
@@ -22,10 +23,14 @@ RUN, SCORES = "run.json", "scores.json"
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told how far a run is: `step` when one begins, `epoch` after each (net, epochs in all, record)."""
+    """Who is told how far a run is: `step` when one begins, `epoch` after each (net, epochs in all, record).
+
+    `progress` hears of steps within planning and fitting.
+    """
 
     step: Callable[[str], None] = lambda text: None
     epoch: Callable[[str, int, Epoch], None] = lambda net, total, epoch: None
+    progress: Progress = silent
 
 
 def claim(settings: Any, out: Path, command: str) -> None:

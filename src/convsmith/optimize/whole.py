@@ -3,7 +3,7 @@
 Every step leaves its result in the run's folder and is not repeated where that is whole: a stopped run goes on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,14 @@ from typing import Any
 import torch
 
 from convsmith.bench import Bench, bench
-from convsmith.calibration.calibrate import take_images
+from convsmith.calibration.calibrate import IMAGES
 from convsmith.data import Data
 from convsmith.export import export
 from convsmith.files import write_text
-from convsmith.graph import Graph
 from convsmith.load import Loaded, Wish, holds_model, load_folder, load_with_data
+from convsmith.optimize.in_memory import optimize
 from convsmith.optimize.steps import SCORES, Watch, claim, finish, write
-from convsmith.plan import Plan
-from convsmith.planning.decompose import decompose
-from convsmith.planning.organize import organize
-from convsmith.rewriting.apply import means_of, rewrite
-from convsmith.rewriting.weight_transfer import Means
+from convsmith.progress import Progress
 from convsmith.score.metric import score
 from convsmith.train import Recipe, lent, pick_device, recipe_for, recovery_for
 
@@ -37,8 +33,9 @@ class Settings:
     """What decides a run's result: one folder holds one of them.
 
     `block` is what `decompose` takes, `none` for leaving convolutions as they are; `organize` None organizes unless the
-    weights are trained; `max_macs` limits the result as a multiple of the baseline's MACs; `epochs` None takes the
-    recipe's.
+    weights are trained; `max_macs` and `max_latency` limit the result (`0.5x`, `300M`, `5ms`); `epochs`, `lr`
+    and `batch_size` None take the recipe's. `keep`, `overrides` and `method` are those of `decompose` and `apply`,
+    which look at so many `images`.
     """
 
     model: str
@@ -47,12 +44,19 @@ class Settings:
     wish: Wish = field(default_factory=Wish)
     block: str = "auto"
     organize: bool | None = None
-    max_macs: float | None = None
+    max_macs: float | str | None = None
     epochs: int | None = None
     seed: int = 0
+    max_latency: float | str | None = None
+    keep: tuple[str, ...] = ()
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    method: str | None = None
+    images: int = IMAGES
+    lr: float | None = None
+    batch_size: int | None = None
 
 
-def optimize(
+def run(
     settings: Settings,
     out: Path,
     *,
@@ -78,7 +82,11 @@ def optimize(
     base, data = load_with_data(settings.model, settings.data, settings.wish, weights=weights)
     claim(settings, out, command)
     watch.step("planning")
-    better = load_folder(out / OPTIMIZED) if holds_model(out / OPTIMIZED) else _plan(base, data, settings, out, device)
+    better = (
+        load_folder(out / OPTIMIZED)
+        if holds_model(out / OPTIMIZED)
+        else _plan(base, data, settings, out, device, watch.progress)
+    )
     recipe = _recipe(data, settings, base.origin.trained, device)
     kept = base.origin.trained
     nets = {BASELINE: finish(base, data, replace(recipe, epochs=0) if kept else recipe, None, out / BASELINE, watch)}
@@ -92,33 +100,34 @@ def optimize(
     return out
 
 
-def _plan(base: Loaded, data: Data, settings: Settings, out: Path, device: str | None) -> Loaded:
+def _plan(base: Loaded, data: Data, settings: Settings, out: Path, device: str | None, progress: Progress) -> Loaded:
     """Move units, then swap convolutions; weights fitted to the data's images where they are trained, else fresh."""
-    trained = base.origin.trained
-    net, graph = base, base.graph()
-    allowed = None if settings.max_macs is None else settings.max_macs * graph.macs
+    trained, graph = base.origin.trained, base.graph()
     write(out / BASELINE / SCORES, score(graph).to_dict())
-    if settings.organize or (settings.organize is None and not trained):
-        net, graph = _apply(net, organize(graph), out / ORGANIZE, None)
-    if settings.block != "none":
-        limit = None if allowed is None else allowed / graph.macs
-        means = means_of(None, take_images(data, seed=settings.seed), seed=settings.seed) if trained else None
-        with lent(net.model, pick_device(device if trained else "cpu")):
-            net, graph = _apply(net, decompose(graph, block=settings.block, max_macs=limit), out / DECOMPOSE, means)
-        net.model.to("cpu")
-    write(out / OPTIMIZED / SCORES, score(graph).to_dict())
+    moving = not trained if settings.organize is None else settings.organize
+    if not moving and settings.block == "none":
+        write(out / OPTIMIZED / SCORES, score(graph).to_dict())
+        return base
+    with lent(base.model, pick_device(device if trained else "cpu")):
+        like = next(base.model.parameters())
+        done = optimize(
+            base.model, torch.zeros(1, *base.origin.input, device=like.device, dtype=like.dtype),
+            images=data if trained else None, max_macs=settings.max_macs, max_latency=settings.max_latency,
+            block=settings.block, organize=moving, keep=settings.keep, overrides=settings.overrides,
+            method=settings.method or (None if trained else "none"), count=settings.images, seed=settings.seed,
+            progress=progress,
+        )  # fmt: skip
+    names = [*([ORGANIZE] if moving else []), *([DECOMPOSE] if settings.block != "none" else [])]
+    for name, plan in zip(names, done.plans, strict=True):
+        write_text(out / name, plan.to_json() + "\n")
+    net = base.after(done.model.to("cpu"), *done.plans)
+    write(out / OPTIMIZED / SCORES, score(net.graph()).to_dict())
     return net
 
 
-def _apply(net: Loaded, plan: Plan, path: Path, means: Means | None) -> tuple[Loaded, Graph]:
-    applied = rewrite(net.model, plan, means)
-    write_text(path, applied.plan.to_json() + "\n")
-    after = net.after(applied.model, applied.plan)
-    return after, after.graph()
-
-
 def _recipe(data: Data, settings: Settings, trained: bool, device: str | None) -> Recipe:
-    changes = {} if settings.epochs is None else {"epochs": settings.epochs}
+    told = {"epochs": settings.epochs, "lr": settings.lr, "batch_size": settings.batch_size}
+    changes: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     return (recovery_for if trained else recipe_for)(data, seed=settings.seed, device=device, **changes)
 
 

@@ -13,17 +13,18 @@ from convsmith.algebra import METHODS
 from convsmith.algebra.second_moments import Statistics
 from convsmith.blocks import Block, parse_block
 from convsmith.calibration.calibrate import BATCH, calibrate
+from convsmith.calibration.fitting import fitted_to, own_statistics
 from convsmith.errors import ConvsmithError, at
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
 from convsmith.graph.replay import Replay
 from convsmith.kernels.spec import ConvSpec
-from convsmith.latency.measure import Latencies, measure_latency
-from convsmith.plan import Budget, Plan, Refusal, Replace
+from convsmith.latency.measure import Latencies
+from convsmith.plan import Plan, Refusal, Replace, Request
+from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import Candidate, Trial, consider, overridden
-from convsmith.planning.costs import Costs
-from convsmith.planning.decompose import plan_of
-from convsmith.rewriting.weight_transfer import Progress, fitted_to, own
+from convsmith.planning.edits import plan_of
+from convsmith.progress import Progress, silent
 
 # With data the separable form competes with the three-way form, which contains it and costs more per rank.
 FAMILIES = ("dw-pw", "cp:r=8")
@@ -31,7 +32,7 @@ FAMILIES = ("dw-pw", "cp:r=8")
 POINTWISE = "channel:r=4"
 # Ranks fitted per layer and family, of those up to twice the budget's share: dearer ones are hardly ever chosen.
 TRIED = 5
-CHEAPER = "plan without data, which knows cheaper blocks, and fit them with --stats"
+CHEAPER = "plan without data, which knows cheaper blocks, and fit them with `apply --data`"
 # Costs are told apart down to this share of the budget, rounded up, so that a choice never breaks it.
 GRAIN = 4096
 
@@ -87,71 +88,68 @@ def _unbeaten(states: dict[int, tuple[float, tuple[int, ...]]]) -> dict[int, tup
     return kept
 
 
-def reallocate(
+def plan_by_error(
     model: nn.Module,
     graph: Graph,
-    budget: Budget,
+    asked: Request,
     images: Tensor | None,
-    method: str | None,
+    method: str | None = None,
     statistics: Mapping[str, Statistics] | None = None,
     seed: int = 0,
     latencies: Latencies | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Plan:
-    """A plan for a trained net that spends a budget by the errors it causes: per layer keep, decompose, and the rank.
+    """A plan for a trained net that spends a limit by the errors it causes: per layer keep, decompose, and the rank.
 
     A few ranks of each layer are fitted by `method` to the statistics. What each does to the output is measured by
     running `images` (n, c, h, w) on from there; between them the errors' logarithms are taken to fall in proportion to
     the MACs, and the squared errors of layers to add up. Without images the errors of layers count themselves.
-    statistics: by default those of the images. latencies: for a budget of latency, measured where they are not given.
-    progress: told of every layer.
-    Raises ConvsmithError where the budget cannot be met.
+    statistics: by default those of the images. latencies: for a limit on latency. progress: told of every layer.
+    Raises ConvsmithError where the limit cannot be met.
     """
-    if budget.max_latency is not None and latencies is None:
-        latencies = measure_latency(model, graph)
-    costs = Costs.of(graph, budget, latencies)
-    fixed = overridden(graph, budget.overrides, budget.keep)
-    by_layer, refusals = _candidates(graph, budget, method)
+    costs = Costs.of(graph, asked, latencies)
+    fixed = overridden(graph, asked.overrides, asked.keep)
+    by_layer, refusals = _candidates(graph, asked, method)
     if statistics is None:
         if images is None:
             raise ValueError("neither images nor statistics to choose ranks by")
+        progress("gathering moments of layers", 0, 1)
         statistics = calibrate(model, images, list(by_layer), seed=seed)
     fit = _Fitting(model, graph, statistics, method, costs, None if images is None else _Effect(model, images))
     options: list[list[Choice]] = []
     for layer, families in by_layer.items():
-        if progress is not None:
-            progress(f"pricing {layer} ({len(options) + 1}/{len(by_layer)})")
+        progress(f"pricing {layer}", len(options), len(by_layer))
         options.append(fit.choices(families))
     layers = [families[0] for families in by_layer.values()]
     rest = costs.total + costs.change(fixed) - sum(map(costs.layer, layers))
     chosen = choose(options, costs.limit - rest)
     if chosen is None:
         least = rest + sum(min(choice.cost for choice in layer) for layer in options)
-        raise costs.unmet(least, CHEAPER if budget.block == "auto" else "choose a cheaper block")
+        raise costs.unmet(least, CHEAPER if asked.block == "auto" else "choose a cheaper block")
     picked = [(candidate, choice.trial) for candidate, choice in zip(layers, chosen, strict=True)]
-    plan = plan_of(graph, picked, refusals, auto=False, costs=costs, fixed=fixed)
+    plan = plan_of(graph, picked, refusals, replace(asked, by="errors"), costs, fixed)
     return _with_errors(plan, dict(zip(by_layer, chosen, strict=True)))
 
 
-def _families(budget: Budget, method: str | None) -> list[str]:
+def _families(asked: Request, method: str | None) -> list[str]:
     """The blocks that compete, those among them that the method knows how to fit."""
-    if budget.block != "auto":
-        return [budget.block]
+    if asked.block != "auto":
+        return [asked.block]
     known = None if method is None else {form.name for form in METHODS[method]}
     return [name for name in (*FAMILIES, POINTWISE) if known is None or parse_block(name).name in known]
 
 
 def _candidates(
-    graph: Graph, budget: Budget, method: str | None = None
+    graph: Graph, asked: Request, method: str | None = None
 ) -> tuple[dict[str, list[Candidate]], list[Refusal]]:
     """What each layer may become, in order of execution, a candidate for each family of blocks; and what stays."""
     found: dict[str, list[Candidate]] = {}
     left: dict[str, str] = {}
-    for name in _families(budget, method):
-        block, skip = parse_block(name), set(budget.overrides)
-        if name == POINTWISE != budget.block:
+    for name in _families(asked, method):
+        block, skip = parse_block(name), set(asked.overrides)
+        if name == POINTWISE != asked.block:
             skip |= {node.module for node in graph.layers if node.module in found or prod(node.call.out[2:]) == 1}
-        candidates, refusals = consider(graph, [block], forced=True, ranked=True, keep=budget.keep, skip=skip)
+        candidates, refusals = consider(graph, [block], forced=True, ranked=True, keep=asked.keep, skip=skip)
         for candidate in candidates:
             if candidate.trials:
                 found.setdefault(candidate.layer, []).append(candidate)
@@ -164,14 +162,18 @@ def _candidates(
 
 def _with_errors(plan: Plan, choices: Mapping[str, Choice]) -> Plan:
     """The plan, each layer's reason being the errors it was chosen by."""
-    reasons = {
-        layer: f"foreseen error {choice.output**0.5:.3g} at the output, {choice.error**0.5:.2g} here"
-        for layer, choice in choices.items()
-    }
+    told = {layer: (choice.output**0.5, choice.error**0.5) for layer, choice in choices.items()}
     edits = (
-        replace(e, reason=reasons[e.layer]) if isinstance(e, Replace) and e.layer in reasons else e for e in plan.edits
+        replace(e, reason=_reason(*told[e.layer]), output_error=told[e.layer][0])
+        if isinstance(e, Replace) and e.layer in told
+        else e
+        for e in plan.edits
     )
     return replace(plan, edits=tuple(edits))
+
+
+def _reason(output: float, here: float) -> str:
+    return f"predicted error: {100 * output:.2g} % of the net's output, {100 * here:.2g} % of the layer's"
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ class _Fitting:
             raise ConvsmithError(f"The statistics lack {layer}; calibrate with this model and all its layers.")
         conv = self.model.get_submodule(layer)
         assert isinstance(conv, nn.Conv2d)
-        statistics = fitted_to(self.graph, layer, own(layer, conv, self.statistics[layer]))
+        statistics = fitted_to(self.graph, layer, own_statistics(layer, conv, self.statistics[layer]))
         found = [Choice(None, self.costs.layer(families[0]))]
         for family in families:
             trials = self._worth(family)

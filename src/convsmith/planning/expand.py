@@ -1,12 +1,16 @@
 """The expander: a standard convolution per separable pair, to be trained and decomposed again (He et al., 2019)."""
 
+from torch import Tensor, nn
+
 from convsmith.graph import Graph
+from convsmith.graph.given import graph_of
 from convsmith.plan import Merge, Plan
-from convsmith.planning.decompose import decompose, planned
+from convsmith.planning.decompose import decompose
+from convsmith.planning.edits import planned
 from convsmith.structure.pairs import find_pairs
 
 
-def expand(graph: Graph) -> Plan:
+def expand(net: Graph | nn.Module, example: Tensor | None = None) -> Plan:
     """Plan a standard k x k convolution C -> N for every depthwise k x k on C channels with a pointwise C -> N behind.
 
     Between the two may stand BatchNorms and activations, which go. A trained net's weights are carried without loss
@@ -18,9 +22,9 @@ def expand(graph: Graph) -> Plan:
     >>> len(plan.edits), plan.edits[0].unit, plan.edits[0].macs, plan.edits[0].exact
     (19, ('layer1.0.left.0', 'layer1.0.left.1', 'layer1.0.left.2'), (202752, 1327104), True)
     """
+    graph = graph_of(net, example)
     pairs, refusals = find_pairs(graph)
-    changes = [(pair.added, pair.macs[1] - pair.macs[0]) for pair in pairs]
-    return planned(graph, [pair.edit for pair in pairs], refusals, changes)
+    return planned(graph, [pair.edit for pair in pairs], refusals)
 
 
 def restore(graph: Graph, plan: Plan) -> Plan:

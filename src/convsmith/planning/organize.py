@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
 
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
-from convsmith.latency.measure import Latencies
+from convsmith.graph.given import graph_of
+from convsmith.latency.measure import Latencies, measure_latency
+from convsmith.limits import share_of
 from convsmith.plan import Plan, Refusal, Remove, Repeat, Totals
 from convsmith.score.metric import Scores, published_growth, score
 from convsmith.structure.stages import StageNodes, effective_kernel, find_stages
@@ -47,34 +52,49 @@ class Choice:
 
 
 def organize(
-    graph: Graph,
-    scores: Scores | None = None,
+    net: Graph | nn.Module,
+    scores: Scores | Tensor | None = None,
     *,
     blocks: int | None = None,
-    max_macs: float | None = None,
-    max_params: float | None = None,
-    max_latency: float | None = None,
+    max_macs: float | str | None = None,
+    max_params: float | str | None = None,
+    max_latency: float | str | None = None,
     latencies: Latencies | None = None,
 ) -> Plan:
     """Plan the stages of most gain.
 
-    blocks: units in all (default: as many as there are); max_macs, max_params, max_latency: limits as multiples of the
-    base's. latencies: of `measure_latency`, which a limit on latency needs; a copy is taken to run as long as its
-    original.
     The answer is the global optimum over all ways to spread the units, at least one per stage; a tie goes to the later
-    stage. Widths, pools and head stay. Raises ConvsmithError when no spread fits the limits.
+    stage. Widths, pools and head stay.
+
+    Args:
+        net: a captured graph, or a module.
+        scores: of `score`, for another alpha than 3; for a module its example input.
+        blocks: units in all; by default as many as there are.
+        max_macs: a limit as `0.5`, `"0.5x"`, `"50%"` or `"300M"`.
+        max_params: the same of parameters.
+        max_latency: the same of measured time, as `0.5`, `"0.5x"` or `"5ms"`.
+        latencies: of `measure_latency`, which a limit on latency needs; a copy is taken to run as long as its original.
+
+    Raises:
+        ConvsmithError: when no spread fits the limits.
 
     >>> import convsmith as cs, torch
     >>> plan = cs.organize(cs.capture(cs.build("vgg16", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)))
     >>> plan.new.blocks, plan.new.params, round(plan.new.gain - plan.base.gain, 2)
     ((5, 4, 2, 1, 1), 5101194, 2.29)
     """
+    if max_latency is not None and latencies is None and isinstance(net, nn.Module):
+        latencies = measure_latency(net, graph_of(net, scores))
     if max_latency is not None and latencies is None:
         raise ConvsmithError(
             "organize: a limit on latency needs latencies; give those of cs.measure_latency(model, graph)."
         )
-    problem = _Problem.of(graph, scores or score(graph), latencies)
-    limits = {"macs": max_macs, "params": max_params, "seconds": max_latency}
+    graph, scores = _told(net, scores)
+    problem = _Problem.of(graph, scores, latencies)
+    limits = {
+        "macs": share_of(max_macs, graph.macs, "max_macs"), "params": share_of(max_params, graph.params, "max_params"),
+        "seconds": share_of(max_latency, latencies.total if latencies else 1.0, "max_latency"),
+    }  # fmt: skip
     best = max(problem.choices(blocks, limits), key=Choice.rank, default=None)
     if best is None:
         raise ConvsmithError(
@@ -84,10 +104,20 @@ def organize(
     return problem.plan(best)
 
 
-def pareto(graph: Graph, scores: Scores | None = None, *, blocks: int | None = None) -> tuple[Choice, ...]:
+def _told(net: Graph | nn.Module, scores: Scores | Tensor | None) -> tuple[Graph, Scores]:
+    """A graph and its scores, from a graph with or without scores, or from a module and its example input."""
+    if isinstance(scores, Scores):
+        return graph_of(net), scores
+    graph = graph_of(net, scores)
+    return graph, score(graph)
+
+
+def pareto(
+    net: Graph | nn.Module, scores: Scores | Tensor | None = None, *, blocks: int | None = None
+) -> tuple[Choice, ...]:
     """The spreads that no other beats in gain, parameters and MACs at once, cheapest first."""
     unlimited = {"macs": float("inf"), "params": float("inf")}
-    choices = _Problem.of(graph, scores or score(graph)).choices(blocks, unlimited)
+    choices = _Problem.of(*_told(net, scores)).choices(blocks, unlimited)
     best = front(choices, lambda choice: (-choice.rank()[0], choice.params, choice.macs))
     return tuple(sorted(best, key=lambda choice: (choice.macs, choice.params)))
 
@@ -231,29 +261,41 @@ class _Problem:
         edits: list[Repeat | Remove] = []
         refusals = list(self.refusals)
         for i, (stage, count) in enumerate(zip(self.stages, choice.blocks, strict=True)):
-            added, removed = self._change(i, count)
-            before, after = (self._option(i, n).gain for n in (len(self.units[i]), count))
-            reason = f"{stage.name}: {len(self.units[i])} to {count} units change its gain by {after - before:+.4f}"
-            edits += [Repeat(added[0].modules, len(added), stage.name, reason)] if added else []
-            edits += [Remove(unit.modules, stage.name, reason) for unit in removed]
+            edits += self._edits(i, stage.name, count)
             refusals += self._immovable(i)
-        base = self.base
-        new = Totals(choice.blocks, choice.gain, base.params + choice.params, base.macs + choice.macs)
         return Plan(
             self.graph.model,
             self.graph.inputs[0].shape[1:],
             self.graph.fingerprint,
-            base,
-            new,
+            self.base,
             tuple(edits),
             tuple(refusals),
-            latency_ms=self._latency_ms(choice),
+            tuple(stage.name for stage in self.stages),
+            base_ms=1e3 * self.latencies.total if self.latencies else None,
         )
 
-    def _latency_ms(self, choice: Choice) -> tuple[float, float] | None:
-        if self.latencies is None:
-            return None
-        return 1e3 * self.latencies.total, 1e3 * (self.latencies.total + choice.seconds)
+    def _edits(self, stage: int, name: str, count: int) -> list[Repeat | Remove]:
+        """One edit for all copies, or one for each unit that goes, the last first."""
+        added, removed = self._change(stage, count)
+        now = len(self.units[stage])
+        gains = {n: self._option(stage, n).gain for n in range(min(count, now), max(count, now) + 1)}
+        reason = f"{name}: {now} to {count} units change its gain by {gains[count] - gains[now]:+.4f}"
+        if added:
+            unit, more = added[0], gains[count] - gains[now]
+            return [Repeat(unit.modules, len(added), name, reason, gain=more, **self._costs(unit, 1 + len(added)))]
+        steps = [gains[n - 1] - gains[n] for n in range(now, count, -1)]
+        return [
+            Remove(unit.modules, name, reason, gain=step, **self._costs(unit, 0))
+            for unit, step in zip(removed, steps, strict=True)
+        ]
+
+    def _costs(self, unit: Unit, times: int) -> dict[str, Any]:
+        """What a unit costs once and so many times, as edits tell it."""
+        costs: dict[str, Any] = {"params": (unit.params, times * unit.params), "macs": (unit.macs, times * unit.macs)}
+        if self.latencies:
+            ms = 1e3 * self.latencies.of(unit.modules)
+            costs["latency_ms"] = (ms, times * ms)
+        return costs
 
     def _immovable(self, stage: int) -> list[Refusal]:
         return [

@@ -1,7 +1,7 @@
 """Put planned blocks in the place of convolutions, and carry the trained weights into them."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from convsmith.algebra.second_moments import Rows, Statistics
 from convsmith.blocks import Block, Carried, parse_block
 from convsmith.calibration.calibrate import Calibration, Sampler
+from convsmith.calibration.fitting import fitted_to, own_statistics
 from convsmith.errors import ConvsmithError, at
 from convsmith.graph import Graph, Node, is_norm
 from convsmith.kernels.spec import ConvSpec, is_plain
 from convsmith.plan import Merge, Replace
+from convsmith.progress import Progress, silent
+from convsmith.structure.editable import untouchable
 from convsmith.structure.pairs import Pair, find_pairs
 
 RELUS = ("aten.relu.default", "aten.relu_.default")
@@ -21,11 +24,9 @@ RELUS = ("aten.relu.default", "aten.relu_.default")
 # 150 MB, as much as their moments.
 ROWS = 8192
 
-Progress = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Means:
+class Transfer:
     """How weights are carried: fitted to `images` in order of execution, or to `statistics` by layer.
 
     method: None for the best that each block's form knows.
@@ -45,26 +46,26 @@ def put_blocks(
     model: nn.Module,
     graph: Graph,
     edits: Sequence[Replace],
-    means: Means | None,
-    progress: Progress | None = None,
-) -> list[Replace]:
-    """Replace layers of `model`, a copy of `original`; the edits come back, with the error of each that was carried.
+    transfer: Transfer | None,
+    progress: Progress = silent,
+) -> dict[str, float | None]:
+    """Replace layers of `model`, a copy of `original`; answers the error of each whose weights were carried.
 
-    means: None leaves blocks as initialized. Raises ConvsmithError on what is no plain convolution, and on statistics
-    that lack a layer, and a layer replaced twice.
+    transfer: None leaves blocks as initialized. Raises ConvsmithError, naming the layer, on what is no plain
+    convolution, on statistics that lack a layer, and on a layer replaced twice.
     """
     if twice := [layer for layer, times in Counter(edit.layer for edit in edits).items() if times > 1]:
         raise ConvsmithError(f"{twice[0]} is replaced twice by the plan; take one of its edits out.")
-    built = {edit.layer: _build(model, edit) for edit in edits}
-    if means is None:
+    built = {edit.layer: _build(model, graph, edit) for edit in edits}
+    if transfer is None:
         errors: dict[str, float | None] = {}
-    elif means.images is None:
-        errors = {layer: _carry_alone(model, graph, layer, *built[layer], means) for layer in built}
+    elif transfer.images is None:
+        errors = {layer: _carry_alone(model, graph, layer, *built[layer], transfer) for layer in built}
     else:
-        errors = _carry_in_order(original, model, graph, built, means, progress)
+        errors = _carry_in_order(original, model, graph, built, transfer, progress)
     for layer, (_, module) in built.items():
         model.set_submodule(layer, module)
-    return [replace(edit, error=errors.get(edit.layer)) for edit in edits]
+    return errors
 
 
 def find(model: nn.Module, path: str) -> nn.Module:
@@ -74,9 +75,14 @@ def find(model: nn.Module, path: str) -> nn.Module:
     return model.get_submodule(path)
 
 
-def _build(model: nn.Module, edit: Replace) -> tuple[Block, nn.Sequential]:
-    conv, block = _convolution(model, edit.layer), parse_block(edit.block)
-    with torch.device(conv.weight.device):
+def _build(model: nn.Module, graph: Graph, edit: Replace) -> tuple[Block, nn.Sequential]:
+    conv = _convolution(model, edit.layer)
+    nodes = [node for node in graph.nodes if node.module == edit.layer]
+    reason = untouchable(graph, nodes[0], nodes[0].conv_spec()) if nodes else "nothing calls it"
+    if reason:
+        raise ConvsmithError(f"{edit.layer} cannot be replaced: {reason}; take that edit out.")
+    with at(edit.layer), torch.device(conv.weight.device):
+        block = parse_block(edit.block)
         built = block.build(ConvSpec.of(conv)).to(dtype=conv.weight.dtype)
     return block, built.train(conv.training)
 
@@ -90,28 +96,15 @@ def _convolution(model: nn.Module, layer: str) -> nn.Conv2d:
 
 
 def _carry_alone(
-    model: nn.Module, graph: Graph, layer: str, block: Block, module: nn.Sequential, means: Means
+    model: nn.Module, graph: Graph, layer: str, block: Block, module: nn.Sequential, transfer: Transfer
 ) -> float | None:
     conv, found = _convolution(model, layer), None
-    if means.statistics is not None and block.fitted:
-        if layer not in means.statistics:
+    if transfer.statistics is not None and block.fitted:
+        if layer not in transfer.statistics:
             raise ConvsmithError(f"The statistics lack {layer}; calibrate with this model and the layers of the plan.")
-        found = fitted_to(graph, layer, own(layer, conv, means.statistics[layer]))
+        found = fitted_to(graph, layer, own_statistics(layer, conv, transfer.statistics[layer]))
     with at(layer):
-        return _settle(model, graph, layer, block.carry(conv, module, means.method, found))
-
-
-def own(layer: str, conv: nn.Conv2d, statistics: Statistics) -> Statistics:
-    """The statistics of a layer, once they are seen to be of its weight; raises ConvsmithError where they are not."""
-    same = statistics.cross.T.shape == conv.weight.flatten(1).shape
-    if same and not statistics.answers(conv.weight):
-        raise ConvsmithError(f"The statistics of {layer} are of other weights; make them anew with this model.")
-    return statistics
-
-
-def fitted_to(graph: Graph, layer: str, statistics: Statistics) -> Statistics:
-    """What a layer's block is fitted to: moments about the mean, or about zero where nothing can hold a mean."""
-    return statistics if graph.holds_mean(_node(graph, layer)) else statistics.uncentred()
+        return _settle(model, graph, layer, block.carry(conv, module, transfer.method, found))
 
 
 def _carry_in_order(
@@ -119,22 +112,21 @@ def _carry_in_order(
     model: nn.Module,
     graph: Graph,
     built: Mapping[str, tuple[Block, nn.Sequential]],
-    means: Means,
-    progress: Progress | None,
+    transfer: Transfer,
+    progress: Progress,
 ) -> dict[str, float | None]:
     """Each layer is fitted to what it will see behind those already replaced, against the original's responses."""
-    assert means.images is not None
-    calibration = Calibration(original, model, means.images, seed=means.seed)
+    assert transfer.images is not None
+    calibration = Calibration(original, model, transfer.images, seed=transfer.seed)
     errors: dict[str, float | None] = {}
     for layer in filter(built.__contains__, calibration.order):
         block, module = built[layer]
-        if progress is not None:
-            progress(f"fitting {layer} ({len(errors) + 1}/{len(built)})")
+        progress(f"fitting {layer}", len(errors), len(built))
         with at(layer):
             if block.fitted:
-                errors[layer] = _fit_in_order(model, graph, layer, block, module, calibration, means)
+                errors[layer] = _fit_in_order(model, graph, layer, block, module, calibration, transfer)
             else:
-                errors[layer] = block.carry(_convolution(model, layer), module, means.method).error
+                errors[layer] = block.carry(_convolution(model, layer), module, transfer.method).error
         calibration.put(layer, module)
     return errors
 
@@ -146,15 +138,15 @@ def _fit_in_order(
     block: Block,
     module: nn.Sequential,
     calibration: Calibration,
-    means: Means,
+    transfer: Transfer,
 ) -> float | None:
     node = _node(graph, layer)
     # Without a bias the refit, which shifts what it cannot scale, would promise what is not kept.
-    refit = means.relu and graph.holds_mean(node) and into_relu(graph, node)
+    refit = transfer.relu and graph.holds_mean(node) and into_relu(graph, node)
     sample = calibration.sample(layer, ROWS if refit else 0)
     rows = _rows(model, graph, layer, sample) if refit else None
     seen = fitted_to(graph, layer, sample.statistics())
-    return _settle(model, graph, layer, block.carry(_convolution(model, layer), module, means.method, seen, rows))
+    return _settle(model, graph, layer, block.carry(_convolution(model, layer), module, transfer.method, seen, rows))
 
 
 def into_relu(graph: Graph, node: Node) -> bool:

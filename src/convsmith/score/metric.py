@@ -12,9 +12,12 @@ from html import escape
 from math import exp, inf, prod
 from typing import Any, Literal
 
+from torch import nn
+
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph, Node
 from convsmith.graph.call import numbers
+from convsmith.graph.given import graph_of
 from convsmith.markup import table
 from convsmith.reach import Extent, Reach
 from convsmith.structure.stages import HEAD, StageNodes, Stages, effective_kernel, entry, find_stages
@@ -176,14 +179,15 @@ def published_growth(
 
 
 def score(
-    graph: Graph,
+    net: Graph | nn.Module,
+    example: Any = None,
     *,
     convention: Convention = "published",
     alpha: float = 3.0,
     clamp: bool = False,
     count: Counting = "plain",
 ) -> Scores:
-    """Score a captured net.
+    """Score a net: a captured graph, or a module on an example of its input.
 
     `published` reproduces the paper's tables; `exact` takes the reach of every tensor from its stage's entry, clamped
     by the map. `count="ptflops"` counts MACs as the paper's tables do. Raises ConvsmithError for an unknown choice.
@@ -194,6 +198,7 @@ def score(
     (14728266, 313201664, 39.06)
     """
     _check(convention, alpha, count)
+    graph = graph_of(net, example)
     reaches = graph.reaches()
     stages = find_stages(graph, reaches)
     growth: dict[str, Growth] = {}

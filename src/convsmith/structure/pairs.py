@@ -45,14 +45,15 @@ class Pair:
             name = _plain(bent[0].call.op).split(".")[1]
             reason = f"the {name} between the two goes as well: it has to be trained, their weights are only a start"
         return Merge(
-            self.first.module, self.modules, self.second.module, self.spec.bias, not bent, reason, self.macs
+            self.first.module, self.modules, self.second.module, self.spec.bias, not bent, reason, self.macs,
+            self.params,
         )  # fmt: skip
 
     @property
-    def added(self) -> int:
-        """Parameters that the convolution has more than all that it replaces."""
+    def params(self) -> tuple[int, int]:
+        """Parameters of all that the convolution replaces, and its own."""
         kernel = self.spec.kernel[0] * self.spec.kernel[1] * self.spec.in_channels + self.spec.bias
-        return self.spec.out_channels * kernel - sum(n.params for n in (self.first, *self.between, self.second))
+        return sum(n.params for n in (self.first, *self.between, self.second)), self.spec.out_channels * kernel
 
 
 def find_pairs(graph: Graph) -> tuple[list[Pair], list[Refusal]]:

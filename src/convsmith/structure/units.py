@@ -114,6 +114,23 @@ def _closed(graph: Graph, modules: tuple[str, ...]) -> bool:
     return len(entries) == 1 and entries <= set(graph.cuts) and len(exits) == 1 and exits <= set(graph.cuts)
 
 
+def movable(graph: Graph, modules: tuple[str, ...]) -> Unit | str:
+    """The unit that these modules are, if it can be copied and taken out, or why not."""
+    inside = calls_inside(graph, modules)
+    if not inside:
+        return "it makes no call"
+    if not _closed(graph, modules):
+        return "more than one tensor goes in or out of it"
+    if reason := _not_editable(graph, modules):
+        return reason
+    shapes = tuple(inside[0].call.input.shape[1:]), tuple(inside[-1].call.out[1:])
+    if shapes[0] != shapes[1]:
+        before, after = ("x".join(map(str, shape)) for shape in shapes)
+        return f"its shape changes from {before} to {after}"
+    params, macs = (sum(getattr(node, name) for node in inside) for name in ("params", "macs"))
+    return Unit(modules, (), (), *shapes, params, macs)
+
+
 def _not_editable(graph: Graph, modules: tuple[str, ...]) -> str | None:
     for path, times in graph.calls.items():
         if times > 1 and any(_within(path, module) for module in modules):

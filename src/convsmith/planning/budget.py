@@ -7,7 +7,7 @@ from typing import Self
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.latency.measure import Latencies
-from convsmith.plan import Budget
+from convsmith.plan import Milliseconds, Request
 from convsmith.planning.candidates import Candidate, Trial
 from convsmith.planning.ladder import Priced
 
@@ -22,16 +22,14 @@ class Costs:
     latencies: Latencies | None
 
     @classmethod
-    def of(cls, graph: Graph, budget: Budget, latencies: Latencies | None) -> Self:
-        """Of a budget; raises ConvsmithError on one that limits both or nothing, and on latency nobody measured."""
-        if (budget.max_macs is None) == (budget.max_latency is None):
+    def of(cls, graph: Graph, asked: Request, latencies: Latencies | None) -> Self:
+        """Of a request; raises ConvsmithError where both or nothing is limited, or latency that nobody measured."""
+        if (asked.max_macs is None) == (asked.max_latency is None):
             raise ConvsmithError("decompose: limit either MACs or latency; leave one of the two out.")
-        name, factor = (
-            ("max_macs", budget.max_macs) if budget.max_latency is None else ("max_latency", budget.max_latency)
-        )
+        name, factor = ("max_macs", asked.max_macs) if asked.max_latency is None else ("max_latency", asked.max_latency)
         if factor is None or not factor > 0:  # true for NaN too
             raise ConvsmithError(f"{name} is {factor}; give a part of the net's own that is more than 0, as 0.5.")
-        if budget.max_latency is None:
+        if asked.max_latency is None:
             return cls(graph.model, graph.macs, factor * graph.macs, None)
         if latencies is None:
             raise ConvsmithError(
@@ -60,9 +58,11 @@ class Costs:
                 least = cost
         return rungs
 
-    def change_ms(self, chosen: Sequence[tuple[Candidate, Trial | None]]) -> tuple[float, float] | None:
-        """The net's milliseconds before and after, where latency is what counts."""
-        return None if self.latencies is None else (self.total / 1e6, (self.total + self.change(chosen)) / 1e6)
+    def change_ms(self, candidate: Candidate, trial: Trial) -> Milliseconds | None:
+        """A layer's milliseconds before and after, where latency is what counts."""
+        if self.latencies is None:
+            return None
+        return self.layer(candidate) / 1e6, self.trials(candidate, [trial])[0] / 1e6
 
     def change(self, chosen: Sequence[tuple[Candidate, Trial | None]]) -> int:
         """What the net costs more than before; None leaves a layer as it is."""

@@ -1,0 +1,31 @@
+"""A graph as the verbs are given it: captured already, or as a module with an example of its input."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from convsmith.errors import ConvsmithError
+from convsmith.graph.capture import capture
+from convsmith.graph.graph import Graph
+
+
+def graph_of(net: Graph | nn.Module, example: Any = None) -> Graph:
+    """The graph itself, or that of a module on an example (a tensor with a batch in front, or a tuple of them).
+
+    Raises:
+        ConvsmithError: for a module without an example, and for anything else.
+    """
+    if isinstance(net, Graph):
+        return net
+    if not isinstance(net, nn.Module):
+        raise ConvsmithError(
+            f"A {type(net).__name__} was given; give an nn.Module with an example, or cs.capture's graph."
+        )
+    if example is None:
+        raise ConvsmithError(
+            f"{type(net).__name__} was given without an example input; add one, as torch.zeros(1, 3, 224, 224)."
+        )
+    inputs = example if isinstance(example, tuple) else (example,)
+    if not all(isinstance(each, Tensor) for each in inputs):
+        raise ConvsmithError(f"The example input is a {type(example).__name__}; give a tensor, or a tuple of tensors.")
+    return capture(net, *inputs)

@@ -1,0 +1,118 @@
+"""One call for a module in memory: plan, and carry the plan out with the weights fitted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from convsmith.calibration.calibrate import IMAGES, Images, take_images
+from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph
+from convsmith.graph.given import graph_of
+from convsmith.latency.measure import measure_latency
+from convsmith.limits import share_of
+from convsmith.plan import Plan, Replace
+from convsmith.planning.decompose import decompose
+from convsmith.planning.organize import organize as plan_stages
+from convsmith.progress import Progress, silent
+from convsmith.rewriting.apply import rewrite
+
+
+@dataclass(frozen=True, eq=False)
+class Optimized:
+    """A better model, and the plans that led to it, each on the model before it."""
+
+    model: nn.Module
+    plans: tuple[Plan, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """The last of the plans."""
+        return self.plans[-1]
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """By layer, the relative error of its responses, or without images that of its weight."""
+        edits = [edit for plan in self.plans for edit in plan.edits if isinstance(edit, Replace)]
+        return {edit.layer: edit.error for edit in edits if edit.error is not None}
+
+    def __repr__(self) -> str:
+        return f"Optimized({', '.join(map(repr, self.plans))})"
+
+
+def optimize(
+    model: nn.Module,
+    example: Any,
+    *,
+    images: Images | None = None,
+    max_macs: float | str | None = None,
+    max_latency: float | str | None = None,
+    block: str = "auto",
+    organize: bool = False,
+    keep: Sequence[str] = (),
+    overrides: Mapping[str, str] | None = None,
+    method: str | None = None,
+    count: int = IMAGES,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Optimized:
+    """Make a better model of a copy of `model`, which stays as it is.
+
+    Args:
+        model: a module, trained or not.
+        example: an input with a batch in front; its values do not matter.
+        images: unlabelled images (a tensor, a data set, or batches), of which `count` are taken. With them and a limit,
+            layers and ranks are chosen by the error at the output; weights are fitted to them in any case. Without
+            them weights alone decide.
+        max_macs: a limit as `0.5`, `"0.5x"`, `"50%"` or `"300M"`.
+        max_latency: the same by measured time, as `0.5`, `"0.5x"` or `"5ms"`.
+        block: what `decompose` takes, or `none` to leave convolutions as they are.
+        organize: move units between stages first; a trained net has to be trained again after that.
+        keep: layers to leave alone.
+        overrides: by layer, the block that it becomes.
+        method: how weights are carried; None for the best that each block knows.
+        count: how many of the images to take.
+        seed: draws images and positions.
+        progress: told how far the work is.
+
+    Raises:
+        ConvsmithError: for all that planning and applying refuse, and where nothing is asked for.
+
+    >>> import convsmith as cs, torch
+    >>> new = cs.optimize(cs.build("vgg11", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32), max_macs=0.5)
+    >>> new.plan.new.macs <= 0.5 * new.plan.base.macs, len(new.errors)
+    (True, 7)
+    """
+    if block == "none" and not organize:
+        raise ConvsmithError("optimize: block none and no organizing leave nothing to do; ask for one of the two.")
+    graph = graph_of(model, example)
+    macs, seconds = _allowed(model, graph, max_macs, max_latency)
+    taken = None if images is None else take_images(images, count, seed)
+    net, plans = model, []
+    if organize:
+        done = rewrite(net, plan_stages(graph), method=method)
+        net, plans = done.model, [done.plan]
+        graph = graph_of(net, example)
+    if block != "none":
+        by_error = taken is not None and (macs is not None or seconds is not None)
+        plan = decompose(
+            graph, block=block, model=net, keep=keep, overrides=overrides, seed=seed, progress=progress,
+            max_macs=None if macs is None else macs / graph.macs,
+            max_latency=None if seconds is None else f"{seconds}s", images=count,
+            data=taken if by_error else None, method=method if by_error else None,
+        )  # fmt: skip
+        done = rewrite(net, plan, method=method, data=taken, images=count, seed=seed, progress=progress)
+        net, plans = done.model, [*plans, done.plan]
+    return Optimized(net, tuple(plans))
+
+
+def _allowed(
+    model: nn.Module, graph: Graph, max_macs: float | str | None, max_latency: float | str | None
+) -> tuple[float | None, float | None]:
+    """The limits in multiply-accumulates and in seconds, so that they mean the first model's all the way."""
+    share = share_of(max_macs, graph.macs, "max_macs")
+    if max_latency is None:
+        return (None if share is None else share * graph.macs), None
+    total = measure_latency(model, graph).total
+    return (None if share is None else share * graph.macs), (share_of(max_latency, total, "max_latency") or 0) * total

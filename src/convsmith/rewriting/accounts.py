@@ -1,0 +1,69 @@
+"""What a plan's edits cost once they are carried out, counted on the captured nets, and the proof that they add up."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph
+from convsmith.graph.capture import capture
+from convsmith.plan import Edit, Merge, Plan, Remove, Repeat
+from convsmith.structure.units import calls_inside
+
+CHANGED = "changed by hand"
+
+
+def capture_for(model: nn.Module, plan: Plan) -> Graph:
+    """Capture a model on the input shape that a plan was made for."""
+    like = next(model.parameters(), torch.zeros(0))
+    return capture(model, torch.zeros(1, *plan.input, device=like.device, dtype=like.dtype), name=plan.model)
+
+
+def counted(plan: Plan, base: Graph, placed: Graph, errors: Mapping[str, float | None]) -> Plan:
+    """The plan with the costs that each edit has.
+
+    base: the model; placed: the same with blocks in the place of convolutions, before any unit is moved; errors: of
+    layers whose weights were carried.
+    """
+    edits = tuple(_counted(edit, base, placed, errors) for edit in plan.edits)
+    return replace(plan, base=replace(plan.base, params=base.params, macs=base.macs), edits=edits)
+
+
+def _counted(edit: Edit, base: Graph, placed: Graph, errors: Mapping[str, float | None]) -> Edit:
+    if isinstance(edit, Repeat | Remove):
+        params, macs = _cost(placed, edit.unit)
+        times = 1 + edit.copies if isinstance(edit, Repeat) else 0
+        return replace(edit, params=(params, times * params), macs=(macs, times * macs))
+    unit = edit.unit if isinstance(edit, Merge) else (edit.layer,)
+    costs = list(zip(_cost(base, unit), _cost(placed, unit), strict=True))
+    after = {"params": costs[0], "macs": costs[1]}
+    if isinstance(edit, Merge):
+        return replace(edit, params=after["params"], macs=after["macs"])
+    edit = replace(edit, error=errors.get(edit.layer))
+    if after == {"params": edit.params, "macs": edit.macs}:
+        return edit
+    # What the planner found belongs to another block.
+    return replace(
+        edit, params=after["params"], macs=after["macs"], quality=None, compact=None, window=(), output_error=None,
+        latency_ms=None, reason=CHANGED,
+    )  # fmt: skip
+
+
+def _cost(graph: Graph, modules: Sequence[str]) -> tuple[int, int]:
+    inside = calls_inside(graph, tuple(modules))
+    return sum(node.params for node in inside), sum(node.macs for node in inside)
+
+
+def prove(base: Graph, new: Graph, plan: Plan) -> None:
+    """The outputs' shapes are the old ones, and costs add up to those of the net that was made."""
+    before, after = ([graph.shapes[name] for name in graph.outputs] for graph in (base, new))
+    if before != after:
+        names = ", ".join(edit.name for edit in plan.edits)
+        raise ConvsmithError(f"The plan changes the output from {before} to {after}; take out one of {names}.")
+    if (new.params, new.macs) != (plan.new.params, plan.new.macs):
+        raise ConvsmithError(
+            f"The edits add up to {plan.new.params} parameters and {plan.new.macs} MACs, and the new net has "
+            f"{new.params} and {new.macs}; please report this plan."
+        )

@@ -1,0 +1,100 @@
+"""Units of a model copied behind themselves or taken out, by their paths in the model before any move."""
+
+from collections import defaultdict
+from collections.abc import Container, Iterable, Sequence
+from copy import deepcopy
+
+from torch import nn
+
+from convsmith.errors import ConvsmithError
+from convsmith.graph import Graph
+from convsmith.plan import Remove, Repeat
+from convsmith.rewriting.weight_transfer import find
+from convsmith.structure.units import movable
+
+
+def check_moves(model: nn.Module, graph: Graph, edits: Sequence[Repeat | Remove]) -> None:
+    """Raises ConvsmithError on the first edit that cannot be, by its name."""
+    taken: dict[str, str] = {}
+    for edit in edits:
+        for path in edit.unit:
+            find(model, path)
+        _parent(model, edit)
+        unit = movable(graph, edit.unit)
+        if isinstance(unit, str):
+            raise ConvsmithError(f"{edit.name} cannot be {_done(edit)}: {unit}; take that edit out.")
+        for path in edit.unit:
+            other = next((name for of, name in taken.items() if _overlap(of, path)), None)
+            if other is not None:
+                raise ConvsmithError(f"{edit.name} is moved together with {other}; take one of the two edits out.")
+        taken |= dict.fromkeys(edit.unit, edit.name)
+
+
+def _done(edit: Repeat | Remove) -> str:
+    return "repeated" if isinstance(edit, Repeat) else "removed"
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+def move_units(model: nn.Module, edits: Iterable[Repeat | Remove]) -> None:
+    """All moves of one parent at once, and all parents found first: paths are those of the model before any move."""
+    by_parent: dict[nn.Module, list[Repeat | Remove]] = defaultdict(list)
+    for edit in edits:
+        for path in edit.unit:
+            find(model, path)
+        by_parent[_parent(model, edit)].append(edit)
+    for parent, moves in by_parent.items():
+        if isinstance(parent, nn.Sequential):
+            _rebuild(parent, moves)
+        else:
+            _wrap(parent, moves)
+
+
+def _parent(model: nn.Module, move: Repeat | Remove) -> nn.Module:
+    """The one module that holds the unit; neighbours are a unit in a sequence only, as its order is that of calls."""
+    paths = {path.rpartition(".")[0] for path in move.unit}
+    parent = model.get_submodule(paths.pop())
+    if paths or (len(move.unit) > 1 and not isinstance(parent, nn.Sequential)):
+        raise ConvsmithError(f"{' + '.join(move.unit)} are no neighbours in one nn.Sequential; take that edit out.")
+    return parent
+
+
+def _rebuild(parent: nn.Sequential, moves: Sequence[Repeat | Remove]) -> None:
+    """The children of a sequence with units copied or left out, numbered afresh where they were numbers."""
+    children = dict(parent.named_children())
+    names: list[tuple[str, nn.Module]] = []
+    for name, child in children.items():
+        removed = any(isinstance(m, Remove) and name in _names(m) for m in moves)
+        names += [] if removed else [(name, child)]
+        for move in moves:
+            if isinstance(move, Repeat) and name == _names(move)[-1]:
+                unit = [(n, children[n]) for n in _names(move)]
+                names += [
+                    (_free(f"{n}_{i}", children), deepcopy(m)) for i in range(1, move.copies + 1) for n, m in unit
+                ]
+    numbered = all(name.isdigit() for name in children)
+    parent._modules.clear()
+    for i, (name, child) in enumerate(names):
+        parent.add_module(str(i) if numbered else name, child)
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """A name for a copy that no child has already."""
+    while name in taken:
+        name += "_copy"
+    return name
+
+
+def _wrap(parent: nn.Module, moves: Sequence[Repeat | Remove]) -> None:
+    """Modules that their parent calls by name keep it: gone is an identity, repeated is a sequence."""
+    for move in moves:
+        (name,) = _names(move)
+        child = parent.get_submodule(name)
+        copies = [deepcopy(child) for _ in range(move.copies)] if isinstance(move, Repeat) else []
+        setattr(parent, name, nn.Sequential(child, *copies) if copies else nn.Identity())
+
+
+def _names(move: Repeat | Remove) -> list[str]:
+    return [path.rpartition(".")[2] for path in move.unit]
