@@ -1,6 +1,6 @@
-"""The tables and curves of docs/decomposition.md from bench/results: `python bench/decompose_page.py`.
+"""The tables and curves of docs/results/decomposition.md from bench/results: `python bench/decompose_page.py`.
 
-Needs matplotlib for the curves, docs/decomposition.svg.
+Needs matplotlib for the curves, docs/results/decomposition.svg.
 """
 
 import json
@@ -15,7 +15,7 @@ from convsmith.files import write_text
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "bench" / "results" / "decompose.json"
 EPOCHS = ROOT / "bench" / "results" / "epochs.json"
-PAGE, FIGURE = ROOT / "docs" / "decomposition.md", ROOT / "docs" / "decomposition.svg"
+PAGE, FIGURE = ROOT / "docs" / "results" / "decomposition.md", ROOT / "docs" / "results" / "decomposition.svg"
 NETS = {"resnet20": "ResNet-20", "resnet56": "ResNet-56"}
 # What is drawn, by name and by whom and how: the best first.
 LINES = {

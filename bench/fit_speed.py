@@ -7,7 +7,7 @@
     memory  peak of processes that calibrate and fit one 3x3 convolution, over that of one which only runs it
 
 Weights are drawn, and normalization is estimated on some of the images. Sections that are not asked for stay as they
-are in bench/results/fit_speed.json, from which the table of docs/decomposition.md is written. `--threads 1` and
+are in bench/results/fit_speed.json, from which the table of docs/fits.md is written. `--threads 1` and
 `--images 512` by default; `--large-peer` runs CP on 512 channels, once, for minutes. The page tells processor time,
 which other processes do not lengthen.
 """
@@ -42,7 +42,7 @@ from convsmith.files import write_text
 from convsmith.graph.replay import Replay
 
 RESULT = Path(__file__).parent / "results" / "fit_speed.json"
-PAGE = Path(__file__).parent.parent / "docs" / "decomposition.md"
+PAGE = Path(__file__).parent.parent / "docs" / "fits.md"
 ROUNDS = 9  # readings of what takes less than a second
 PEER_ROUNDS = {64: 3, 256: 2}  # readings of the peer by channels
 WIDTHS = (512, 1024)  # channels whose memory is measured

@@ -112,7 +112,7 @@ def test_the_times_and_megabytes_of_fits_are_those_measured() -> None:
     spec = importlib.util.spec_from_file_location("fit_speed", RESULTS.parent / "fit_speed.py")
     bench = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bench)
-    page, found = (DOCS / "decomposition.md").read_text(), json.loads((RESULTS / "fit_speed.json").read_text())
+    page, found = (DOCS / "fits.md").read_text(), json.loads((RESULTS / "fit_speed.json").read_text())
     assert f"<!-- fit-speed -->\n{bench.table(found['seconds and megabytes'])}<!-- /fit-speed -->" in page
 
 
