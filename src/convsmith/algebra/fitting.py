@@ -10,7 +10,8 @@ from torch import Tensor
 from convsmith.algebra.conditioned import Conditioned
 from convsmith.algebra.forms import Factors, Form
 from convsmith.algebra.relu import relu_refit
-from convsmith.algebra.second_moments import Rows, Statistics
+from convsmith.algebra.request import WEIGHT_ALONE, FitRequest
+from convsmith.algebra.second_moments import Statistics
 from convsmith.errors import ConvsmithError
 from convsmith.registry import Registry
 
@@ -126,19 +127,9 @@ def fits(method: str, form: type[Form]) -> Callable[[Solver], Solver]:
     return enter
 
 
-def fit(
-    form: Form,
-    weight: Tensor,
-    method: str | None = None,
-    statistics: Statistics | None = None,
-    rows: Rows | None = None,
-    draft: bool = False,
-) -> Fit:
+def fit(form: Form, weight: Tensor, request: FitRequest = WEIGHT_ALONE) -> Fit:
     """Factor a weight (N, C, K) of any float type into a form; computed in float64 where the statistics lie.
 
-    method: None for the best that knows the form: `als`, else `gsvd`, with statistics; `svd`, else `als`, without.
-    rows: patches and responses on which the last factor is refitted for the ReLU behind it; they need statistics.
-    draft: descend a fifth as far, enough to compare ranks and layers by.
     Raises ConvsmithError on an unknown method, one that does not know the form, one that needs statistics and has
     none, and on numbers that are not finite.
 
@@ -147,14 +138,15 @@ def fit(
     >>> [round(fit(DepthwiseFirst(rank), weight).error, 2) for rank in (1, 4, 8)]
     [0.8, 0.33, 0.0]
     """
-    method = method or _usual(type(form), statistics)
+    statistics, rows = request.statistics, request.rows
+    method = request.method or _usual(type(form), statistics)
     table = METHODS[method]
     if type(form) not in table:
         knows = ", ".join(sorted(name for name, other in METHODS.items() if type(form) in other))
         raise ConvsmithError(f"{method} does not fit {form.name}; choose from {knows}.")
     if rows is not None and statistics is None:
         raise ConvsmithError("Rows refine a fit to statistics; give the statistics of the same layer too.")
-    found = form.balance(table[type(form)](form, Target.of(weight, statistics, draft)))
+    found = form.balance(table[type(form)](form, Target.of(weight, statistics, request.draft)))
     if statistics is None:
         factors = tuple(factor.to(weight) for factor in found)
         return Fit(factors, relative_error(weight.detach(), form.compose(_double(factors))), None)

@@ -5,7 +5,7 @@ from typing import ClassVar, final
 
 from torch import Tensor, nn
 
-from convsmith.algebra.second_moments import Rows, Statistics
+from convsmith.algebra.request import WEIGHT_ALONE, FitRequest
 from convsmith.blocks.base import Block, Carried, depthwise
 from convsmith.errors import ConvsmithError
 from convsmith.kernels import normalized
@@ -41,15 +41,7 @@ class Unit(Block):
         return Added(kernels) if keeps_shape(conv) else nn.Sequential(kernels)
 
     @final
-    def carry(
-        self,
-        conv: nn.Conv2d,
-        block: nn.Sequential,
-        method: str | None = None,
-        statistics: Statistics | None = None,
-        rows: Rows | None = None,
-        draft: bool = False,
-    ) -> Carried:
+    def carry(self, conv: nn.Conv2d, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
         """Leave the block as it was built."""
         return Carried(None)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convsmith.algebra import METHODS
+from convsmith.algebra import METHODS, FitRequest
 from convsmith.algebra.second_moments import Statistics
 from convsmith.blocks import Block, parse_block
 from convsmith.calibration.calibrate import BATCH, calibrate
@@ -213,7 +213,7 @@ class _Fitting:
         with torch.device(conv.weight.device):
             module = block.build(ConvSpec.of(conv)).to(conv.weight.dtype)
         with at(layer):
-            carried = block.carry(conv, module, self.method, statistics, draft=True)
+            carried = block.carry(conv, module, FitRequest(self.method, statistics, draft=True))
         if carried.error is None:
             raise ConvsmithError(
                 f"{block} takes over no weights, so that data cannot choose where it costs least; leave --data out."

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from convsmith.algebra import FitRequest
 from convsmith.algebra.second_moments import Rows, Statistics
 from convsmith.blocks import Block, Carried, parse_block
 from convsmith.calibration.calibrate import Calibration, Sampler
@@ -98,7 +99,7 @@ def _carry_alone(
             raise ConvsmithError(f"The statistics lack {layer}; calibrate with this model and the layers of the plan.")
         found = fitted_to(graph, layer, own(layer, conv, means.statistics[layer]))
     with at(layer):
-        return _settle(model, graph, layer, block.carry(conv, module, means.method, found))
+        return _settle(model, graph, layer, block.carry(conv, module, FitRequest(means.method, found)))
 
 
 def own(layer: str, conv: nn.Conv2d, statistics: Statistics) -> Statistics:
@@ -134,7 +135,7 @@ def _carry_in_order(
             if block.fitted:
                 errors[layer] = _fit_in_order(model, graph, layer, block, module, calibration, means)
             else:
-                errors[layer] = block.carry(_convolution(model, layer), module, means.method).error
+                errors[layer] = block.carry(_convolution(model, layer), module, FitRequest(means.method)).error
         calibration.put(layer, module)
     return errors
 
@@ -154,7 +155,8 @@ def _fit_in_order(
     sample = calibration.sample(layer, ROWS if refit else 0)
     rows = _rows(model, graph, layer, sample) if refit else None
     seen = fitted_to(graph, layer, sample.statistics())
-    return _settle(model, graph, layer, block.carry(_convolution(model, layer), module, means.method, seen, rows))
+    request = FitRequest(means.method, seen, rows)
+    return _settle(model, graph, layer, block.carry(_convolution(model, layer), module, request))
 
 
 def into_relu(graph: Graph, node: Node) -> bool:
