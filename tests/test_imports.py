@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "errors registry files environment markup plan",
+    "errors registry files environment markup text plan",
     "reach algebra",
     "kernels blocks zoo",
     "graph structure score",

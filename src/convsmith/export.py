@@ -24,6 +24,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.files import whole
 from convsmith.graph.capture import FORWARD_ERRORS
 from convsmith.registry import Registry
+from convsmith.text import times
 from convsmith.zoo import input_of
 
 TOLERANCE = 1e-4  # largest error allowed, relative to the output's largest value, for float32
@@ -95,9 +96,8 @@ def export(model: nn.Module, path: str | Path, *, input: tuple[int, ...] | None 
                     "and float32."
                 )
     except EXPORT_ERRORS as error:
-        shape = "x".join(map(str, input))
         raise ConvsmithError(
-            f"{path}: {type(model).__name__} cannot be exported on input {shape}: {reason(error)}; "
+            f"{path}: {type(model).__name__} cannot be exported on input {times(input)}: {reason(error)}; "
             "check the input's shape and the model's forward."
         ) from error
     return ExportCheck(path, path.suffix.lower()[1:], opset, size, absolute, relative)

@@ -261,7 +261,7 @@ def test_refuses_to_fit_responses_without_data(form: Form, name: str) -> None:
 
 
 def test_refuses_statistics_of_another_layer() -> None:
-    told = "The statistics are of 36 x 6 patches and responses, the weight needs 36 x 5; calibrate"
+    told = "The statistics are of 36x6 patches and responses, the weight needs 36x5; calibrate"
     with pytest.raises(ConvsmithError, match=told):
         fit(DepthwiseFirst(1), normal(5, 4, 9), FitRequest("svd", STATISTICS))
 

@@ -14,6 +14,7 @@ from convsmith.algebra.request import WEIGHT_ALONE, FitRequest
 from convsmith.algebra.second_moments import Statistics
 from convsmith.errors import ConvsmithError
 from convsmith.registry import Registry
+from convsmith.text import times
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Target:
         rows = weight.detach().double().flatten(1).to(statistics.gram.device)
         if statistics.cross.shape != rows.T.shape:
             raise ConvsmithError(
-                f"The statistics are of {_times(statistics.cross)} patches and responses, the weight needs "
-                f"{_times(rows.T)}; calibrate with the model that is to be decomposed."
+                f"The statistics are of {times(statistics.cross.shape)} patches and responses, the weight needs "
+                f"{times(rows.T.shape)}; calibrate with the model that is to be decomposed."
             )
         # sums: to ask each entry takes a copy of the Gram matrix
         if not all(part.sum().isfinite() for part in (statistics.gram, statistics.cross, statistics.energy)):
@@ -181,7 +182,3 @@ def response_error(form: Form, factors: Factors, statistics: Statistics, bias: T
     """The relative error of the responses that factors give, as `Statistics.error` of the weight that they make."""
     at = _double(tuple(factor.to(statistics.gram.device) for factor in factors))
     return statistics.error(form.compose(at), form.through(at, statistics.gram), bias)
-
-
-def _times(matrix: Tensor) -> str:
-    return " x ".join(map(str, matrix.shape))

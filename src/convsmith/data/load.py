@@ -15,6 +15,7 @@ from convsmith.data.records import Data, Normalize, Shape, Split
 from convsmith.data.stream import StreamSplit, usable_cores
 from convsmith.errors import ConvsmithError
 from convsmith.registry import Registry
+from convsmith.text import times
 
 LIMIT = 2 << 30  # bytes; CIFAR takes 150 MB
 
@@ -66,7 +67,7 @@ def _decoded(half: Stored, archive: Archive, input: Shape | None, normalize: Nor
 
 def _streamed(half: Stored, archive: Archive, input: Shape | None, normalize: Normalize, workers: int) -> Split:
     if input is None:
-        own, count = "x".join(map(str, archive.shape)), len(archive.train)
+        own, count = times(archive.shape), len(archive.train)
         raise ConvsmithError(f"data: {count} images of {own} are too many to keep decoded; give an input shape.")
     return StreamSplit(half, len(archive.classes), input, normalize, workers)
 

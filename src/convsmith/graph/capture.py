@@ -13,6 +13,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.graph.graph import Graph
 from convsmith.graph.tracer import META, Tape
 from convsmith.kernels.spec import is_plain
+from convsmith.text import times
 
 # What a model's forward is seen to raise.
 FORWARD_ERRORS: tuple[type[Exception], ...] = (
@@ -71,7 +72,7 @@ def _labels(model: nn.Module, count: int) -> list[str]:
 
 
 def _why_not(model: nn.Module, inputs: tuple[Tensor, ...], error: Exception) -> str:
-    shapes = ", ".join("x".join(map(str, x.shape[1:])) for x in inputs)
+    shapes = ", ".join(times(x.shape[1:]) for x in inputs)
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "meta tensors" in reason or "meta tensor" in reason:
         reason = f"its forward asks for a value that depends on the input ({reason.rstrip('.')})"

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from convsmith.errors import ConvsmithError
+from convsmith.text import times
 
 SHOWN = 3  # keys named in an error
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # under which training scripts nest the weights
@@ -69,4 +70,4 @@ def _some(keys: list[str]) -> str:
 
 
 def _size(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a scalar"
+    return times(tensor.shape) or "a scalar"

@@ -10,6 +10,7 @@ from convsmith.plan import Plan, Refusal, Remove, Repeat, Totals
 from convsmith.score.metric import Scores, published_growth, score
 from convsmith.structure.stages import StageNodes, effective_kernel, find_stages
 from convsmith.structure.units import Unit, find_units
+from convsmith.text import times
 
 
 @dataclass(frozen=True)
@@ -259,13 +260,9 @@ class _Problem:
         return [
             Refusal(
                 " + ".join(unit.modules),
-                f"its shape changes from {_times(unit.in_shape)} to {_times(unit.out_shape)}, "
+                f"its shape changes from {times(unit.in_shape)} to {times(unit.out_shape)}, "
                 "so it is neither copied nor removed",
             )
             for unit in self.units[stage]
             if not unit.uniform
         ]
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

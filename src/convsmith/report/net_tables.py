@@ -8,10 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from convsmith.report.folding import Row, fold
-from convsmith.report.numbers import change, count, share, side, times
+from convsmith.report.numbers import change, count, share, side
 from convsmith.report.tables import NAME_WIDTH, WIDTH, grid, short
 from convsmith.score.advice import Advice, Finding
 from convsmith.score.metric import Layer, Scores, Stage
+from convsmith.text import times
 
 Analyzed = tuple[Scores, Advice]
 

@@ -16,6 +16,7 @@ from convsmith.graph.capture import capture
 from convsmith.plan import Merge, Plan, Remove, Repeat, Replace
 from convsmith.planning.allocation import reallocate
 from convsmith.rewriting.weight_transfer import Means, Progress, find, merge_pairs, put_blocks
+from convsmith.text import times
 
 WEIGHTS = Means()
 
@@ -89,7 +90,7 @@ def rewrite(model: nn.Module, plan: Plan, means: Means | None = WEIGHTS, progres
     base = capture_for(model, plan)
     if base.fingerprint != plan.fingerprint:
         raise ConvsmithError(
-            f"The plan was made for {plan.model} on input {_times(plan.input)} and does not fit this model's layers; "
+            f"The plan was made for {plan.model} on input {times(plan.input)} and does not fit this model's layers; "
             "make a plan for this model with `convsmith organize` or `decompose`."
         )
     if plan.budget is not None and means is not None and means.images is not None:
@@ -183,7 +184,3 @@ def _prove(base: Graph, new: Graph, plan: Plan) -> None:
             f"The plan does not do what it says: output {before} became {after}, {new.params} parameters and {new.macs}"
             f" MACs instead of {plan.new.params} and {plan.new.macs}; it was edited, or is of another version."
         )
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

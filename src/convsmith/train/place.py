@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from convsmith.errors import ConvsmithError
+from convsmith.text import times
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -60,9 +61,8 @@ def check_fit(model: nn.Module, shape: tuple[int, int, int], classes: int, devic
         with torch.no_grad():
             logits = model(torch.zeros(1, *shape, device=device))
     except (RuntimeError, ValueError) as error:
-        size = "x".join(map(str, shape))
         raise ConvsmithError(
-            f"The net cannot take images of {size} ({str(error).splitlines()[0]}); give another input."
+            f"The net cannot take images of {times(shape)} ({str(error).splitlines()[0]}); give another input."
         ) from error
     if logits.ndim != 2 or logits.shape[1] != classes:
         got = tuple(logits.shape)

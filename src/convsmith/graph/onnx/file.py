@@ -10,6 +10,7 @@ from onnx import ModelProto, TypeProto, ValueInfoProto, helper, inliner
 
 from convsmith.errors import ConvsmithError
 from convsmith.graph.onnx.op import Shape
+from convsmith.text import times
 
 TO_FIRST = [0, 3, 1, 2]  # (batch, height, width, channels) to (batch, channels, height, width)
 
@@ -96,13 +97,12 @@ def settled(name: str, own: Sequence[int | None], given: Shape | None, path: Pat
     (1, 3, 32, 32)
     """
     batch, *sizes = own or (None,)
-    told = "x".join("?" if size is None else str(size) for size in sizes)
+    told = times(sizes)
     wanted = sizes if given is None else given
     if batch not in (None, 1):
         raise ConvsmithError(f"{path}: its batch is fixed at {batch}; export it with batch 1, or an open one.")
     if None in wanted:
         raise ConvsmithError(f"{path}: the size {told} of its input {name!r} is open; give --input C,H,W.")
     if len(wanted) != len(sizes) or any(a is not None and a != b for a, b in zip(sizes, wanted, strict=True)):
-        got = "x".join(map(str, wanted))
-        raise ConvsmithError(f"{path}: its input {name!r} is {told}, but --input is {got}; leave it out.")
+        raise ConvsmithError(f"{path}: its input {name!r} is {told}, but --input is {times(wanted)}; leave it out.")
     return (1, *(size for size in wanted if size is not None)) if own else ()
