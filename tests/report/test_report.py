@@ -27,7 +27,6 @@ from convsmith.report import (
     run_page,
     scores_page,
     scores_table,
-    stages_table,
 )  # fmt: skip
 from convsmith.report.charts import latency
 from convsmith.report.folding import fold
@@ -108,7 +107,7 @@ def test_the_printed_columns_add_up_to_the_total(net: str) -> None:
 def test_tables_fit_80_columns(net: str) -> None:
     graph = graph_of(net)
     for table in (
-        scores_table(*analyzed(net)), stages_table(cs.score(graph)), plan_table(cs.organize(graph)),
+        scores_table(*analyzed(net)), plan_table(cs.organize(graph)),
         compare_table((analyzed(net), analyzed("resnet56"))), compare_table((analyzed("resnet56"), analyzed(net))),
         plan_table(cs.decompose(graph)), pareto_table(cs.pareto(graph)), bench_table(BENCH),
     ):  # fmt: skip

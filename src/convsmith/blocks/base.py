@@ -7,10 +7,9 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from math import prod
 from typing import Any, ClassVar, Self, TypeVar, final
 
-import torch
 from torch import Tensor, nn
 
-from convsmith.algebra import DepthwiseFirst, Factors, FitRequest, Form, fit
+from convsmith.algebra import Factors, FitRequest, Form, fit
 from convsmith.algebra.request import WEIGHT_ALONE
 from convsmith.errors import ConvsmithError
 from convsmith.kernels.spec import ConvSpec
@@ -277,18 +276,6 @@ def keep_variance(kernel: nn.Conv2d) -> nn.Conv2d:
 def taps(conv: nn.Conv2d) -> Tensor:
     """The weight as the algebra takes it, (n, c, kh, kw) -> (n, c, k)."""
     return conv.weight.detach().flatten(2)
-
-
-def only(reads: Tensor, conv: ConvSpec) -> DepthwiseFirst:
-    """The form of rank 1 whose outputs read the input channels `reads` (N, cg), each once."""
-    mask = torch.zeros(conv.out_channels, conv.in_channels, dtype=torch.bool)
-    return DepthwiseFirst(1, mask.scatter(1, reads, True))
-
-
-def read(factors: Factors, reads: Tensor) -> tuple[Tensor, Tensor]:
-    """The factors of such a form, of the pointwise just what is read, (n, c, 1) -> (n, cg)."""
-    depthwise, pointwise = factors
-    return depthwise, pointwise[..., 0].gather(1, reads.to(pointwise.device))
 
 
 def write(kernel: nn.Module, weight: Tensor, bias: Tensor | None = None) -> None:

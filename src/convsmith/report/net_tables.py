@@ -87,14 +87,6 @@ def _unknown(scores: Scores) -> list[Text]:
     return [Text(f"No rule for {told}: what is behind is not known, and not edited.", style="yellow")]
 
 
-def stages_table(scores: Scores) -> RenderableType:
-    """The stages of a net: map, counted layers, costs with their shares, and gain."""
-    table = grid(f"Stages of {scores.model} on {times(scores.input)}", *STAGE_COLUMNS)
-    for row in stage_rows(scores):
-        table.add_row(*row)
-    return table
-
-
 STAGE_COLUMNS = ("stage", ">map", ">layers", ">params", ">", ">MACs", ">", ">gain")
 
 
