@@ -2,7 +2,16 @@
 
 from convsmith.bench import bench
 from convsmith.data import load_data
-from convsmith.errors import ConvsmithError
+from convsmith.errors import (
+    BudgetError,
+    CaptureError,
+    ConvsmithError,
+    DataError,
+    FileError,
+    PlanError,
+    ShapeError,
+    UnknownNameError,
+)
 from convsmith.export import export
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
@@ -20,7 +29,8 @@ from convsmith.train import evaluate, train
 from convsmith.zoo import build
 
 __all__ = [
-    "ConvsmithError", "Graph", "Plan", "Scores", "apply", "bench", "build", "capture", "capture_file", "decompose",
+    "BudgetError", "CaptureError", "ConvsmithError", "DataError", "FileError", "Graph", "Plan", "PlanError", "Scores",
+    "ShapeError", "UnknownNameError", "apply", "bench", "build", "capture", "capture_file", "decompose",
     "evaluate", "expand", "export", "load", "load_data", "measure_latency", "organize", "pareto", "report", "score",
     "search_blocks", "train",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from convsmith.algebra.forms import Factors, Form
 from convsmith.algebra.relu import relu_refit
 from convsmith.algebra.request import WEIGHT_ALONE, FitRequest
 from convsmith.algebra.second_moments import Statistics
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, DataError
 from convsmith.registry import Registry
 from convsmith.text import times
 
@@ -49,13 +49,13 @@ class Target:
             return cls(weight.detach().double(), None, draft)
         rows = weight.detach().double().flatten(1).to(statistics.gram.device)
         if statistics.cross.shape != rows.T.shape:
-            raise ConvsmithError(
+            raise DataError(
                 f"The statistics are of {times(statistics.cross.shape)} patches and responses, the weight needs "
                 f"{times(rows.T.shape)}; calibrate with the model that is to be decomposed."
             )
         # sums: to ask each entry takes a copy of the Gram matrix
         if not all(part.sum().isfinite() for part in (statistics.gram, statistics.cross, statistics.energy)):
-            raise ConvsmithError("The statistics hold NaN or infinity; check the calibration data and the model on it.")
+            raise DataError("The statistics hold NaN or infinity; check the calibration data and the model on it.")
         return cls(rows.reshape(weight.shape), Conditioned.of(statistics, rows, weight.shape[1]), draft)
 
     def evaluations(self, most: int) -> int:
@@ -66,7 +66,7 @@ class Target:
     def moments(self) -> Conditioned:
         """The moments; raises ConvsmithError where there are none."""
         if self.statistics is None:
-            raise ConvsmithError("This method fits responses and needs data; give calibration data, or use svd.")
+            raise DataError("This method fits responses and needs data; give calibration data, or use svd.")
         return self.statistics
 
     @property
@@ -146,7 +146,7 @@ def fit(form: Form, weight: Tensor, request: FitRequest = WEIGHT_ALONE) -> Fit:
         knows = ", ".join(sorted(name for name, other in METHODS.items() if type(form) in other))
         raise ConvsmithError(f"{method} does not fit {form.name}; choose from {knows}.")
     if rows is not None and statistics is None:
-        raise ConvsmithError("Rows refine a fit to statistics; give the statistics of the same layer too.")
+        raise DataError("Rows refine a fit to statistics; give the statistics of the same layer too.")
     found = form.balance(table[type(form)](form, Target.of(weight, statistics, request.draft)))
     if statistics is None:
         factors = tuple(factor.to(weight) for factor in found)

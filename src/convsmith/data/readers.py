@@ -14,7 +14,7 @@ from convsmith.data.factory import class_names, create, create_test
 from convsmith.data.images import MODES, to_tensor
 from convsmith.data.records import Batches, Data, Normalize, Pass, Shape, Split
 from convsmith.data.stream import Transform, central, load, random_crop, vary
-from convsmith.errors import ConvsmithError
+from convsmith.errors import DataError
 
 ITERATED = ("hfids", "tfds", "wds")
 
@@ -76,7 +76,7 @@ class ReaderSplit(Split):
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= self.classes:
                 bad = low if low < 0 else high
-                raise ConvsmithError(
+                raise DataError(
                     f"{self.reference}: label {bad} is outside the {self.classes} classes; correct the label."
                 )
             yield images, labels

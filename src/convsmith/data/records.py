@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convsmith.data.augment import PLAIN, Augment
-from convsmith.errors import ConvsmithError
+from convsmith.errors import DataError
 
 Shape = tuple[int, int, int]  # channels, height, width
 Batches = Iterator[tuple[Tensor, Tensor]]  # normalized float images (n, c, h, w) and int64 labels (n,)
@@ -35,9 +35,9 @@ class Normalize:
         chosen = cls(_per_channel(channels, mean, IMAGENET_MEAN), _per_channel(channels, std, IMAGENET_STD))
         if len(chosen.mean) != channels or len(chosen.std) != channels:
             got = f"{len(chosen.mean)} means and {len(chosen.std)} deviations"
-            raise ConvsmithError(f"mean, std: got {got} for {channels}-channel images; give one of each per channel.")
+            raise DataError(f"mean, std: got {got} for {channels}-channel images; give one of each per channel.")
         if min(chosen.std) <= 0:
-            raise ConvsmithError(f"std: got {chosen.std}; give deviations above zero.")
+            raise DataError(f"std: got {chosen.std}; give deviations above zero.")
         return chosen
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -109,4 +109,5 @@ def load(
             yield images.to(device, non_blocking=pinned), labels.to(device, non_blocking=pinned)
     except ConvsmithError as error:
         # A worker sends its whole traceback for a message; the sentence is the last line.
-        raise ConvsmithError(str(error).splitlines()[-1].removeprefix("convsmith.errors.ConvsmithError: ")) from error
+        told = f"{type(error).__module__}.{type(error).__qualname__}: "
+        raise type(error)(str(error).splitlines()[-1].removeprefix(told)) from error

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import CaptureError
 from convsmith.graph.graph import Graph
 from convsmith.graph.tracer import META, Tape
 from convsmith.kernels.spec import is_plain
@@ -34,7 +34,7 @@ def capture(model: nn.Module, *inputs: Tensor, name: str = "", batch: int = 1) -
     [('0', 'aten.conv2d.default', 7776), ('1', 'aten.relu.default', 0)]
     """
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise ConvsmithError(
+        raise CaptureError(
             f"{type(model).__name__} is TorchScript, which hides its calls; give the model it was made from."
         )
     tape = Tape(model)
@@ -46,7 +46,7 @@ def capture(model: nn.Module, *inputs: Tensor, name: str = "", batch: int = 1) -
                 stack.enter_context(each)
             answer = model(*sources)
     except FORWARD_ERRORS as error:
-        raise ConvsmithError(_why_not(model, inputs, error)) from error
+        raise CaptureError(_why_not(model, inputs, error)) from error
     leaves = (leaf for leaf in tree_leaves(answer) if isinstance(leaf, Tensor))
     outputs = tuple(operand.name for operand in map(tape.operand, leaves) if not operand.own)
     return Graph(
