@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convsmith.algebra import Channel, DepthwiseFirst, Form, PointwiseFirst, Spatial, ThreeWay, Tucker, fit
+from convsmith.algebra import Channel, DepthwiseFirst, FitRequest, Form, PointwiseFirst, Spatial, ThreeWay, Tucker, fit
 from convsmith.algebra.second_moments import Moments, Statistics
 from convsmith.environment import environment
 from convsmith.files import write_text
@@ -90,7 +90,7 @@ def errors(channels: int, rows: int, seed: int) -> dict[str, dict[str, float]]:
     for kind in KINDS:
         weight, fitted, held = problem(kind, channels, rows, seed)
         for name, form, method, data in entries(channels):
-            found = fit(form, weight, method, fitted if data else None)
+            found = fit(form, weight, FitRequest(method, fitted if data else None))
             table.setdefault(name, {})[kind] = held.error(form.compose(found.factors))
     return table
 

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet50
 
 import convsmith as cs
-from convsmith.algebra import DepthwiseFirst, fit
+from convsmith.algebra import DepthwiseFirst, FitRequest, fit
 from convsmith.blocks.base import Factored
 from convsmith.calibration.calibrate import BATCH, IMAGES, Sampler, calibrate
 from convsmith.environment import environment
@@ -98,7 +98,7 @@ def svd(asked: argparse.Namespace) -> dict[str, Any]:
 
     def ours(convs: list[nn.Conv2d]) -> None:
         for conv in convs:
-            fit(separable, conv.weight.flatten(2), "svd")
+            fit(separable, conv.weight.flatten(2), FitRequest("svd"))
 
     ours(layers)  # warm-up
     found: dict[str, Any] = {"layers": len(layers), "all, convsmith svd": readings(lambda: ours(layers), ROUNDS)}
@@ -219,7 +219,7 @@ def peak(what: str, channels: int) -> float:
     if what != "run":
         statistics = calibrate(model, images)["0"]
     if what == "calibrate and fit":
-        fit(DepthwiseFirst(1), model[0].weight.flatten(2), "als", statistics)
+        fit(DepthwiseFirst(1), model[0].weight.flatten(2), FitRequest("als", statistics))
     # not `getrusage`, which knows the peak of the parent process too
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) / 2**10

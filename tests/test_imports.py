@@ -8,12 +8,12 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "errors limits progress registry files environment markup plan",
+    "errors limits progress registry files environment markup text plan",
     "reach algebra",
     "kernels blocks zoo",
     "graph structure score",
     "calibration latency",
-    "planning rewriting",
+    "rewriting planning",
     "data train export load bench optimize",
     "report",
     "cli",

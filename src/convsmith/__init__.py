@@ -6,7 +6,16 @@ from convsmith.bench import bench
 from convsmith.blocks import parse_block
 from convsmith.calibration.calibrate import calibrate
 from convsmith.data import load_data
-from convsmith.errors import ConvsmithError
+from convsmith.errors import (
+    BudgetError,
+    CaptureError,
+    ConvsmithError,
+    DataError,
+    FileError,
+    PlanError,
+    ShapeError,
+    UnknownNameError,
+)
 from convsmith.export import export
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
@@ -28,7 +37,8 @@ from convsmith.zoo import build
 __version__ = version("convsmith")
 
 __all__ = [
-    "Applied", "ConvsmithError", "Graph", "Optimized", "Plan", "Recipe", "Scores", "advise", "apply", "bench", "build",
+    "Applied", "BudgetError", "CaptureError", "ConvsmithError", "DataError", "FileError", "Graph", "Optimized",
+    "Plan", "PlanError", "Recipe", "Scores", "ShapeError", "UnknownNameError", "advise", "apply", "bench", "build",
     "calibrate", "capture", "capture_file", "decompose", "evaluate", "expand", "export", "load", "load_data",
     "measure_latency", "optimize", "organize", "pareto", "parse_block", "reestimate_norms", "report", "rewrite",
     "score", "search_blocks", "train",

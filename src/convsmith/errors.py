@@ -1,7 +1,8 @@
-"""The one exception a user's mistake raises: a sentence that says where, what was got, and what to do."""
+"""What a user's mistake raises: a sentence that says where, what was got, and what to do, in a class of its kind."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import final
 
 
 class ConvsmithError(Exception):
@@ -12,9 +13,49 @@ class ConvsmithError(Exception):
     """
 
 
+@final
+class CaptureError(ConvsmithError):
+    """A model that cannot be captured, or not run again call by call."""
+
+
+class PlanError(ConvsmithError):
+    """A plan that cannot be made, or not be applied to this model."""
+
+
+@final
+class BudgetError(PlanError):
+    """A budget that is none, or that no plan keeps."""
+
+
+@final
+class DataError(ConvsmithError):
+    """Images, labels or statistics that cannot be used, or do not fit the model."""
+
+
+@final
+class FileError(ConvsmithError):
+    """A file or folder that cannot be read or written, or does not hold what is looked for."""
+
+
+@final
+class ShapeError(ConvsmithError):
+    """A module that is given a tensor of a shape that it does not take."""
+
+
+@final
+class UnknownNameError(ConvsmithError, KeyError):
+    """A name that no table holds; a KeyError too, which would print its sentence in quotes.
+
+    >>> str(UnknownNameError("Unknown block 'dw-pv'; did you mean dw-pw?"))
+    "Unknown block 'dw-pv'; did you mean dw-pw?"
+    """
+
+    __str__ = Exception.__str__
+
+
 @contextmanager
 def at(layer: str) -> Iterator[None]:
-    """Say which layer a mistake is about that is found where its name is not known.
+    """Say which layer a mistake is about that is found where its name is not known; its kind stays.
 
     >>> with at("features.3"):
     ...     raise ConvsmithError("The weight holds NaN; load a sound checkpoint.")
@@ -24,4 +65,4 @@ def at(layer: str) -> Iterator[None]:
     try:
         yield
     except ConvsmithError as error:
-        raise ConvsmithError(f"{layer}: {error}") from error
+        raise type(error)(f"{layer}: {error}") from error

@@ -20,10 +20,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from convsmith.blocks import decompositions
-from convsmith.errors import ConvsmithError
+from convsmith.errors import FileError
 from convsmith.files import whole
 from convsmith.graph.capture import FORWARD_ERRORS
 from convsmith.registry import Registry
+from convsmith.text import times
 from convsmith.zoo import input_of
 
 TOLERANCE = 1e-4  # largest error allowed, relative to the output's largest value, for float32
@@ -89,15 +90,14 @@ def export(model: nn.Module, path: str | Path, *, input: tuple[int, ...] | None 
             absolute, relative = _errors(form.load(draft), replica, images)
             size = draft.stat().st_size
             if not relative <= TOLERANCE:  # also true for nan
-                raise ConvsmithError(
+                raise FileError(
                     f"{path}: the file's output is off by {relative:.1e} of its largest value, "
                     f"more than {TOLERANCE:.0e}; the forward of {type(model).__name__} must be deterministic, finite "
                     "and float32."
                 )
     except EXPORT_ERRORS as error:
-        shape = "x".join(map(str, input))
-        raise ConvsmithError(
-            f"{path}: {type(model).__name__} cannot be exported on input {shape}: {reason(error)}; "
+        raise FileError(
+            f"{path}: {type(model).__name__} cannot be exported on input {times(input)}: {reason(error)}; "
             "check the input's shape and the model's forward."
         ) from error
     return ExportCheck(path, path.suffix.lower()[1:], opset, size, absolute, relative)
@@ -139,7 +139,7 @@ class _Inlined(TorchFunctionMode):
 def _write_onnx(program: ExportedProgram, path: Path) -> int:
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
     if size > ONNX_LIMIT:
-        raise ConvsmithError(f"One ONNX file holds 2 GB, and this model has {size / 1e9:.1f} GB; export it as .pt2.")
+        raise FileError(f"One ONNX file holds 2 GB, and this model has {size / 1e9:.1f} GB; export it as .pt2.")
     outputs = [f"output{number or ''}" for number in range(len(program.graph_signature.user_outputs))]
     torch.onnx.export(
         program, (), path, input_names=["input"], output_names=outputs, dynamic_shapes=BATCH,
@@ -181,7 +181,7 @@ def read_pt2(path: Path) -> ExportedProgram:
         with path.open("rb") as file, quiet():
             return torch.export.load(file)
     except PT2_ERRORS as error:
-        raise ConvsmithError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
+        raise FileError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
 
 
 FORMATS.add(".onnx", Format(_write_onnx, _load_onnx))

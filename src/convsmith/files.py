@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import FileError
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def whole(path: Path) -> Iterator[Path]:
     ('done', ['a.txt'])
     """
     if not path.name or path.is_dir():
-        raise ConvsmithError(f"{path}: is a folder; give the name of a file.")
+        raise FileError(f"{path}: is a folder; give the name of a file.")
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def whole(path: Path) -> Iterator[Path]:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        raise ConvsmithError(f"{path}: cannot be written ({error.strerror}); choose another folder.") from error
+        raise FileError(f"{path}: cannot be written ({error.strerror}); choose another folder.") from error
 
 
 def write_text(path: Path, text: str) -> None:

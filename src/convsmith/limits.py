@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import BudgetError
 
 # Plain numbers up to here are shares: nobody allows a net to grow a thousandfold.
 LARGEST_SHARE = 1000.0
@@ -42,9 +42,7 @@ def read_limit(limit: float | str, name: str = "max_macs") -> Limit:
     try:
         return _read(limit, units)
     except ValueError:
-        raise ConvsmithError(
-            f"{name}: {limit!r} cannot be read; write a limit above 0, as 0.5x or {example}."
-        ) from None
+        raise BudgetError(f"{name}: {limit!r} cannot be read; write a limit above 0, as 0.5x or {example}.") from None
 
 
 def share_of(limit: float | str | None, base: float, name: str = "max_macs") -> float | None:
@@ -53,6 +51,8 @@ def share_of(limit: float | str | None, base: float, name: str = "max_macs") -> 
 
 
 def _read(limit: float | str, units: Mapping[str, float]) -> Limit:
+    if limit == inf:  # from Python: none at all
+        return Limit(inf, None)
     text = str(limit).strip().lower()
     for suffix, scale in SHARES.items():
         if text.endswith(suffix):

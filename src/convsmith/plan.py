@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import PlanError
 from convsmith.markup import table
 
 _STRICT = ConfigDict(extra="forbid")
@@ -248,9 +248,7 @@ class Plan:
             where, what = ".".join(map(str, first["loc"])) or "the text", first["msg"]
         except (ValueError, RecursionError) as error:
             where, what = "the text", str(error)
-        raise ConvsmithError(
-            f"{source} is not a plan: {where}: {what}; write one with `convsmith organize` or `decompose`."
-        )
+        raise PlanError(f"{source} is not a plan: {where}: {what}; write one with `convsmith organize` or `decompose`.")
 
     def __repr__(self) -> str:
         base, new = self.base, self.new

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Generic, TypeVar
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import UnknownNameError
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ class Registry(Mapping[str, T], Generic[T]):
     16711680
     >>> colors["rad"]
     Traceback (most recent call last):
-    convsmith.errors.ConvsmithError: Unknown color 'rad'; did you mean red?
+    convsmith.errors.UnknownNameError: Unknown color 'rad'; did you mean red?
     """
 
     def __init__(self, kind: str) -> None:
@@ -46,7 +46,7 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._entries[name]
         near = get_close_matches(name, self._entries, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(sorted(self._entries))}."
-        raise ConvsmithError(f"Unknown {self._kind} {name!r}; {hint}")
+        raise UnknownNameError(f"Unknown {self._kind} {name!r}; {hint}")
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

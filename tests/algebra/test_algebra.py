@@ -12,6 +12,7 @@ from convsmith.algebra import (
     Channel,
     DepthwiseFirst,
     Fit,
+    FitRequest,
     Form,
     PointwiseFirst,
     Spatial,
@@ -105,16 +106,16 @@ def test_tucker_keeps_what_a_random_basis_does_not_and_all_at_full_rank() -> Non
 def test_three_way_finds_a_hidden_decomposition(rank: int) -> None:
     form = ThreeWay(rank)
     weight = form.compose((normal(rank, 6), normal(rank, 9, seed=1), normal(8, rank, seed=2)))
-    assert fit(form, weight, "als").error < 1e-3
+    assert fit(form, weight, FitRequest("als")).error < 1e-3
 
 
 def test_three_way_is_exact_with_the_pairs_of_the_smaller_dimensions() -> None:
-    assert fit(ThreeWay(4 * 3), normal(8, 4, 3), "als").error < 1e-3
+    assert fit(ThreeWay(4 * 3), normal(8, 4, 3), FitRequest("als")).error < 1e-3
 
 
 def test_three_way_falls_with_the_rank_and_contains_the_separable_form() -> None:
     weight = normal(8, 6, 9)
-    errors = [fit(ThreeWay(rank), weight, "als").error for rank in (1, 2, 4, 6, 16)]
+    errors = [fit(ThreeWay(rank), weight, FitRequest("als")).error for rank in (1, 2, 4, 6, 16)]
     assert errors == sorted(errors, reverse=True)
     assert errors[3] < fit(DepthwiseFirst(1), weight).error
 
@@ -134,7 +135,7 @@ def test_the_scale_is_split_evenly() -> None:
     torch.testing.assert_close(pointwise.norm(dim=0), depthwise.norm(dim=2))
     pointwise, depthwise = fit(PointwiseFirst(3), normal(8, 4, 9)).factors
     torch.testing.assert_close(pointwise.norm(dim=2), depthwise.norm(dim=2))
-    b, d, a = fit(ThreeWay(3), normal(8, 4, 9), "als").factors
+    b, d, a = fit(ThreeWay(3), normal(8, 4, 9), FitRequest("als")).factors
     torch.testing.assert_close(b.norm(dim=1), d.norm(dim=1))
     torch.testing.assert_close(b.norm(dim=1), a.norm(dim=0))
 
@@ -165,8 +166,8 @@ def test_a_mask_keeps_the_best_of_what_is_connected_and_counts_the_rest_as_lost(
 def test_order_of_channels_does_not_matter(form: Form) -> None:
     weight, order = normal(6, 4, 9), torch.tensor([2, 0, 3, 1])
     near = 0.02 if isinstance(form, ThreeWay) else 1e-6  # the random starts are not permuted with it
-    assert fit(form, weight[:, order], method(form)).error == pytest.approx(
-        fit(form, weight, method(form)).error, rel=near
+    assert fit(form, weight[:, order], FitRequest(method(form))).error == pytest.approx(
+        fit(form, weight, FitRequest(method(form))).error, rel=near
     )
 
 
@@ -174,7 +175,7 @@ def test_order_of_channels_does_not_matter(form: Form) -> None:
 def test_dead_channels_give_zeros(form: Form) -> None:
     weight = normal(6, 4, 9)
     weight[:, 1], weight[2] = 0, 0
-    found = fit(form, weight, method(form))
+    found = fit(form, weight, FitRequest(method(form)))
     assert all(factor.isfinite().all() for factor in found.factors)
     torch.testing.assert_close(made(form, found)[:, 1], torch.zeros(6, 9).double(), atol=1e-2, rtol=0)
     assert 0 < found.error < 1
@@ -182,7 +183,7 @@ def test_dead_channels_give_zeros(form: Form) -> None:
 
 @each_form
 def test_a_weight_of_zeros_has_no_error(form: Form) -> None:
-    found = fit(form, torch.zeros(6, 4, 9), method(form))
+    found = fit(form, torch.zeros(6, 4, 9), FitRequest(method(form)))
     assert found.error == 0
     assert made(form, found).eq(0).all()
 
@@ -201,7 +202,7 @@ def test_factors_keep_the_type_and_the_error_includes_its_rounding(dtype: torch.
 @each_form
 def test_the_weight_is_left_alone_and_a_fit_repeats(form: Form) -> None:
     weight = normal(6, 4, 9).requires_grad_()
-    found, again = (fit(form, weight, method(form)) for _ in range(2))
+    found, again = (fit(form, weight, FitRequest(method(form))) for _ in range(2))
     assert torch.equal(weight, normal(6, 4, 9))
     assert not any(factor.requires_grad for factor in found.factors)
     assert all(map(torch.equal, found.factors, again.factors))
@@ -218,9 +219,9 @@ def test_refuses_numbers_that_are_not_finite(bad: float) -> None:
     weight[1, 2, 3], statistics.cross[1, 2] = bad, bad
     for form in EACH:
         with pytest.raises(ConvsmithError, match="The weight to decompose holds NaN or infinity; load a sound"):
-            fit(form, weight, method(form))
+            fit(form, weight, FitRequest(method(form)))
     with pytest.raises(ConvsmithError, match="The statistics hold NaN or infinity; check the calibration data"):
-        fit(DepthwiseFirst(1), normal(6, 4, 9), "gsvd", statistics)
+        fit(DepthwiseFirst(1), normal(6, 4, 9), FitRequest("gsvd", statistics))
 
 
 @pytest.mark.parametrize("rank", [0, -1, 7])
@@ -241,7 +242,7 @@ def test_refuses_a_rank_out_of_range(rank: int) -> None:
 )
 def test_refuses_a_method_that_does_not_know_the_form(form: Form, name: str, told: str) -> None:
     with pytest.raises(ConvsmithError, match=told):
-        fit(form, normal(6, 4, 9), name, STATISTICS)
+        fit(form, normal(6, 4, 9), FitRequest(name, STATISTICS))
 
 
 @pytest.mark.parametrize(
@@ -256,18 +257,18 @@ def test_refuses_a_method_that_does_not_know_the_form(form: Form, name: str, tol
 )
 def test_refuses_to_fit_responses_without_data(form: Form, name: str) -> None:
     with pytest.raises(ConvsmithError, match="needs data; give calibration data, or use svd"):
-        fit(form, normal(6, 4, 9), name)
+        fit(form, normal(6, 4, 9), FitRequest(name))
 
 
 def test_refuses_statistics_of_another_layer() -> None:
-    told = "The statistics are of 36 x 6 patches and responses, the weight needs 36 x 5; calibrate"
+    told = "The statistics are of 36x6 patches and responses, the weight needs 36x5; calibrate"
     with pytest.raises(ConvsmithError, match=told):
-        fit(DepthwiseFirst(1), normal(5, 4, 9), "svd", STATISTICS)
+        fit(DepthwiseFirst(1), normal(5, 4, 9), FitRequest("svd", STATISTICS))
 
 
 def test_refuses_rows_without_statistics() -> None:
     with pytest.raises(ConvsmithError, match="Rows refine a fit to statistics"):
-        fit(DepthwiseFirst(1), normal(6, 4, 9), rows=Rows(normal(5, 36), normal(5, 6)))
+        fit(DepthwiseFirst(1), normal(6, 4, 9), FitRequest(rows=Rows(normal(5, 36), normal(5, 6))))
 
 
 def test_refuses_to_register_a_method_twice() -> None:

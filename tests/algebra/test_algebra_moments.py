@@ -14,6 +14,7 @@ from convsmith.algebra import (
     Chain,
     Channel,
     DepthwiseFirst,
+    FitRequest,
     Form,
     Link,
     PointwiseFirst,
@@ -72,7 +73,7 @@ def asymmetric(samples: int = 3000) -> tuple[Tensor, Statistics]:
 @each_pair
 def test_the_error_told_is_that_of_the_responses_with_the_bias_told(form: Form, method: str) -> None:
     weight, x, y, statistics = symmetric()
-    found = fit(form, weight, method, statistics)
+    found = fit(form, weight, FitRequest(method, statistics))
     missed = y - (x @ form.compose(found.factors).flatten(1).T + found.bias)
     assert found.error == pytest.approx((missed.square().sum() / (y - y.mean(0)).square().sum()).sqrt().item())
     torch.testing.assert_close(missed.mean(0), torch.zeros(N).double(), atol=1e-9, rtol=0)
@@ -95,15 +96,15 @@ def test_exact_at_full_rank(form: Form, method: str) -> None:
     weight, _, _, statistics = symmetric()
     exact = full(form)
     near = 0.02 if isinstance(form, ThreeWay) else 1e-5
-    assert fit(exact, weight.float(), method, statistics).error < near
-    assert fit(exact, weight, method, Statistics.of_weight(weight)).error < near
+    assert fit(exact, weight.float(), FitRequest(method, statistics)).error < near
+    assert fit(exact, weight, FitRequest(method, Statistics.of_weight(weight))).error < near
 
 
 @pytest.mark.parametrize("method", ["gsvd", "compensated", "als"])
 @pytest.mark.parametrize("form", [DepthwiseFirst(1), DepthwiseFirst(2), MASKED], ids=lambda form: form.name)
 def test_on_white_inputs_every_method_of_the_separable_form_is_the_plain_one(form: Form, method: str) -> None:
     weight = normal(N, C, K)
-    plain, found = fit(form, weight), fit(form, weight, method, Statistics.of_weight(weight))
+    plain, found = fit(form, weight), fit(form, weight, FitRequest(method, Statistics.of_weight(weight)))
     assert found.error == pytest.approx(plain.error, abs=1e-6)
     torch.testing.assert_close(form.compose(found.factors), form.compose(plain.factors), atol=1e-3, rtol=1e-3)
 
@@ -115,7 +116,7 @@ def test_on_white_inputs_every_method_of_the_separable_form_is_the_plain_one(for
 @pytest.mark.parametrize("form", [DepthwiseFirst(1), DepthwiseFirst(3), MASKED], ids=lambda form: form.name)
 def test_each_method_is_no_worse_than_the_one_it_starts_from(form: Form, seed: int) -> None:
     weight, _, _, statistics = symmetric(seed=seed)
-    errors = [fit(form, weight, method, statistics).error for method in ("als", "compensated", "gsvd")]
+    errors = [fit(form, weight, FitRequest(method, statistics)).error for method in ("als", "compensated", "gsvd")]
     assert errors == sorted(errors)
     assert errors[0] < 0.95 * errors[-1]
 
@@ -126,7 +127,7 @@ def test_pointwise_first_is_no_worse_output_by_output(rank: int) -> None:
     form = PointwiseFirst(rank)
     missed = []
     for method in ("als", "gsvd", "svd"):
-        found = fit(form, weight, method, statistics)
+        found = fit(form, weight, FitRequest(method, statistics))
         missed.append((y - x @ form.compose(found.factors).flatten(1).T - found.bias).square().sum(0))
     assert missed[0].sum() < 0.9 * missed[1].sum()
     assert (missed[1] <= missed[2] + 1e-6).all()
@@ -137,7 +138,7 @@ def test_gsvd_loses_least_of_what_each_channel_answers(rank: int) -> None:
     weight, x, _, statistics = symmetric()
     form, missed = DepthwiseFirst(rank), []
     for method in ("gsvd", "svd"):
-        change = weight - form.compose(fit(form, weight, method, statistics).factors)
+        change = weight - form.compose(fit(form, weight, FitRequest(method, statistics)).factors)
         own = (x - x.mean(0)).view(-1, C, K)
         missed.append(torch.einsum("sck,nck->csn", own, change).square().sum((1, 2)))
     assert (missed[0] < missed[1]).all()
@@ -154,7 +155,7 @@ def test_more_sweeps_and_evaluations_never_raise_the_error(monkeypatch: pytest.M
         errors = []
         for count in name:
             monkeypatch.setattr(f"convsmith.algebra.{module}", count)
-            errors.append(fit(form, weight, method, statistics).error)
+            errors.append(fit(form, weight, FitRequest(method, statistics)).error)
         assert errors == sorted(errors, reverse=True), (form.name, method)
 
 
@@ -162,11 +163,11 @@ def test_more_sweeps_and_evaluations_never_raise_the_error(monkeypatch: pytest.M
 def test_a_draft_is_between_its_start_and_the_fit(form: Form) -> None:
     weight, _, _, statistics = symmetric()
     start = {"dw-pw": "compensated", "pw-dw": "gsvd"}.get(form.name)
-    draft = fit(form, weight, "als", statistics, draft=True).error
-    whole = fit(form, weight, "als", statistics).error
+    draft = fit(form, weight, FitRequest("als", statistics, draft=True)).error
+    whole = fit(form, weight, FitRequest("als", statistics)).error
     assert whole <= draft <= 1.1 * whole
     if start is not None:
-        assert draft < fit(form, weight, start, statistics).error
+        assert draft < fit(form, weight, FitRequest(start, statistics)).error
 
 
 def test_chunks_of_channels_are_a_matter_of_speed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +175,7 @@ def test_chunks_of_channels_are_a_matter_of_speed(monkeypatch: pytest.MonkeyPatc
     statistics, form, found = moments(x, x @ weight.flatten(1).T), DepthwiseFirst(1), []
     for chunk in (1, 16, 20):
         monkeypatch.setattr("convsmith.algebra.conditioned.CHUNK", chunk)
-        found.append(form.compose(fit(form, weight, "compensated", statistics).factors))
+        found.append(form.compose(fit(form, weight, FitRequest("compensated", statistics)).factors))
     torch.testing.assert_close(found[1], found[0])
     torch.testing.assert_close(found[2], found[0])
 
@@ -215,7 +216,7 @@ def test_brute_force_from_the_fit_and_from_anywhere_finds_nothing_better(
     form: Form, method: str, gap: float, data: object
 ) -> None:
     weight, *_, statistics = data()
-    found = fit(form, weight, method, statistics)
+    found = fit(form, weight, FitRequest(method, statistics))
     assert searched(form, weight, statistics, found.factors) > found.error * (1 - gap)
     for seed in range(2):
         start = tuple(normal(*factor.shape, seed=seed) for factor in found.factors)
@@ -227,7 +228,7 @@ def test_brute_force_cannot_beat_the_closed_forms_of_one_channel() -> None:
     statistics = moments(x, x @ weight.flatten(1).T)
     for rank in (1, 2, 3):
         form = DepthwiseFirst(rank)
-        found = fit(form, weight, "gsvd", statistics)
+        found = fit(form, weight, FitRequest("gsvd", statistics))
         for seed in range(3):
             start = tuple(normal(*factor.shape, seed=seed) for factor in found.factors)
             assert searched(form, weight, statistics, start) > found.error - 1e-6
@@ -245,10 +246,10 @@ def test_order_and_scale_of_channels_do_not_matter(form: Form, method: str) -> N
     weight, x, y, statistics = symmetric()
     order, scale = torch.tensor([3, 1, 4, 0, 2]), torch.tensor([0.02, 1.0, 50.0, 0.3, 7.0]).double()
     moved = (x.view(-1, C, K) * scale[:, None])[:, order].flatten(1)
-    other = fit(form, (weight / scale[:, None])[:, order], method, moments(moved, y))
+    other = fit(form, (weight / scale[:, None])[:, order], FitRequest(method, moments(moved, y)))
     # pw-dw starts from svd where that is better, which sees scales; the others' descents end in a minimum nearby
     near = 0.06 if form.name == "pw-dw" else 1e-4 if method == "gsvd" else 0.02
-    assert other.error == pytest.approx(fit(form, weight, method, statistics).error, rel=near)
+    assert other.error == pytest.approx(fit(form, weight, FitRequest(method, statistics)).error, rel=near)
 
 
 # --- trouble ---
@@ -285,7 +286,7 @@ def test_trouble_gives_finite_factors_never_worse_than_nothing(trouble: str) -> 
     for form, method in PAIRS:
         if len(weight) == 1 and (form in FORMS[1:2] or form.name not in ("dw-pw", "pw-dw", "cp") or form is MASKED):
             continue  # ranks beyond what one output has
-        found = fit(form, weight, method, statistics)
+        found = fit(form, weight, FitRequest(method, statistics))
         told = f"{form.name} {method}"
         assert all(factor.isfinite().all() for factor in found.factors), told
         assert all(factor.dtype == weight.dtype for factor in found.factors), told
@@ -301,14 +302,14 @@ def test_products_of_float32_that_leave_a_gram_matrix_indefinite_are_fitted(form
     noise = normal(C * K, C * K, seed=11)
     gram = statistics.gram + 3e-6 * statistics.gram.diagonal().mean() * (noise + noise.T) / 2
     assert torch.linalg.eigvalsh(gram)[0] < -1e-6 * gram.diagonal().mean()
-    found = fit(form, weight, method, replace(statistics, gram=gram))
-    assert found.error == pytest.approx(fit(form, weight, method, statistics).error, rel=0.02)
+    found = fit(form, weight, FitRequest(method, replace(statistics, gram=gram)))
+    assert found.error == pytest.approx(fit(form, weight, FitRequest(method, statistics)).error, rel=0.02)
 
 
 def test_a_dead_channel_is_fitted_to_its_weight() -> None:
     weight, x, y = troubled()["a dead channel"]
     form = DepthwiseFirst(1)
-    found = form.compose(fit(form, weight, "gsvd", moments(x, y)).factors)
+    found = form.compose(fit(form, weight, FitRequest("gsvd", moments(x, y))).factors)
     torch.testing.assert_close(found[:, 1], form.compose(fit(form, weight).factors)[:, 1], atol=1e-6, rtol=1e-6)
 
 
@@ -320,7 +321,7 @@ def test_few_active_rows_make_nothing_of_a_weight(form: Form, method: str, activ
     x.view(-1, C, K)[active:, 1] = 0
     x.view(-1, C, K)[:, 1] *= size
     weight[:, 1] /= size
-    found = form.compose(fit(form, weight, method, moments(x, x @ weight.flatten(1).T)).factors)
+    found = form.compose(fit(form, weight, FitRequest(method, moments(x, x @ weight.flatten(1).T))).factors)
     assert found[:, 1].norm() < 1.5 * weight[:, 1].norm()
 
 
@@ -329,8 +330,8 @@ def test_few_samples_do_not_spoil_what_is_not_seen(form: Form, method: str) -> N
     weight, x, y, _ = symmetric(60)
     held = symmetric(3000, seed=50)[1]
     unseen = moments(held, held @ weight.flatten(1).T)
-    few = unseen.error(form.compose(fit(form, weight, method, moments(x, y)).factors))
-    plain = fit(form, weight, "als" if form.name == "cp" else "svd")
+    few = unseen.error(form.compose(fit(form, weight, FitRequest(method, moments(x, y))).factors))
+    plain = fit(form, weight, FitRequest("als" if form.name == "cp" else "svd"))
     assert few < unseen.error(form.compose(plain.factors))
 
 
@@ -340,9 +341,12 @@ def test_other_kernels(taps: tuple[int, int]) -> None:
     weight, x = normal(6, 4, size), correlated(2000, inputs=4 * size)
     statistics = moments(x, x @ weight.flatten(1).T)
     for form in (DepthwiseFirst(1), PointwiseFirst(1)):
-        errors = [fit(form, weight, method, statistics).error for method in ("als", "gsvd", "svd")]
+        errors = [fit(form, weight, FitRequest(method, statistics)).error for method in ("als", "gsvd", "svd")]
         assert errors[0] < errors[2]
-    assert fit(ThreeWay(5), weight, "als", statistics).error < fit(ThreeWay(5), weight, "als").error
+    assert (
+        fit(ThreeWay(5), weight, FitRequest("als", statistics)).error
+        < fit(ThreeWay(5), weight, FitRequest("als")).error
+    )
 
 
 # --- behind a ReLU ---
@@ -363,7 +367,7 @@ ALL = [*FORMS, MASKED, *OTHERS, CHAIN, SHUFFLED]
 
 @pytest.mark.parametrize("form", ALL, ids=lambda form: form.name)
 def test_a_form_is_linear_in_its_last_factor_and_its_parts_say_how(form: Form) -> None:
-    *before, last = fit(form, normal(N, C, K), "als" if form.name in ("cp", "seq") else "svd").factors
+    *before, last = fit(form, normal(N, C, K), FitRequest("als" if form.name in ("cp", "seq") else "svd")).factors
     last = normal(*last.shape, seed=3)
     made, seen = form.compose((*before, last)).flatten(1), torch.zeros(N, C * K).double()
     for outputs, free, features in form.parts((*before, last)):
@@ -380,7 +384,10 @@ def test_the_refit_lowers_the_error_behind_the_relu(form: Form, normed: bool) ->
     scale, shift = (normal(N, seed=8), 3 * normal(N, seed=9)) if normed else (torch.ones(N), torch.zeros(N))
     rows = Rows(x, y, scale, shift) if normed else Rows(x, y)
     method = "als" if form.name in ("cp", "seq") else "svd"
-    plain, refitted = fit(form, weight, method, statistics), fit(form, weight, method, statistics, rows)
+    plain, refitted = (
+        fit(form, weight, FitRequest(method, statistics)),
+        fit(form, weight, FitRequest(method, statistics, rows)),
+    )
     before, after = (rectified(form, found, x, y, scale, shift) for found in (plain, refitted))
     assert after < before * 0.99
 
@@ -390,7 +397,7 @@ def test_the_refit_leaves_alone_what_it_cannot_better() -> None:
     form = DepthwiseFirst(min(N, K))
     scale = torch.tensor([1.0, 0, 1, 1, 1, 1, 1]).double()
     dead = Rows(x, y, scale, torch.zeros(N))
-    plain, refitted = (fit(form, weight, "svd", statistics, rows) for rows in (None, dead))
+    plain, refitted = (fit(form, weight, FitRequest("svd", statistics, rows)) for rows in (None, dead))
     torch.testing.assert_close(form.compose(refitted.factors), form.compose(plain.factors), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(refitted.bias, plain.bias, atol=1e-6, rtol=1e-6)
 

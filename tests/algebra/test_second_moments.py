@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convsmith.algebra import DepthwiseFirst, fit
+from convsmith.algebra import DepthwiseFirst, FitRequest, fit
 from convsmith.algebra.second_moments import Moments, Statistics
 
 PARTS = ("gram", "cross", "energy", "mean_x", "mean_y", "size_x")
@@ -150,7 +150,7 @@ def test_one_gram_matrix_is_all_that_moments_and_a_fit_to_them_hold(monkeypatch:
     with Largest() as told:
         statistics = seen.statistics()
     with Largest() as fitted:
-        fit(DepthwiseFirst(1), weight, "als", statistics)
+        fit(DepthwiseFirst(1), weight, FitRequest("als", statistics))
     assert [max(each.found.values()) for each in (added, told)] == [whole, whole]
     gram = statistics.gram.untyped_storage().data_ptr()
     for each in (added, told, fitted):

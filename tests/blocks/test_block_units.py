@@ -28,8 +28,8 @@ from convsmith.errors import ConvsmithError
 from convsmith.kernels import ChannelGate
 from convsmith.kernels.spec import ConvSpec
 from convsmith.plan import Replace
+from convsmith.planning.by_cost import SEPARABLE
 from convsmith.planning.candidates import try_block
-from convsmith.planning.decompose import SEPARABLE
 from convsmith.rewriting.apply import rewrite
 from oracles import gradient_support, seen_by_gradient, transparent
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import convsmith as cs
-from convsmith.algebra import METHODS
+from convsmith.algebra import METHODS, FitRequest
 from convsmith.algebra.second_moments import Moments, Rows, Statistics
 from convsmith.blocks import (
     BLOCKS,
@@ -219,7 +219,7 @@ def test_the_error_told_is_the_error_made(block: Block, spec: ConvSpec) -> None:
     spec = unpadded(spec)
     skip_misfit(block, spec)
     conv, built = standard(spec), block.build(spec)
-    error = block.carry(conv, built, "svd" if block in CLOSED else "als").error
+    error = block.carry(conv, built, FitRequest("svd" if block in CLOSED else "als")).error
     weight = conv.weight.detach()
     made = (weight - impulse_response(built, spec)).norm() / weight.norm()
     assert 0.2 < error < 1
@@ -293,7 +293,7 @@ def test_a_dead_convolution_is_carried_as_zeros() -> None:
     nn.init.zeros_(conv.weight)
     for block in ALL:
         built = block.build(spec)
-        assert block.carry(conv, built, "svd" if block in CLOSED else "als").error == 0
+        assert block.carry(conv, built, FitRequest("svd" if block in CLOSED else "als")).error == 0
         assert built(images(spec)).eq(0).all()
 
 
@@ -310,7 +310,7 @@ def test_carrying_leaves_the_convolution_alone_and_the_block_trainable() -> None
 def test_carry_refuses_an_unknown_method() -> None:
     spec = ConvSpec(8, 12)
     with pytest.raises(ConvsmithError, match="Unknown decomposition method 'svdd'"):
-        DwPw().carry(standard(spec), DwPw().build(spec), method="svdd")
+        DwPw().carry(standard(spec), DwPw().build(spec), FitRequest(method="svdd"))
 
 
 # --- weights carried with data ---
@@ -335,7 +335,9 @@ def test_carried_with_data_the_error_told_and_the_mean_are_those_of_the_outputs(
     conv, built = standard(spec).double(), block.build(spec).double()
     x = torch.randn(40, spec.in_channels, 9, 10).double().cumsum(1).relu()
     with torch.no_grad():
-        carried = block.carry(conv, built, "als" if "als" in fitted_by(block) else "svd", statistics_of(conv, x, spec))
+        carried = block.carry(
+            conv, built, FitRequest("als" if "als" in fitted_by(block) else "svd", statistics_of(conv, x, spec))
+        )
         wanted, made = conv(x), built(x)
     assert (carried.shift is None) == spec.bias
     made = made if carried.shift is None else made + carried.shift[:, None, None]
@@ -355,7 +357,9 @@ def test_data_lowers_the_error_of_the_outputs() -> None:
     with torch.no_grad():
         statistics = statistics_of(conv, x, spec)
         for block in (DwPw(), PwDw(), DwGpw(g=2), DwRpw(g=2, o=0.5)):
-            errors = [block.carry(conv, block.build(spec), method, statistics).error for method in ("als", "svd")]
+            errors = [
+                block.carry(conv, block.build(spec), FitRequest(method, statistics)).error for method in ("als", "svd")
+            ]
             assert errors[0] < 0.9 * errors[1]
 
 
@@ -368,7 +372,7 @@ def test_a_relu_refit_is_carried() -> None:
         errors = []
         for given in (None, rows):
             built = DwPw().build(spec)
-            DwPw().carry(conv, built, "als", statistics_of(conv, x, spec), given)
+            DwPw().carry(conv, built, FitRequest("als", statistics_of(conv, x, spec), given))
             errors.append((conv(x).relu() - built(x).relu()).norm().item())
     assert errors[1] < errors[0]
 
@@ -382,7 +386,7 @@ def test_a_pointwise_convolution_keeps_what_its_inputs_need_of_it(stride: int) -
     patches, responses = x[..., ::stride, ::stride].permute(0, 2, 3, 1), conv(x).permute(0, 2, 3, 1)
     seen.add(patches.reshape(-1, 8).detach(), responses.reshape(-1, 12).detach())
     built = block.build(ConvSpec.of(conv))
-    carried = block.carry(conv, built, statistics=seen.statistics())
+    carried = block.carry(conv, built, FitRequest(statistics=seen.statistics()))
     assert carried.error < 5e-3
     torch.testing.assert_close(built(x), conv(x), rtol=0, atol=0.05)
     assert block.carry(conv, built).error > 0.2

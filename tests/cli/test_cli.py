@@ -19,7 +19,6 @@ import convsmith as cs
 import own_net
 from conftest import SETTINGS
 from convsmith.cli.app import app
-from convsmith.cli.options import read_limit
 from convsmith.load import Wish, load_with_data
 
 VGG = ("vgg16", "--input", "3,32,32")
@@ -151,14 +150,6 @@ def test_organize_keeps_block_numbers_parameters_and_shows_the_front() -> None:
     front = answer("organize", *VGG, "--pareto")["pareto"]
     assert {"blocks", "gain", "params", "macs"} == front[0].keys()
     assert "Best spreads" in run("organize", *VGG, "--pareto").stdout
-
-
-@pytest.mark.parametrize(
-    ("text", "told"), [("1.2x", (1.2, None)), ("5M", (None, 5e6)), ("1.5G", (None, 1.5e9)), ("7", (None, 7.0))]
-)
-def test_limits_are_read(text: str, told: tuple[float | None, float | None]) -> None:
-    limit = read_limit(text)
-    assert (limit.factor, limit.absolute) == told
 
 
 # --- models
@@ -358,7 +349,7 @@ MISTAKES = {
     ),
     "a method and no data": (
         lambda t: ("decompose", "resnet20", "--max-macs", "0.5x", "--method", "svd"),
-        "give --data or --stats",
+        "a method fits weights to data",
     ),
     "epochs and no data": (lambda t: ("expand", "mobilenet", "--epochs", 3), "without --data nothing is trained"),
     "fitted nowhere": (lambda t: (*APPLY, plan(t), "--device", "tpu", "--out", t / "o"), "use cpu or cuda"),
@@ -415,7 +406,7 @@ def test_a_mistake_is_one_line_on_stderr_and_status_1(name: str, tmp_path: Path)
     result = run(*args)
     assert result.exit_code == 1, result.output
     assert result.stdout == ""
-    aside = ("measuring", "pricing", "fitting")
+    aside = ("measuring", "gathering", "pricing", "fitting")
     lines = [line for line in result.stderr.splitlines() if not line.startswith(aside) and "no --weights" not in line]
     assert len(lines) == 1
     assert lines[0].startswith("convsmith: ")

@@ -31,7 +31,6 @@ from convsmith.kernels import (
     grouped,
     pointwise,
     resize,
-    spatial_pair,
     start_as_identity,
 )
 from oracles import Seen, disagreements, transparent
@@ -44,7 +43,6 @@ KINDS: dict[str, nn.Module] = {  # on 8 channels
     "GC": grouped(8, 12, groups=4),
     "GPW": pointwise(8, 12, groups=2, stride=2),
     "RPW": RollingPointwise(8, 12, groups=4, overlap=0.5),
-    "1xk, kx1": spatial_pair(8, 4, kernel=5, stride=2, middle=6),
     "channel shuffle": ChannelShuffle(4),
     "channel shift": ChannelShift(3),
     "address shift": AddressShift(8),
@@ -121,7 +119,7 @@ def test_reach_is_what_autograd_finds(name: str) -> None:
         (pointwise(8, 8, groups=4), ChannelShuffle(4), depthwise(8), pointwise(8, 8, groups=4)),
         (pointwise(8, 8, groups=2), ChannelShift(2), AddressShift(8), pointwise(8, 8, groups=2)),
         (AddressShift(8), DimConv(8, SIZE), ChannelShuffle(3), RollingPointwise(24, 8, 3, 0.5), Eca(8)),
-        (DimensionWise(SIZE[1], dim=3), DimensionWise(SIZE[0], dim=2), *spatial_pair(8, 4), SqueezeExcite(4, ratio=2)),
+        (DimensionWise(SIZE[1], dim=3), DimensionWise(SIZE[0], dim=2), pointwise(8, 4), SqueezeExcite(4, ratio=2)),
         (ShortcutShift(depthwise(8)), ChannelShift(4), ShortcutShift(pointwise(16, 4), Newest(8)), AddressShift(12)),
     ],
     ids=["shuffle unit", "address unit", "planes", "both axes", "shortcuts"],

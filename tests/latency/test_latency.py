@@ -145,7 +145,7 @@ def test_a_cheaper_rank_that_takes_longer_is_passed_over(vgg: cs.Graph) -> None:
 
 @pytest.mark.parametrize("verb", [cs.organize, cs.decompose])
 def test_a_limit_on_what_nobody_measured_is_refused(vgg: cs.Graph, verb: object) -> None:
-    with pytest.raises(ConvsmithError, match=r"needs latencies; give those of cs.measure_latency\(model, graph\)"):
+    with pytest.raises(ConvsmithError, match=r"needs latencies; give .*cs.measure_latency\(model, graph\)"):
         verb(vgg, max_latency=0.9)  # type: ignore[operator]
 
 

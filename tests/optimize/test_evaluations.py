@@ -26,7 +26,7 @@ def net(seed: int = 0) -> Loaded:
 
 def plan(*edits: Edit) -> Plan:
     totals = Totals((), 0.0, 1, 1)
-    return Plan("net", (3, 32, 32), "", totals, totals, edits, ())
+    return Plan("net", (3, 32, 32), "", totals, edits, ())
 
 
 REPEAT, REMOVE = Repeat(("a",), 1, "", ""), Remove(("a",), "", "")

@@ -17,8 +17,8 @@ import convsmith as cs
 from convsmith.blocks import parse_block
 from convsmith.kernels.spec import ConvSpec
 from convsmith.plan import Replace
+from convsmith.planning.by_cost import SEPARABLE
 from convsmith.planning.candidates import try_block
-from convsmith.planning.decompose import SEPARABLE
 
 
 def graph_of(net: nn.Module, *shape: int) -> cs.Graph:

@@ -20,8 +20,8 @@ from convsmith.blocks import Kernel, KernelSequence, channels, parse_block
 from convsmith.cli.app import app
 from convsmith.kernels.spec import ConvSpec
 from convsmith.plan import Replace
+from convsmith.planning.by_cost import SEPARABLE
 from convsmith.planning.candidates import try_block
-from convsmith.planning.decompose import SEPARABLE
 from convsmith.planning.ladder import RUNG
 from convsmith.planning.search.mixing import OVERLAPS, Mixing, mixings, repeated
 from convsmith.planning.search.sequences import Found, cheapest_by_form, find_sequences, merged

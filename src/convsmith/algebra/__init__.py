@@ -4,6 +4,7 @@ from convsmith.algebra import als, baselines, compensated, cp, gsvd, peers, svd
 from convsmith.algebra.chain import Chain, Link
 from convsmith.algebra.fitting import METHODS, Fit, Target, fit, fits, relative_error
 from convsmith.algebra.forms import Channel, DepthwiseFirst, Factors, Form, PointwiseFirst, Spatial, ThreeWay, Tucker
+from convsmith.algebra.request import FitRequest
 
 __all__ = [
     "METHODS",
@@ -12,6 +13,7 @@ __all__ = [
     "DepthwiseFirst",
     "Factors",
     "Fit",
+    "FitRequest",
     "Form",
     "Link",
     "PointwiseFirst",

@@ -10,9 +10,11 @@ from torch import Tensor
 from convsmith.algebra.conditioned import Conditioned
 from convsmith.algebra.forms import Factors, Form
 from convsmith.algebra.relu import relu_refit
-from convsmith.algebra.second_moments import Rows, Statistics
-from convsmith.errors import ConvsmithError
+from convsmith.algebra.request import WEIGHT_ALONE, FitRequest
+from convsmith.algebra.second_moments import Statistics
+from convsmith.errors import ConvsmithError, DataError
 from convsmith.registry import Registry
+from convsmith.text import times
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ class Target:
             return cls(weight.detach().double(), None, draft)
         rows = weight.detach().double().flatten(1).to(statistics.gram.device)
         if statistics.cross.shape != rows.T.shape:
-            raise ConvsmithError(
-                f"The statistics are of {_times(statistics.cross)} patches and responses, the weight needs "
-                f"{_times(rows.T)}; calibrate with the model that is to be decomposed."
+            raise DataError(
+                f"The statistics are of {times(statistics.cross.shape)} patches and responses, the weight needs "
+                f"{times(rows.T.shape)}; calibrate with the model that is to be decomposed."
             )
         # sums: to ask each entry takes a copy of the Gram matrix
         if not all(part.sum().isfinite() for part in (statistics.gram, statistics.cross, statistics.energy)):
-            raise ConvsmithError("The statistics hold NaN or infinity; check the calibration data and the model on it.")
+            raise DataError("The statistics hold NaN or infinity; check the calibration data and the model on it.")
         return cls(rows.reshape(weight.shape), Conditioned.of(statistics, rows, weight.shape[1]), draft)
 
     def evaluations(self, most: int) -> int:
@@ -64,7 +66,7 @@ class Target:
     def moments(self) -> Conditioned:
         """The moments; raises ConvsmithError where there are none."""
         if self.statistics is None:
-            raise ConvsmithError("This method fits responses and needs data; give calibration data, or use svd.")
+            raise DataError("This method fits responses and needs data; give calibration data, or use svd.")
         return self.statistics
 
     @property
@@ -126,19 +128,9 @@ def fits(method: str, form: type[Form]) -> Callable[[Solver], Solver]:
     return enter
 
 
-def fit(
-    form: Form,
-    weight: Tensor,
-    method: str | None = None,
-    statistics: Statistics | None = None,
-    rows: Rows | None = None,
-    draft: bool = False,
-) -> Fit:
+def fit(form: Form, weight: Tensor, request: FitRequest = WEIGHT_ALONE) -> Fit:
     """Factor a weight (N, C, K) of any float type into a form; computed in float64 where the statistics lie.
 
-    method: None for the best that knows the form: `als`, else `gsvd`, with statistics; `svd`, else `als`, without.
-    rows: patches and responses on which the last factor is refitted for the ReLU behind it; they need statistics.
-    draft: descend a fifth as far, enough to compare ranks and layers by.
     Raises ConvsmithError on an unknown method, one that does not know the form, one that needs statistics and has
     none, and on numbers that are not finite.
 
@@ -147,14 +139,15 @@ def fit(
     >>> [round(fit(DepthwiseFirst(rank), weight).error, 2) for rank in (1, 4, 8)]
     [0.8, 0.33, 0.0]
     """
-    method = method or _usual(type(form), statistics)
+    statistics, rows = request.statistics, request.rows
+    method = request.method or _usual(type(form), statistics)
     table = METHODS[method]
     if type(form) not in table:
         knows = ", ".join(sorted(name for name, other in METHODS.items() if type(form) in other))
         raise ConvsmithError(f"{method} does not fit {form.name}; choose from {knows}.")
     if rows is not None and statistics is None:
-        raise ConvsmithError("Rows refine a fit to statistics; give the statistics of the same layer too.")
-    found = form.balance(table[type(form)](form, Target.of(weight, statistics, draft)))
+        raise DataError("Rows refine a fit to statistics; give the statistics of the same layer too.")
+    found = form.balance(table[type(form)](form, Target.of(weight, statistics, request.draft)))
     if statistics is None:
         factors = tuple(factor.to(weight) for factor in found)
         return Fit(factors, relative_error(weight.detach(), form.compose(_double(factors))), None)
@@ -189,7 +182,3 @@ def response_error(form: Form, factors: Factors, statistics: Statistics, bias: T
     """The relative error of the responses that factors give, as `Statistics.error` of the weight that they make."""
     at = _double(tuple(factor.to(statistics.gram.device) for factor in factors))
     return statistics.error(form.compose(at), form.through(at, statistics.gram), bias)
-
-
-def _times(matrix: Tensor) -> str:
-    return " x ".join(map(str, matrix.shape))

@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import FileError
 
 FASTER, SLOWER, UNSURE = "faster", "slower", "unclear"
 
@@ -72,7 +72,7 @@ class Bench:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the text"
-            raise ConvsmithError(f"{source}: {where}: {first['msg']}; measure again with `convsmith bench`.") from None
+            raise FileError(f"{source}: {where}: {first['msg']}; measure again with `convsmith bench`.") from None
 
 
 _BENCH: TypeAdapter[Bench] = TypeAdapter(Bench)

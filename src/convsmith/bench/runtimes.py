@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, FileError
 from convsmith.export import ORT_ERRORS, evaluation_copy, export, read_pt2, reason, session
 from convsmith.graph.capture import FORWARD_ERRORS
 from convsmith.registry import Registry
@@ -84,7 +84,7 @@ def subject_of(
 
 def _file(name: str, path: Path) -> Subject:
     if not path.is_file() or path.suffix not in (".onnx", ".pt2"):
-        raise ConvsmithError(f"{path}: cannot be measured; give a .onnx or .pt2 file that is there.")
+        raise FileError(f"{path}: cannot be measured; give a .onnx or .pt2 file that is there.")
     if path.suffix == ".onnx":
         return Subject(name, None, path, dict.fromkeys(("eager", "compile"), "a .onnx file runs in onnxruntime only"))
     module = read_pt2(path).module()

@@ -6,7 +6,7 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from convsmith.algebra.second_moments import Rows, Statistics
+from convsmith.algebra.request import WEIGHT_ALONE, FitRequest
 from convsmith.blocks.base import Block, Carried, convolution, count, count_or_zero, registered, taps, write
 from convsmith.kernels import Eca, SqueezeExcite, start_as_identity
 from convsmith.kernels.spec import ConvSpec
@@ -40,15 +40,7 @@ class AddOn(Block):
         }
 
     @final
-    def carry(
-        self,
-        conv: nn.Conv2d,
-        block: nn.Sequential,
-        method: str | None = None,
-        statistics: Statistics | None = None,
-        rows: Rows | None = None,
-        draft: bool = False,
-    ) -> Carried:
+    def carry(self, conv: nn.Conv2d, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
         """Copy the weights; nothing is lost."""
         write(block.get_submodule("gated.0"), taps(conv), conv.bias)
         return Carried(0.0)

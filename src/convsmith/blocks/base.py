@@ -7,11 +7,10 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from math import prod
 from typing import Any, ClassVar, Self, TypeVar, final
 
-import torch
 from torch import Tensor, nn
 
-from convsmith.algebra import DepthwiseFirst, Factors, Form, fit
-from convsmith.algebra.second_moments import Rows, Statistics
+from convsmith.algebra import Factors, FitRequest, Form, fit
+from convsmith.algebra.request import WEIGHT_ALONE
 from convsmith.errors import ConvsmithError
 from convsmith.kernels.spec import ConvSpec
 from convsmith.registry import Registry
@@ -96,22 +95,12 @@ class Block(ABC):
         """The kernels in order of execution, each with what follows it; the convolution's bias is on the last."""
 
     @abstractmethod
-    def carry(
-        self,
-        conv: nn.Conv2d,
-        block: nn.Sequential,
-        method: str | None = None,
-        statistics: Statistics | None = None,
-        rows: Rows | None = None,
-        draft: bool = False,
-    ) -> Carried:
+    def carry(self, conv: nn.Conv2d, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
         """Write the trained convolution's weights into the built block.
 
-        method: a name in METHODS, None for the best that the form knows. statistics: moments of its patches against
-        the responses wanted; without them the weight is all that is fitted. rows: patches and responses to refit the
-        last kernel on for the ReLU behind it. draft: as in `fit`. A block that carries none stays as it was built.
-        Raises ConvsmithError on a method that does not fit this block or lacks statistics, and on numbers that are not
-        finite.
+        request: the method, and the data to fit on where there is any. A block that carries none stays as it was
+        built. Raises ConvsmithError on a method that does not fit this block or lacks statistics, and on numbers that
+        are not finite.
         """
 
 
@@ -127,18 +116,10 @@ class Factored(Block):
         return factors
 
     @final
-    def carry(
-        self,
-        conv: nn.Conv2d,
-        block: nn.Sequential,
-        method: str | None = None,
-        statistics: Statistics | None = None,
-        rows: Rows | None = None,
-        draft: bool = False,
-    ) -> Carried:
+    def carry(self, conv: nn.Conv2d, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
         """Fit the form and write its factors, and the bias refitted with them where the convolution has one."""
         spec = ConvSpec.of(conv)
-        found = fit(self.form(spec), taps(conv), method, statistics, rows, draft)
+        found = fit(self.form(spec), taps(conv), request)
         weighted = [kernel for kernel in block.children() if list(kernel.parameters())]
         *first, last = zip(weighted, self.weights(spec, found.factors), strict=True)
         for kernel, weight in first:
@@ -295,18 +276,6 @@ def keep_variance(kernel: nn.Conv2d) -> nn.Conv2d:
 def taps(conv: nn.Conv2d) -> Tensor:
     """The weight as the algebra takes it, (n, c, kh, kw) -> (n, c, k)."""
     return conv.weight.detach().flatten(2)
-
-
-def only(reads: Tensor, conv: ConvSpec) -> DepthwiseFirst:
-    """The form of rank 1 whose outputs read the input channels `reads` (N, cg), each once."""
-    mask = torch.zeros(conv.out_channels, conv.in_channels, dtype=torch.bool)
-    return DepthwiseFirst(1, mask.scatter(1, reads, True))
-
-
-def read(factors: Factors, reads: Tensor) -> tuple[Tensor, Tensor]:
-    """The factors of such a form, of the pointwise just what is read, (n, c, 1) -> (n, cg)."""
-    depthwise, pointwise = factors
-    return depthwise, pointwise[..., 0].gather(1, reads.to(pointwise.device))
 
 
 def write(kernel: nn.Module, weight: Tensor, bias: Tensor | None = None) -> None:

@@ -6,15 +6,15 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from convsmith.algebra import Factors, Form
-from convsmith.blocks.base import Factored, count, depthwise_first, only, read, registered
+from convsmith.blocks.base import count, registered
+from convsmith.blocks.partly_mixed import PartlyMixed
 from convsmith.kernels.spec import ConvSpec
 
 
 @registered
 @final
 @dataclass(frozen=True)
-class DwGpw(Factored):
+class DwGpw(PartlyMixed):
     """A depthwise kernel, then a pointwise one in g groups; C (K + N / g) multiply-accumulates per output pixel.
 
     g: groups; each output reaches C / g input channels, however many of these blocks are stacked.
@@ -32,21 +32,12 @@ class DwGpw(Factored):
             return f"g={self.g} does not divide its {conv.in_channels} input and {conv.out_channels} output channels"
         return None
 
-    def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
-        """`depthwise` with the geometry, grouped `pointwise` with the bias."""
-        pointwise = nn.Conv2d(conv.in_channels, conv.out_channels, 1, groups=self.g, bias=conv.bias)
-        return depthwise_first(conv, 1, pointwise)
+    def pointwise(self, conv: ConvSpec) -> nn.Conv2d:
+        """The grouped kernel."""
+        return nn.Conv2d(conv.in_channels, conv.out_channels, 1, groups=self.g, bias=conv.bias)
 
-    def form(self, conv: ConvSpec) -> Form:
-        """Rank 1 per input channel within its group; the weights between groups are lost."""
-        return only(self._reads(conv), conv)
-
-    def weights(self, conv: ConvSpec, factors: Factors) -> tuple[Tensor, ...]:
-        """The pointwise without what it does not connect."""
-        return read(factors, self._reads(conv))
-
-    def _reads(self, conv: ConvSpec) -> Tensor:
-        """The input channels that each output reads, (n, cg)."""
+    def reads(self, conv: ConvSpec) -> Tensor:
+        """The input channels of its own group, (n, cg)."""
         width = conv.in_channels // self.g
         group = torch.arange(conv.out_channels) // (conv.out_channels // self.g)
         return group[:, None] * width + torch.arange(width)  # (n, 1) + (cg) -> (n, cg)

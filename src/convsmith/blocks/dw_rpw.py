@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from convsmith.algebra import Factors, Form
-from convsmith.blocks.base import Factored, count, depthwise_first, fraction, only, read, registered
+from convsmith.blocks.base import count, fraction, registered
+from convsmith.blocks.partly_mixed import PartlyMixed
 from convsmith.blocks.rpw import RollingPointwise
 from convsmith.kernels import windows
 from convsmith.kernels.spec import ConvSpec
@@ -15,7 +15,7 @@ from convsmith.kernels.spec import ConvSpec
 @registered
 @final
 @dataclass(frozen=True)
-class DwRpw(Factored):
+class DwRpw(PartlyMixed):
     """A depthwise kernel, then a rolling pointwise one; C (K + N / g) multiply-accumulates per output pixel.
 
     g: an output reads C / g input channels, but windows overlap, so that stacked blocks reach all;
@@ -35,19 +35,10 @@ class DwRpw(Factored):
             f"g={self.g} does not divide its {conv.in_channels} input channels" if conv.in_channels % self.g else None
         )
 
-    def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
-        """`depthwise` with the geometry, rolling `pointwise` with the bias."""
-        pointwise = RollingPointwise(conv.in_channels, conv.out_channels, self.g, self.o, bias=conv.bias)
-        return depthwise_first(conv, 1, pointwise)
+    def pointwise(self, conv: ConvSpec) -> RollingPointwise:
+        """The rolling kernel."""
+        return RollingPointwise(conv.in_channels, conv.out_channels, self.g, self.o, bias=conv.bias)
 
-    def form(self, conv: ConvSpec) -> Form:
-        """Rank 1 per input channel within the windows that read it; the other weights are lost."""
-        return only(self._reads(conv), conv)
-
-    def weights(self, conv: ConvSpec, factors: Factors) -> tuple[Tensor, ...]:
-        """The pointwise without what it does not connect."""
-        return read(factors, self._reads(conv))
-
-    def _reads(self, conv: ConvSpec) -> Tensor:
-        """The input channels that each output reads, (n, cg)."""
+    def reads(self, conv: ConvSpec) -> Tensor:
+        """The input channels of its window, (n, cg)."""
         return windows(conv.in_channels, conv.out_channels, self.g, self.o)

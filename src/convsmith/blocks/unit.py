@@ -5,9 +5,9 @@ from typing import ClassVar, final
 
 from torch import Tensor, nn
 
-from convsmith.algebra.second_moments import Rows, Statistics
+from convsmith.algebra.request import WEIGHT_ALONE, FitRequest
 from convsmith.blocks.base import Block, Carried, depthwise
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ShapeError
 from convsmith.kernels import normalized
 from convsmith.kernels.spec import ConvSpec
 
@@ -22,7 +22,7 @@ class Added(nn.Sequential):
         for kernel in self:
             y = kernel(y)
         if y.shape[1:] != x.shape[1:]:  # or torch would stretch one of them
-            raise ConvsmithError(f"A sum needs one shape, got {tuple(x.shape[1:])} and {tuple(y.shape[1:])}.")
+            raise ShapeError(f"A sum needs one shape, got {tuple(x.shape[1:])} and {tuple(y.shape[1:])}.")
         return x + y
 
 
@@ -41,15 +41,7 @@ class Unit(Block):
         return Added(kernels) if keeps_shape(conv) else nn.Sequential(kernels)
 
     @final
-    def carry(
-        self,
-        conv: nn.Conv2d,
-        block: nn.Sequential,
-        method: str | None = None,
-        statistics: Statistics | None = None,
-        rows: Rows | None = None,
-        draft: bool = False,
-    ) -> Carried:
+    def carry(self, conv: nn.Conv2d, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
         """Leave the block as it was built."""
         return Carried(None)
 

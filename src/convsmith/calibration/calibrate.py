@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from convsmith.algebra.second_moments import ROWS, Moments, Rows, Statistics
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, DataError, FileError
 from convsmith.files import whole
 from convsmith.graph import Node
 from convsmith.graph.capture import capture
@@ -56,7 +56,7 @@ def take_images(data: Images, count: int = IMAGES, seed: int = 0) -> Tensor:
     for batch in batches:
         first = batch[0] if isinstance(batch, Sequence) and batch else batch
         if not isinstance(first, Tensor):
-            raise ConvsmithError(f"The calibration data gives {type(batch).__name__}; give tensors or tuples of them.")
+            raise DataError(f"The calibration data gives {type(batch).__name__}; give tensors or tuples of them.")
         taken.append(first)
         if sum(map(len, taken)) >= count:
             break
@@ -65,9 +65,9 @@ def take_images(data: Images, count: int = IMAGES, seed: int = 0) -> Tensor:
 
 def _checked(images: Tensor) -> Tensor:
     if not len(images):
-        raise ConvsmithError("The calibration data has no images; give at least one batch.")
+        raise DataError("The calibration data has no images; give at least one batch.")
     if images.ndim != 4:
-        raise ConvsmithError(f"The calibration data has shape {tuple(images.shape)}; give images (n, c, h, w).")
+        raise DataError(f"The calibration data has shape {tuple(images.shape)}; give images (n, c, h, w).")
     return images
 
 
@@ -279,11 +279,11 @@ def load_statistics(path: Path, fingerprint: str) -> dict[str, Statistics]:
             told = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dictionary
     except (OSError, SafetensorError) as error:
-        raise ConvsmithError(
+        raise FileError(
             f"{path}: cannot be read as statistics ({error}); remove it, and it is made anew with --data."
         ) from error
     if told.get("fingerprint") != fingerprint:
-        raise ConvsmithError(f"{path}: was made for another net or input; remove it, and it is made anew with --data.")
+        raise FileError(f"{path}: was made for another net or input; remove it, and it is made anew with --data.")
     names = [field.name for field in fields(Statistics) if field.name != "samples"]
     try:
         return {
@@ -291,6 +291,6 @@ def load_statistics(path: Path, fingerprint: str) -> dict[str, Statistics]:
             for layer, samples in json.loads(told["samples"]).items()
         }
     except KeyError as error:
-        raise ConvsmithError(
+        raise FileError(
             f"{path}: is of another version of convsmith; remove it, and it is made anew with --data."
         ) from error

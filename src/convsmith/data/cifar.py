@@ -7,7 +7,7 @@ from typing import Any
 from convsmith.data.augment import Augment
 from convsmith.data.images import Archive, ArrayImages
 from convsmith.data.parquet import holds_parquet, open_parquet
-from convsmith.errors import ConvsmithError
+from convsmith.errors import DataError
 
 
 def open_cifar10(folder: Path) -> Archive:
@@ -29,8 +29,6 @@ def _open_batches(dataset: Callable[..., Any], folder: Path) -> Archive:
         halves = [dataset(folder, train=train, download=False) for train in (True, False)]
     except RuntimeError as error:
         layout = "torchvision's unpacked archive or train-*.parquet and test-*.parquet files"
-        raise ConvsmithError(
-            f"{folder}: {error}; it must hold {layout}.".replace(". You can use", ", or use")
-        ) from error
+        raise DataError(f"{folder}: {error}; it must hold {layout}.".replace(". You can use", ", or use")) from error
     train, test = (ArrayImages(half.data, tuple(half.targets), str(folder)) for half in halves)
     return Archive(tuple(halves[0].classes), (3, 32, 32), Augment(), train, test)

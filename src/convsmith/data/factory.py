@@ -9,7 +9,7 @@ from PIL import Image
 
 from convsmith.data.augment import Augment
 from convsmith.data.images import Archive, Stored, open_image, shape_of
-from convsmith.errors import ConvsmithError
+from convsmith.errors import DataError
 
 TEST_SPLITS = ("validation", "test")  # in this order: the test split of many sets comes without labels
 
@@ -77,10 +77,10 @@ def create(reference: str, split: str, **settings: Any) -> Any:
     try:
         return create_dataset(name, root=root, split=split, **settings)
     except ImportError as error:
-        raise ConvsmithError(f"{reference}: needs the package {error.name}; install it with pip.") from error
+        raise DataError(f"{reference}: needs the package {error.name}; install it with pip.") from error
     except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConvsmithError(
+        raise DataError(
             f"{reference}: timm cannot open the split {split} ({reason}); see its create_dataset."
         ) from error
 
@@ -89,7 +89,7 @@ def create_test(reference: str, **settings: Any) -> tuple[str, Any]:
     """Give the name of the split to test on, and the split: `validation`, or `test` where there is none."""
     try:
         return TEST_SPLITS[0], create(reference, TEST_SPLITS[0], **settings)
-    except ConvsmithError:
+    except DataError:
         return TEST_SPLITS[1], create(reference, TEST_SPLITS[1], **settings)
 
 
@@ -119,7 +119,7 @@ def class_names(reference: str, dataset: Any) -> tuple[str, ...]:
         return tuple(listed.read_text(encoding="utf-8").splitlines())
     names = _LABELS[prefix(reference)](dataset)
     if not names:
-        raise ConvsmithError(f"{reference}: tells no class names; write them to {listed}, one a line, in label order.")
+        raise DataError(f"{reference}: tells no class names; write them to {listed}, one a line, in label order.")
     return names
 
 

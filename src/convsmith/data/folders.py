@@ -7,7 +7,7 @@ from PIL import Image
 
 from convsmith.data.augment import Augment
 from convsmith.data.images import Archive, open_image, shape_of
-from convsmith.errors import ConvsmithError
+from convsmith.errors import DataError
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 TEST_FOLDERS = ("test", "val", "validation")
@@ -39,7 +39,7 @@ def open_folders(folder: Path) -> Archive:
     """
     halves = [folder / name for name in TEST_FOLDERS if (folder / name).is_dir()]
     if not (folder / "train").is_dir() or not halves:
-        raise ConvsmithError(
+        raise DataError(
             f"{folder}: needs the folders train and test (or val), with one folder of images per class; to fit on "
             f"images without labels write images:{folder}."
         )
@@ -61,7 +61,7 @@ def open_images(folder: Path) -> Archive:
 def _files(folder: Path) -> tuple[Path, ...]:
     found = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS))
     if not found:
-        raise ConvsmithError(f"{folder}: holds no image files ({', '.join(sorted(ENDINGS))}); fill or remove it.")
+        raise DataError(f"{folder}: holds no image files ({', '.join(sorted(ENDINGS))}); fill or remove it.")
     return found
 
 
@@ -70,10 +70,10 @@ def _list(half: Path, classes: tuple[str, ...]) -> FileImages:
     labels: list[int] = []
     for folder in sorted(path for path in half.iterdir() if path.is_dir()):
         if folder.name not in classes:
-            raise ConvsmithError(f"{folder}: a class that train does not have; remove it or add it there.")
+            raise DataError(f"{folder}: a class that train does not have; remove it or add it there.")
         found = _files(folder)
         files += found
         labels += [classes.index(folder.name)] * len(found)
     if not files:
-        raise ConvsmithError(f"{half}: holds no class; put the images of each class into a folder of its own.")
+        raise DataError(f"{half}: holds no class; put the images of each class into a folder of its own.")
     return FileImages(tuple(files), tuple(labels))

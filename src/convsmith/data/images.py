@@ -16,7 +16,7 @@ from torch import Tensor
 from convsmith.data.augment import Augment
 from convsmith.data.records import Normalize, Shape
 from convsmith.data.tensors import TensorSplit
-from convsmith.errors import ConvsmithError
+from convsmith.errors import DataError
 
 MODES = {1: "L", 3: "RGB"}  # Pillow's name for images of so many channels
 GREY = {"1", "L", "LA"}
@@ -74,9 +74,9 @@ def open_image(source: bytes | Path, where: str) -> Image.Image:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.load()
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's own, for a broken PNG a SyntaxError
-        raise ConvsmithError(f"{where}: not a readable image ({error}); replace or remove it.") from error
+        raise DataError(f"{where}: not a readable image ({error}); replace or remove it.") from error
     if image.mode in DEEP:
-        raise ConvsmithError(f"{where}: an image of mode {image.mode}; convert it to 8 bits a channel.")
+        raise DataError(f"{where}: an image of mode {image.mode}; convert it to 8 bits a channel.")
     return image
 
 
@@ -95,9 +95,7 @@ def unchanged(image: Image.Image, shape: Shape, where: str) -> Image.Image:
     """Give back an image of the wanted size; raises ConvsmithError on any other."""
     if image.size != (shape[2], shape[1]):
         got, wanted = f"{image.height}x{image.width}", f"{shape[1]}x{shape[2]}"
-        raise ConvsmithError(
-            f"{where}: {got} pixels where others have {wanted}; give an input shape to resize them to."
-        )
+        raise DataError(f"{where}: {got} pixels where others have {wanted}; give an input shape to resize them to.")
     return image
 
 
@@ -105,9 +103,7 @@ def read(stored: Stored, index: int, shape: Shape, classes: int) -> tuple[Image.
     """Read one image, in the channels of `shape`, and its label; raises ConvsmithError on a label that has no class."""
     image, label = stored[index]
     if not 0 <= label < classes:
-        raise ConvsmithError(
-            f"{stored.where(index)}: label {label} is outside the {classes} classes; correct the label."
-        )
+        raise DataError(f"{stored.where(index)}: label {label} is outside the {classes} classes; correct the label.")
     return image.convert(MODES[shape[0]]), label
 
 

@@ -13,8 +13,9 @@ from convsmith.data.parquet import holds_parquet, open_parquet
 from convsmith.data.readers import ITERATED, load_iterated
 from convsmith.data.records import Data, Normalize, Shape, Split
 from convsmith.data.stream import StreamSplit, usable_cores
-from convsmith.errors import ConvsmithError
+from convsmith.errors import DataError
 from convsmith.registry import Registry
+from convsmith.text import times
 
 LIMIT = 2 << 30  # bytes; CIFAR takes 150 MB
 
@@ -49,7 +50,7 @@ def load_data(
     workers = usable_cores() if workers is None else workers
     if prefix(reference) in ITERATED:
         if input is None:
-            raise ConvsmithError(f"{reference}: is read image by image; give an input shape, such as 3,224,224.")
+            raise DataError(f"{reference}: is read image by image; give an input shape, such as 3,224,224.")
         return load_iterated(reference, input, Normalize.of(input[0], mean, std), workers)
     archive = _open(reference)
     shape = input or archive.shape
@@ -66,14 +67,14 @@ def _decoded(half: Stored, archive: Archive, input: Shape | None, normalize: Nor
 
 def _streamed(half: Stored, archive: Archive, input: Shape | None, normalize: Normalize, workers: int) -> Split:
     if input is None:
-        own, count = "x".join(map(str, archive.shape)), len(archive.train)
-        raise ConvsmithError(f"data: {count} images of {own} are too many to keep decoded; give an input shape.")
+        own, count = times(archive.shape), len(archive.train)
+        raise DataError(f"data: {count} images of {own} are too many to keep decoded; give an input shape.")
     return StreamSplit(half, len(archive.classes), input, normalize, workers)
 
 
 def _check_shape(shape: Shape | None) -> None:
     if shape is not None and (len(shape) != 3 or shape[0] not in MODES or min(shape) < 1):
-        raise ConvsmithError(f"input: got {shape}; images have 1 or 3 channels, a height and a width, such as 3,32,32.")
+        raise DataError(f"input: got {shape}; images have 1 or 3 channels, a height and a width, such as 3,32,32.")
 
 
 def _open(reference: str) -> Archive:
@@ -88,28 +89,28 @@ def _open(reference: str) -> Archive:
 def _folder(path: str, what: str) -> Path:
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise ConvsmithError(f"{folder}: no such folder; give the one that holds {what}.")
+        raise DataError(f"{folder}: no such folder; give the one that holds {what}.")
     return folder
 
 
 def _open_bare(reference: str) -> Archive:
     folder = _folder(reference, "train-*.parquet and test-*.parquet, or write NAME:PATH")
     if not holds_parquet(folder):
-        raise ConvsmithError(f"{folder}: holds no train-*.parquet; for folders of images write imagefolder:{folder}.")
+        raise DataError(f"{folder}: holds no train-*.parquet; for folders of images write imagefolder:{folder}.")
     return open_parquet(folder)
 
 
 @SETS.register("digits")
 def _open_digits(path: str) -> Archive:
     if path:
-        raise ConvsmithError(f"digits:{path}: the digits are built in and take no path; write digits.")
+        raise DataError(f"digits:{path}: the digits are built in and take no path; write digits.")
     return open_digits()
 
 
 def _add(name: str, open_folder: Callable[[Path], Archive]) -> None:
     def open_path(path: str) -> Archive:
         if not path:
-            raise ConvsmithError(f"{name}: needs its folder; write {name}:PATH.")
+            raise DataError(f"{name}: needs its folder; write {name}:PATH.")
         return open_folder(_folder(path, f"the {name} data"))
 
     SETS.add(name, open_path)

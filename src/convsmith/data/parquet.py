@@ -14,7 +14,7 @@ from PIL import Image
 
 from convsmith.data.augment import Augment
 from convsmith.data.images import Archive, open_image, shape_of
-from convsmith.errors import ConvsmithError
+from convsmith.errors import DataError
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label")
@@ -37,7 +37,7 @@ class ParquetImages:
         where = self.where(index)
         encoded = self.images[index].as_py()
         if encoded is None:
-            raise ConvsmithError(f"{where}: holds no image bytes; write the files with the images embedded.")
+            raise DataError(f"{where}: holds no image bytes; write the files with the images embedded.")
         return open_image(encoded, where), self.labels[index]
 
     def where(self, index: int) -> str:
@@ -65,12 +65,10 @@ def open_parquet(folder: Path, label_columns: Sequence[str] = LABEL_COLUMNS) -> 
 def _open_half(folder: Path, half: str, label_columns: Sequence[str]) -> ParquetImages:
     files = tuple(sorted(folder.glob(f"{half}-*.parquet")))
     if not files:
-        raise ConvsmithError(
-            f"{folder}: no {half}-*.parquet files; both train-*.parquet and test-*.parquet are needed."
-        )
+        raise DataError(f"{folder}: no {half}-*.parquet files; both train-*.parquet and test-*.parquet are needed.")
     tables = [_read(file) for file in files]
     if not any(len(table) for table in tables):
-        raise ConvsmithError(f"{files[0]}: holds no rows; give files with images and labels.")
+        raise DataError(f"{files[0]}: holds no rows; give files with images and labels.")
     label = _column(files[0], tables[0].schema, label_columns)
     columns = [_column(files[0], tables[0].schema, IMAGE_COLUMNS), label]
     for file, table in zip(files, tables, strict=True):
@@ -85,14 +83,14 @@ def _read(file: Path) -> pa.Table:
     try:
         return pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
-        raise ConvsmithError(f"{file}: not a readable Parquet file ({error}); download it again.") from error
+        raise DataError(f"{file}: not a readable Parquet file ({error}); download it again.") from error
 
 
 def _column(file: Path, schema: pa.Schema, wanted: Sequence[str]) -> str:
     for name in wanted:
         if name in schema.names:
             return name
-    raise ConvsmithError(f"{file}: has columns {', '.join(schema.names)}; one of {', '.join(wanted)} is needed.")
+    raise DataError(f"{file}: has columns {', '.join(schema.names)}; one of {', '.join(wanted)} is needed.")
 
 
 def _check(file: Path, table: pa.Table, columns: Sequence[str]) -> None:
@@ -101,7 +99,7 @@ def _check(file: Path, table: pa.Table, columns: Sequence[str]) -> None:
     labels = table[columns[1]]
     if not pa.types.is_integer(labels.type) or labels.null_count:
         kind = f"{labels.type} with {labels.null_count} gaps"
-        raise ConvsmithError(f"{file}: column {columns[1]} is {kind}; labels must be whole numbers in every row.")
+        raise DataError(f"{file}: column {columns[1]} is {kind}; labels must be whole numbers in every row.")
 
 
 def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -9,12 +9,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from convsmith.data.augment import PLAIN, Augment
+from convsmith.data.augment import Augment
 from convsmith.data.factory import class_names, create, create_test
 from convsmith.data.images import MODES, to_tensor
-from convsmith.data.records import Batches, Data, Normalize, Shape, epoch_seed
+from convsmith.data.records import Batches, Data, Normalize, Pass, Shape, Split
 from convsmith.data.stream import Transform, central, load, random_crop, vary
-from convsmith.errors import ConvsmithError
+from convsmith.errors import DataError
 
 ITERATED = ("hfids", "tfds", "wds")
 
@@ -33,7 +33,7 @@ class _Crops(IterableDataset[tuple[Tensor, int]]):
 
 
 @dataclass(frozen=True, eq=False)
-class ReaderSplit:
+class ReaderSplit(Split):
     """One split of a set that is read in order; shuffling, and sharing among machines, is its reader's.
 
     Its order depends on (seed, epoch) and the number of worker processes.
@@ -56,24 +56,14 @@ class ReaderSplit:
         for images, labels in self._load(dataset, central(self.shape), device, batch_size=size):
             yield self.normalize(images), labels
 
-    def shuffled(
-        self,
-        size: int,
-        *,
-        seed: int,
-        epoch: int,
-        augment: Augment = PLAIN,
-        share: tuple[int, int] = (0, 1),
-        device: torch.device | str = "cpu",
-    ) -> Batches:
+    def run(self, each: Pass) -> Batches:
         """One training pass in the reader's shuffled order."""
-        mine = size // share[1]
-        generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
-        dataset = self._open(is_training=True, batch_size=mine, seed=seed)
-        dataset.set_epoch(epoch)
-        crop = random_crop(self.shape, augment)
-        for images, labels in self._load(dataset, crop, device, batch_size=mine, drop_last=True):
-            yield self.normalize(vary(images, augment, generator)), labels
+        mine, generator = each.size // each.share[1], each.generator()
+        dataset = self._open(is_training=True, batch_size=mine, seed=each.seed)
+        dataset.set_epoch(each.epoch)
+        crop = random_crop(self.shape, each.augment)
+        for images, labels in self._load(dataset, crop, each.device, batch_size=mine, drop_last=True):
+            yield self.normalize(vary(images, each.augment, generator)), labels
 
     def _open(self, **settings: Any) -> Any:
         dataset = create(self.reference, self.split, input_img_mode=MODES[self.shape[0]], **settings)
@@ -86,7 +76,7 @@ class ReaderSplit:
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= self.classes:
                 bad = low if low < 0 else high
-                raise ConvsmithError(
+                raise DataError(
                     f"{self.reference}: label {bad} is outside the {self.classes} classes; correct the label."
                 )
             yield images, labels

@@ -1,14 +1,15 @@
 """What a loaded data set is: its two splits, class names, image shape and normalization."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from convsmith.data.augment import PLAIN, Augment
-from convsmith.errors import ConvsmithError
+from convsmith.errors import DataError
 
 Shape = tuple[int, int, int]  # channels, height, width
 Batches = Iterator[tuple[Tensor, Tensor]]  # normalized float images (n, c, h, w) and int64 labels (n,)
@@ -34,9 +35,9 @@ class Normalize:
         chosen = cls(_per_channel(channels, mean, IMAGENET_MEAN), _per_channel(channels, std, IMAGENET_STD))
         if len(chosen.mean) != channels or len(chosen.std) != channels:
             got = f"{len(chosen.mean)} means and {len(chosen.std)} deviations"
-            raise ConvsmithError(f"mean, std: got {got} for {channels}-channel images; give one of each per channel.")
+            raise DataError(f"mean, std: got {got} for {channels}-channel images; give one of each per channel.")
         if min(chosen.std) <= 0:
-            raise ConvsmithError(f"std: got {chosen.std}; give deviations above zero.")
+            raise DataError(f"std: got {chosen.std}; give deviations above zero.")
         return chosen
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -52,19 +53,38 @@ def _per_channel(channels: int, given: tuple[float, ...] | None, usual: tuple[fl
     return (round(sum(usual) / len(usual), 3),) if channels == 1 else usual
 
 
-class Split(Protocol):
-    """Labelled images of one purpose, handed out in batches of normalized floats."""
+@dataclass(frozen=True)
+class Pass:
+    """One training pass over a split: batches of `size` images, in an order that depends only on (seed, epoch).
 
-    @property
-    def classes(self) -> int:
-        """Number of classes; labels lie in [0, classes)."""
+    share: (rank, processes), which takes every so many-th image of each batch, for training on many machines.
+    """
 
-    @property
-    def shape(self) -> Shape:
-        """Shape (c, h, w) of an image."""
+    size: int
+    seed: int
+    epoch: int
+    augment: Augment
+    share: tuple[int, int]
+    device: torch.device | str
 
+    def generator(self) -> torch.Generator:
+        """What draws the pass, at its start."""
+        return torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+
+
+class Split(ABC):
+    """Labelled images of one purpose, handed out in batches of normalized floats.
+
+    classes: their number; labels lie in [0, classes). shape: (c, h, w) of an image.
+    """
+
+    classes: int
+    shape: Shape
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def batches(self, size: int, *, device: torch.device | str = "cpu") -> Batches:
         """Every image once, in the stored order; the last batch may be short."""
 
@@ -82,6 +102,11 @@ class Split(Protocol):
 
         `share` = (rank, processes) takes every so many-th image of each batch of `size`, for training on many machines.
         """
+        return self.run(Pass(size, seed, epoch, augment, share, device))
+
+    @abstractmethod
+    def run(self, each: Pass) -> Batches:
+        """The batches of a training pass."""
 
 
 @dataclass(frozen=True)

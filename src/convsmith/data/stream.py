@@ -11,9 +11,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from convsmith.data.augment import PLAIN, Augment, cutout, flip
+from convsmith.data.augment import Augment, cutout, flip
 from convsmith.data.images import Stored, read, to_tensor
-from convsmith.data.records import Batches, Normalize, Shape, batch_rows, epoch_seed
+from convsmith.data.records import Batches, Normalize, Pass, Shape, Split, batch_rows, epoch_seed
 from convsmith.errors import ConvsmithError
 
 Transform = Callable[[Image.Image], Image.Image]
@@ -60,7 +60,7 @@ class _Crops(Dataset[tuple[Tensor, int]]):
 
 
 @dataclass(frozen=True, eq=False)
-class StreamSplit:
+class StreamSplit(Split):
     """Stored images, the number of classes, the shape (c, h, w) to give, normalization, and worker processes."""
 
     stored: Stored
@@ -78,23 +78,13 @@ class StreamSplit:
         for images, labels in self._load(central(self.shape), 0, rows, device):
             yield self.normalize(images), labels
 
-    def shuffled(
-        self,
-        size: int,
-        *,
-        seed: int,
-        epoch: int,
-        augment: Augment = PLAIN,
-        share: tuple[int, int] = (0, 1),
-        device: torch.device | str = "cpu",
-    ) -> Batches:
-        """One training pass in an order that depends only on (seed, epoch); a short last batch is left out."""
-        drawn = epoch_seed(seed, epoch)
-        generator = torch.Generator().manual_seed(drawn)
+    def run(self, each: Pass) -> Batches:
+        """One training pass: parts drawn by the workers, the rest of the augmentation here."""
+        drawn, generator = epoch_seed(each.seed, each.epoch), each.generator()
         order = torch.randperm(len(self), generator=generator)
-        rows = [batch[share[0] :: share[1]] for batch in batch_rows(order, size)]
-        for images, labels in self._load(random_crop(self.shape, augment), drawn, rows, device):
-            yield self.normalize(vary(images, augment, generator)), labels
+        rows = [batch[each.share[0] :: each.share[1]] for batch in batch_rows(order, each.size)]
+        for images, labels in self._load(random_crop(self.shape, each.augment), drawn, rows, each.device):
+            yield self.normalize(vary(images, each.augment, generator)), labels
 
     def _load(self, transform: Transform, seed: int, rows: list[Tensor], device: torch.device | str) -> Batches:
         crops = _Crops(self.stored, self.shape, self.classes, transform, seed)
@@ -119,4 +109,5 @@ def load(
             yield images.to(device, non_blocking=pinned), labels.to(device, non_blocking=pinned)
     except ConvsmithError as error:
         # A worker sends its whole traceback for a message; the sentence is the last line.
-        raise ConvsmithError(str(error).splitlines()[-1].removeprefix("convsmith.errors.ConvsmithError: ")) from error
+        told = f"{type(error).__module__}.{type(error).__qualname__}: "
+        raise type(error)(str(error).splitlines()[-1].removeprefix(told)) from error

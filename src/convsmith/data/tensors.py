@@ -1,16 +1,16 @@
 """A split kept decoded: one uint8 tensor, batched, augmented and normalized on the device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from convsmith.data.augment import PLAIN, Augment, cutout, flip, shift
-from convsmith.data.records import Batches, Normalize, Shape, batch_rows, epoch_seed
+from convsmith.data.augment import cutout, flip, shift
+from convsmith.data.records import Batches, Normalize, Pass, Shape, Split, batch_rows
 
 
 @dataclass(frozen=True, eq=False)
-class TensorSplit:
+class TensorSplit(Split):
     """Images (n, c, h, w) as uint8, labels (n,) as int64, the number of classes, and the normalization.
 
     >>> split = TensorSplit(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.arange(5), 5, Normalize((0.0,), (1.0,)))
@@ -24,12 +24,10 @@ class TensorSplit:
     labels: Tensor
     classes: int
     normalize: Normalize
+    shape: Shape = field(init=False)
 
-    @property
-    def shape(self) -> Shape:
-        """Shape (c, h, w) of an image."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.images.shape[1:]))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,20 +37,11 @@ class TensorSplit:
         for images, labels in zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True):
             yield self.normalize(images.to(device)), labels.to(device)
 
-    def shuffled(
-        self,
-        size: int,
-        *,
-        seed: int,
-        epoch: int,
-        augment: Augment = PLAIN,
-        share: tuple[int, int] = (0, 1),
-        device: torch.device | str = "cpu",
-    ) -> Batches:
-        """One training pass in an order that depends only on (seed, epoch); a short last batch is left out."""
-        generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+    def run(self, each: Pass) -> Batches:
+        """One training pass, augmented on the device."""
+        generator, augment, share, device = each.generator(), each.augment, each.share, each.device
         all_images, all_labels = self.images.to(device), self.labels.to(device)  # one copy a pass, none on the CPU
-        for rows in batch_rows(torch.randperm(len(self), generator=generator), size):
+        for rows in batch_rows(torch.randperm(len(self), generator=generator), each.size):
             rows = rows.to(device)
             images = shift(all_images[rows], augment.shift, generator)
             if augment.flip:

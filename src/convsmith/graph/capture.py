@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import CaptureError
 from convsmith.graph.graph import Graph
 from convsmith.graph.tracer import META, Tape
 from convsmith.kernels.spec import is_plain
+from convsmith.text import times
 
 # What a model's forward is seen to raise.
 FORWARD_ERRORS: tuple[type[Exception], ...] = (
@@ -33,7 +34,7 @@ def capture(model: nn.Module, *inputs: Tensor, name: str = "", batch: int = 1) -
     [('0', 'aten.conv2d.default', 7776), ('1', 'aten.relu.default', 0)]
     """
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise ConvsmithError(
+        raise CaptureError(
             f"{type(model).__name__} is TorchScript, which hides its calls; give the model it was made from."
         )
     tape = Tape(model)
@@ -45,7 +46,7 @@ def capture(model: nn.Module, *inputs: Tensor, name: str = "", batch: int = 1) -
                 stack.enter_context(each)
             answer = model(*sources)
     except FORWARD_ERRORS as error:
-        raise ConvsmithError(_why_not(model, inputs, error)) from error
+        raise CaptureError(_why_not(model, inputs, error)) from error
     leaves = (leaf for leaf in tree_leaves(answer) if isinstance(leaf, Tensor))
     outputs = tuple(operand.name for operand in map(tape.operand, leaves) if not operand.own)
     return Graph(
@@ -71,7 +72,7 @@ def _labels(model: nn.Module, count: int) -> list[str]:
 
 
 def _why_not(model: nn.Module, inputs: tuple[Tensor, ...], error: Exception) -> str:
-    shapes = ", ".join("x".join(map(str, x.shape[1:])) for x in inputs)
+    shapes = ", ".join(times(x.shape[1:]) for x in inputs)
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "meta tensors" in reason or "meta tensor" in reason:
         reason = f"its forward asks for a value that depends on the input ({reason.rstrip('.')})"

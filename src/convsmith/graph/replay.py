@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import CaptureError
 from convsmith.graph.call import Operand
 from convsmith.graph.graph import GETITEM, Graph, Node
 
@@ -83,7 +83,7 @@ def _callable(node: Node) -> Any:
     op = getattr(getattr(getattr(torch.ops, space), name), overload)
     written = [a.name for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
     if any(isinstance(x := node.call.args.get(name), Operand) and x.own for name in written):
-        raise ConvsmithError(
+        raise CaptureError(
             f"{node.module or 'The model'} writes into a table of its own ({node.call.op}), so its calls cannot be run "
             "again batch by batch; use --method svd, which needs no data."
         )

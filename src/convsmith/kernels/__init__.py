@@ -1,6 +1,6 @@
 """Kernel kinds as modules: what blocks and nets are composed of."""
 
-from convsmith.kernels.convolutions import depthwise, grouped, normalized, pointwise, spatial_pair
+from convsmith.kernels.convolutions import depthwise, grouped, normalized, pointwise
 from convsmith.kernels.dice import Dice
 from convsmith.kernels.dimwise import DimConv, DimensionWise, resize
 from convsmith.kernels.gates import ChannelGate, Eca, SqueezeExcite, adaptive_kernel, start_as_identity
@@ -27,7 +27,6 @@ __all__ = [
     "normalized",
     "pointwise",
     "resize",
-    "spatial_pair",
     "start_as_identity",
     "windows",
 ]

@@ -1,4 +1,4 @@
-"""The kinds that torch's own convolution computes: depthwise, pointwise, grouped, and the pair of one-sided kernels."""
+"""The kinds that torch's own convolution computes: depthwise, pointwise and grouped."""
 
 from torch import nn
 
@@ -28,21 +28,6 @@ def grouped(inputs: int, outputs: int, groups: int, kernel: int = 3, stride: int
     Conv2d(8, 16, kernel_size=(5, 5), stride=(1, 1), padding=(2, 2), groups=2, bias=False)
     """
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=bias)
-
-
-def spatial_pair(
-    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, middle: int | None = None, bias: bool = False
-) -> nn.Sequential:
-    """1xk then kx1, with `middle` channels between (default: as many as there are outputs); k (C + N) M for one pixel.
-
-    >>> [tuple(conv.weight.shape) for conv in spatial_pair(8, 16, kernel=5, middle=12)]
-    [(12, 8, 1, 5), (16, 12, 5, 1)]
-    """
-    between, pad = middle or outputs, kernel // 2
-    return nn.Sequential(
-        nn.Conv2d(inputs, between, (1, kernel), (1, stride), (0, pad), bias=False),
-        nn.Conv2d(between, outputs, (kernel, 1), (stride, 1), (pad, 0), bias=bias),
-    )
 
 
 def normalized(conv: nn.Conv2d, *after: nn.Module) -> nn.Sequential:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def dense_forward(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, o
     """One dense 1x1; raises ConvsmithError on an input of another shape."""
     if x.dim() != 4 or x.shape[1] != weight.shape[1] * groups:
         wanted = f"(batch, {weight.shape[1] * groups}, height, width)"
-        raise ConvsmithError(f"Rolling pointwise: the input must be {wanted}, got {tuple(x.shape)}.")
+        raise ShapeError(f"Rolling pointwise: the input must be {wanted}, got {tuple(x.shape)}.")
     return F.conv2d(x, dense(weight, x.shape[1], groups, overlap), bias, stride)
 
 

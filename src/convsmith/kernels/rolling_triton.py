@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ShapeError
 from convsmith.kernels.rolling import Rolling
 
 PIXELS, LAPS, CHANNELS = 64, 16, 32  # of one program, one product and one step of its loop; tl.dot needs 16 at least
@@ -176,7 +176,7 @@ def fused_forward(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, o
     at = Rolling(weight.shape[1] * groups, len(weight), groups, overlap)
     if x.dim() != 4 or x.shape[1] != at.in_channels:
         wanted = f"(batch, {at.in_channels}, height, width)"
-        raise ConvsmithError(f"Rolling pointwise: the input must be {wanted}, got {tuple(x.shape)}.")
+        raise ShapeError(f"Rolling pointwise: the input must be {wanted}, got {tuple(x.shape)}.")
     layout, weight = _format(x), weight.contiguous()
     x = x[:, :, ::stride, ::stride]
     shape = (len(x), at.out_channels, *x.shape[2:])

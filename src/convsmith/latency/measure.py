@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -23,16 +22,16 @@ SECONDS_A_BLOCK = 0.05
 Key = tuple[ConvSpec, tuple[int, int], str]
 
 
-@dataclass(frozen=True)
 class Latencies:
-    """Seconds that a model's modules take for one image in eager torch, medians of rounds.
+    """Seconds that a model's modules take for one image in eager torch, and blocks in their place: medians of rounds.
 
-    modules: by path, with all that a module calls inside; "" is the model itself. ratios: what was measured of blocks
-    so far, as a multiple of the convolution that they stand in for; it grows as blocks are asked for.
+    modules: by path, with all that a module calls inside; "" is the model itself. No record: what is measured of blocks
+    is kept as they are asked for, as multiples of the convolutions that they stand in for.
     """
 
-    modules: Mapping[str, float]
-    ratios: dict[Key, float] = field(default_factory=dict)
+    def __init__(self, modules: Mapping[str, float]) -> None:
+        self.modules = modules
+        self.ratios: dict[Key, float] = {}
 
     @property
     def total(self) -> float:

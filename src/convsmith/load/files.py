@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import CaptureError, FileError
 from convsmith.export import read_pt2
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
@@ -28,7 +28,7 @@ def capture_file(path: str | Path, input: Shape | None = None) -> Graph:
     """
     path = Path(path)
     if not path.is_file():
-        raise ConvsmithError(f"{path}: no such file; check the path.")
+        raise FileError(f"{path}: no such file; check the path.")
     return FILES[path.suffix.lower()](path, input)
 
 
@@ -36,7 +36,7 @@ def _capture_pt2(path: Path, input: Shape | None) -> Graph:
     program = read_pt2(path)
     sizes = _sizes(program)
     if input is not None and len(sizes) != 1:
-        raise ConvsmithError(
+        raise CaptureError(
             f"{path}: has {len(sizes)} inputs ({', '.join(sizes)}), but --input is the shape of one; "
             "export it with fixed sizes."
         )

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import FileError
 from convsmith.files import whole, write_text
 from convsmith.load.records import Loaded, Origin
 from convsmith.load.sources import source_of
@@ -51,11 +51,11 @@ def read_origin(folder: Path) -> Origin:
     if not path.is_file():
         inside = [child.name for child in sorted(folder.iterdir()) if holds_model(child)]
         hint = f"choose {' or '.join(str(folder / name) for name in inside)}" if inside else "choose another folder"
-        raise ConvsmithError(f"{folder}: holds no {MODEL}; {hint}.")
+        raise FileError(f"{folder}: holds no {MODEL}; {hint}.")
     try:
         return _ORIGIN.validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
-        raise ConvsmithError(f"{path}: cannot be read as a model's origin; write the folder anew.") from error
+        raise FileError(f"{path}: cannot be read as a model's origin; write the folder anew.") from error
 
 
 def load_folder(folder: Path) -> Loaded:
@@ -76,5 +76,5 @@ def read_plan(path: Path) -> Plan:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConvsmithError(f"{path}: cannot be read ({reason}); write a plan with `convsmith organize`.") from error
+        raise FileError(f"{path}: cannot be read ({reason}); write a plan with `convsmith organize`.") from error
     return Plan.from_json(text, str(path))

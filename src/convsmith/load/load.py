@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from convsmith.data import UNLABELLED, Data, load_data
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, FileError
 from convsmith.graph import Graph
 from convsmith.load.files import FILES, capture_file
 from convsmith.load.folder import load_folder, read_origin
@@ -104,10 +104,10 @@ def _is_path(reference: str) -> bool:
 def _folder(path: Path) -> Path:
     path = path.expanduser()
     if path.suffix.lower() in FILES and not path.is_dir():
-        raise ConvsmithError(
+        raise FileError(
             f"{path}: a {path.suffix} file can only be analyzed and measured (`convsmith analyze`, `convsmith bench`); "
             "give the model it was made from."
         )
     if not path.is_dir():
-        raise ConvsmithError(f"{path}: no such folder; give one that convsmith wrote, or a model's name.")
+        raise FileError(f"{path}: no such folder; give one that convsmith wrote, or a model's name.")
     return path

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, UnknownNameError
 from convsmith.load.records import Origin, Shape, Wish
 from convsmith.registry import Registry
 from convsmith.zoo import IMAGENET, build, default_input
@@ -148,4 +148,4 @@ def source_of(reference: str) -> tuple[Source, str]:
 
 def _unknown(kind: str, name: str, known: list[str]) -> ConvsmithError:
     near = get_close_matches(name, known, n=3, cutoff=0.5)
-    return ConvsmithError(f"Unknown {kind} {name!r}; did you mean {', '.join(near) or ', '.join(known[:5])}?")
+    return UnknownNameError(f"Unknown {kind} {name!r}; did you mean {', '.join(near) or ', '.join(known[:5])}?")

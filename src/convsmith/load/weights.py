@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import FileError
+from convsmith.text import times
 
 SHOWN = 3  # keys named in an error
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # under which training scripts nest the weights
@@ -33,7 +34,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         ("of another shape", wrong),
     ):
         if keys:
-            raise ConvsmithError(
+            raise FileError(
                 f"{path}: does not fit the model: {_some(keys)} {'is' if len(keys) == 1 else 'are'} {what}; "
                 "check the model's name, --classes and --input."
             )
@@ -43,11 +44,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file by key, unwrapped, on the CPU."""
     if not path.is_file():
-        raise ConvsmithError(f"{path}: no such weights file; check the path.")
+        raise FileError(f"{path}: no such weights file; check the path.")
     try:
         raw = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
-        raise ConvsmithError(
+        raise FileError(
             f"{path}: not a readable weights file ({str(error).splitlines()[0]}); "
             "give a .safetensors file, or a .pth file that holds tensors only."
         ) from error
@@ -58,7 +59,7 @@ def _tensors(raw: Any, path: Path) -> dict[str, Tensor]:
     for key in WRAPPERS:
         raw = raw[key] if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping) else raw
     if not isinstance(raw, Mapping) or not raw or not all(isinstance(value, Tensor) for value in raw.values()):
-        raise ConvsmithError(f"{path}: holds no state dict; save model.state_dict() and give that file.")
+        raise FileError(f"{path}: holds no state dict; save model.state_dict() and give that file.")
     prefixed = all(key.startswith(PREFIX) for key in raw)
     return {key.removeprefix(PREFIX) if prefixed else key: tensor for key, tensor in raw.items()}
 
@@ -69,4 +70,4 @@ def _some(keys: list[str]) -> str:
 
 
 def _size(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a scalar"
+    return times(tensor.shape) or "a scalar"

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convsmith.algebra import METHODS
+from convsmith.algebra import METHODS, FitRequest
 from convsmith.algebra.second_moments import Statistics
 from convsmith.blocks import Block, parse_block
 from convsmith.calibration.calibrate import BATCH, calibrate
 from convsmith.calibration.fitting import fitted_to, own_statistics
-from convsmith.errors import ConvsmithError, at
+from convsmith.errors import PlanError, at
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
 from convsmith.graph.replay import Replay
@@ -191,7 +191,7 @@ class _Fitting:
         """All ways to treat a layer: as it is, and by each family's blocks up to twice the budget's share."""
         layer = families[0].layer
         if layer not in self.statistics:
-            raise ConvsmithError(f"The statistics lack {layer}; calibrate with this model and all its layers.")
+            raise PlanError(f"The statistics lack {layer}; calibrate with this model and all its layers.")
         conv = self.model.get_submodule(layer)
         assert isinstance(conv, nn.Conv2d)
         statistics = fitted_to(self.graph, layer, own_statistics(layer, conv, self.statistics[layer]))
@@ -215,9 +215,9 @@ class _Fitting:
         with torch.device(conv.weight.device):
             module = block.build(ConvSpec.of(conv)).to(conv.weight.dtype)
         with at(layer):
-            carried = block.carry(conv, module, self.method, statistics, draft=True)
+            carried = block.carry(conv, module, FitRequest(self.method, statistics, draft=True))
         if carried.error is None:
-            raise ConvsmithError(
+            raise PlanError(
                 f"{block} takes over no weights, so that data cannot choose where it costs least; leave --data out."
             )
         here = carried.error**2
@@ -265,7 +265,7 @@ class _Effect:
         self._answers = self._outcome({})
         self._energies = [_energy(answer) for answer in self._answers]
         if not 0 < sum(self._energies) < inf:
-            raise ConvsmithError(
+            raise PlanError(
                 f"{self._graph.model} answers zeros, NaN or infinity to these images; check its weights and the data."
             )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import BudgetError
 from convsmith.graph import Graph
 from convsmith.latency.measure import Latencies
 from convsmith.plan import Milliseconds, Request
@@ -25,14 +25,14 @@ class Costs:
     def of(cls, graph: Graph, asked: Request, latencies: Latencies | None) -> Self:
         """Of a request; raises ConvsmithError where both or nothing is limited, or latency that nobody measured."""
         if (asked.max_macs is None) == (asked.max_latency is None):
-            raise ConvsmithError("decompose: limit either MACs or latency; leave one of the two out.")
+            raise BudgetError("decompose: limit either MACs or latency; leave one of the two out.")
         name, factor = ("max_macs", asked.max_macs) if asked.max_latency is None else ("max_latency", asked.max_latency)
         if factor is None or not factor > 0:  # true for NaN too
-            raise ConvsmithError(f"{name} is {factor}; give a part of the net's own that is more than 0, as 0.5.")
+            raise BudgetError(f"{name} is {factor}; give a part of the net's own that is more than 0, as 0.5.")
         if asked.max_latency is None:
             return cls(graph.model, graph.macs, factor * graph.macs, None)
         if latencies is None:
-            raise ConvsmithError(
+            raise BudgetError(
                 "decompose: a limit on latency needs latencies; give those of cs.measure_latency(model, graph)."
             )
         total = round(1e9 * latencies.total)
@@ -68,10 +68,10 @@ class Costs:
         """What the net costs more than before; None leaves a layer as it is."""
         return sum(self.trials(c, [trial])[0] - self.layer(c) for c, trial in chosen if trial is not None)
 
-    def unmet(self, least: float, otherwise: str) -> ConvsmithError:
+    def unmet(self, least: float, otherwise: str) -> BudgetError:
         """That no plan keeps the limit, and what to do if not allow more."""
         what = "MACs" if self.latencies is None else "latency"
-        return ConvsmithError(
+        return BudgetError(
             f"{self.model}: the cheapest plan has {least / self.total:.3f} of its {what}, more than the "
             f"{self.limit / self.total:.3f} allowed; allow more or {otherwise}."
         )

@@ -9,7 +9,7 @@ from math import prod
 import torch
 
 from convsmith.blocks import Block, parse_block
-from convsmith.errors import ConvsmithError
+from convsmith.errors import PlanError
 from convsmith.graph import Graph, Node
 from convsmith.graph.capture import capture
 from convsmith.kernels.spec import ConvSpec
@@ -181,7 +181,7 @@ def overridden(graph: Graph, overrides: Mapping[str, str], keep: Collection[str]
             block = block.on_map(spec, _size(node))
             reason = block.refuses(spec)
         if spec is None or reason:
-            raise ConvsmithError(f"{node.module} cannot become {block}: {reason}; leave its override out.")
+            raise PlanError(f"{node.module} cannot become {block}: {reason}; leave its override out.")
         found.append((Candidate(node, node.params, ()), try_block(block, spec, _size(node))))
     return found
 
@@ -191,4 +191,4 @@ def _known(graph: Graph, what: str, layers: Collection[str]) -> None:
     if unknown := sorted(set(layers) - known):
         near = get_close_matches(unknown[0], sorted(known), n=3)  # tables for the terminal cut names
         hint = f"did you mean {', '.join(near)}?" if near else "`convsmith analyze --json -` lists its layers in full."
-        raise ConvsmithError(f"{what}: {graph.model} has no layer {unknown[0]!r}; {hint}")
+        raise PlanError(f"{what}: {graph.model} has no layer {unknown[0]!r}; {hint}")

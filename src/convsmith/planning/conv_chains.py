@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from convsmith.blocks import Block
-from convsmith.errors import ConvsmithError
+from convsmith.errors import CaptureError, ShapeError
 from convsmith.graph import Graph, Node
 from convsmith.graph.capture import capture
 from convsmith.kernels.spec import ConvSpec
@@ -45,7 +45,7 @@ def _left_over(built: nn.Sequential, left_out: int, whole: Graph) -> Graph | Non
     rest = type(built)(*(kernel for i, kernel in enumerate(built) if i != left_out))
     try:
         graph = capture(rest, torch.zeros(whole.inputs[0].shape, device="meta"))
-    except ConvsmithError:
+    except (CaptureError, ShapeError):  # the rest does not run alone
         return None
     alike = graph.outputs and graph.shapes[graph.outputs[0]] == whole.shapes[whole.outputs[0]]
     return graph if alike and graph.nodes else None

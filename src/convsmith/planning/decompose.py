@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.calibrate import IMAGES, Images, take_images
-from convsmith.errors import ConvsmithError
+from convsmith.errors import PlanError
 from convsmith.graph import Graph
 from convsmith.graph.given import graph_of
 from convsmith.latency.measure import Latencies, measure_latency
@@ -90,20 +90,20 @@ def _check(
 ) -> None:
     """Refuse what would do nothing."""
     if max_macs is not None and max_latency is not None:
-        raise ConvsmithError("decompose: limit either MACs or latency; leave one of the two out.")
+        raise PlanError("decompose: limit either MACs or latency; leave one of the two out.")
     if fits and max_macs is None and max_latency is None:
-        raise ConvsmithError("decompose: data chooses ranks under a limit; give max_macs or max_latency, or no data.")
+        raise PlanError("decompose: data chooses ranks under a limit; give max_macs or max_latency, or no data.")
     if fits and model is None:
-        raise ConvsmithError("decompose: data is fitted to a trained net; give model= beside the graph.")
+        raise PlanError("decompose: data is fitted to a trained net; give model= beside the graph.")
     if method is not None and not fits:
-        raise ConvsmithError("decompose: a method fits weights to data; give data or statistics, or leave method out.")
+        raise PlanError("decompose: a method fits weights to data; give data or statistics, or leave method out.")
 
 
 def _of_latency(limit: float | str | None, latencies: Latencies | None) -> float | None:
     if limit is None:
         return None
     if latencies is None:
-        raise ConvsmithError(
+        raise PlanError(
             "decompose: a limit on latency needs latencies; give model=, or those of cs.measure_latency(model, graph)."
         )
     return share_of(limit, latencies.total, "max_latency")

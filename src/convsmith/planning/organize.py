@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import PlanError
 from convsmith.graph import Graph
 from convsmith.graph.given import graph_of
 from convsmith.latency.measure import Latencies, measure_latency
@@ -15,6 +15,7 @@ from convsmith.plan import Plan, Refusal, Remove, Repeat, Totals
 from convsmith.score.metric import Scores, published_growth, score
 from convsmith.structure.stages import StageNodes, effective_kernel, find_stages
 from convsmith.structure.units import Unit, find_units
+from convsmith.text import times
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,7 @@ def organize(
     if max_latency is not None and latencies is None and isinstance(net, nn.Module):
         latencies = measure_latency(net, graph_of(net, scores))
     if max_latency is not None and latencies is None:
-        raise ConvsmithError(
-            "organize: a limit on latency needs latencies; give those of cs.measure_latency(model, graph)."
-        )
+        raise PlanError("organize: a limit on latency needs latencies; give those of cs.measure_latency(model, graph).")
     graph, scores = _told(net, scores)
     problem = _Problem.of(graph, scores, latencies)
     limits = {
@@ -97,7 +96,7 @@ def organize(
     }  # fmt: skip
     best = max(problem.choices(blocks, limits), key=Choice.rank, default=None)
     if best is None:
-        raise ConvsmithError(
+        raise PlanError(
             f"{graph.model}: no spread of {blocks or problem.blocks} blocks keeps the limits; "
             "allow more MACs, parameters or latency."
         )
@@ -181,7 +180,7 @@ class _Problem:
     def of(cls, graph: Graph, scores: Scores, latencies: Latencies | None = None) -> "_Problem":
         stages = find_stages(graph, graph.reaches())
         if not stages.stages:
-            raise ConvsmithError(f"{graph.model} has no stage to organize: no spatial convolution was found.")
+            raise PlanError(f"{graph.model} has no stage to organize: no spatial convolution was found.")
         units, refusals = find_units(graph, stages)
         return cls(graph, scores, stages.stages, units, refusals, latencies)
 
@@ -200,7 +199,7 @@ class _Problem:
         least, most = (sum(end(o.blocks for o in stage) for stage in options) for end in (min, max))
         if not least <= total <= most:
             bound = f"at least {least}" if total < least else f"at most {most}"
-            raise ConvsmithError(f"{self.graph.model}: {total} blocks cannot be had; choose {bound}.")
+            raise PlanError(f"{self.graph.model}: {total} blocks cannot be had; choose {bound}.")
         base = {
             "macs": self.graph.macs,
             "params": self.graph.params,
@@ -301,13 +300,9 @@ class _Problem:
         return [
             Refusal(
                 " + ".join(unit.modules),
-                f"its shape changes from {_times(unit.in_shape)} to {_times(unit.out_shape)}, "
+                f"its shape changes from {times(unit.in_shape)} to {times(unit.out_shape)}, "
                 "so it is neither copied nor removed",
             )
             for unit in self.units[stage]
             if not unit.uniform
         ]
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

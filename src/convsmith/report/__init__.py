@@ -2,7 +2,7 @@
 
 from convsmith.report.expansion import expansion_table
 from convsmith.report.net_pages import compare_page, scores_page
-from convsmith.report.net_tables import compare_table, scores_table, stages_table
+from convsmith.report.net_tables import compare_table, scores_table
 from convsmith.report.page import report, run_page
 from convsmith.report.records import RunRecords, accuracy_record, read_net, read_run
 from convsmith.report.tables import accuracy_table, before_after, bench_table, pareto_table, plan_table, search_table
@@ -25,5 +25,4 @@ __all__ = [
     "scores_page",
     "scores_table",
     "search_table",
-    "stages_table",
 ]  # fmt: skip

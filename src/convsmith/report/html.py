@@ -13,9 +13,10 @@ from plotly.offline import get_plotlyjs
 from convsmith.bench import FASTER, SLOWER
 from convsmith.report.charts import Figure
 from convsmith.report.net_tables import SHOWN, by_cost, kernel, more_idle
-from convsmith.report.numbers import count, times
+from convsmith.report.numbers import count
 from convsmith.score.advice import Advice, Finding
 from convsmith.score.metric import Layer, Scores
+from convsmith.text import times
 
 
 def section(title: str, note: str, *parts: str) -> str:

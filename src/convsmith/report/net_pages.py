@@ -6,9 +6,10 @@ from html import escape
 from convsmith.report import net_charts as charts
 from convsmith.report.html import Tile, findings, layer_table, page, pair, plot, section, table, tiles
 from convsmith.report.net_tables import STAGE_COLUMNS, Analyzed, compare_rows, names_of, stage_rows
-from convsmith.report.numbers import change, count, share, times
+from convsmith.report.numbers import change, count, share
 from convsmith.score.advice import Advice
 from convsmith.score.metric import Scores
+from convsmith.text import times
 
 ADVICE_NOTE = "What the numbers mean: an idle layer sees little or nothing that is new for its share of the cost."
 STAGES_NOTE = (

@@ -8,10 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from convsmith.report.folding import Row, fold
-from convsmith.report.numbers import change, count, share, side, times
+from convsmith.report.numbers import change, count, share, side
 from convsmith.report.tables import NAME_WIDTH, WIDTH, grid, short
 from convsmith.score.advice import Advice, Finding
 from convsmith.score.metric import Layer, Scores, Stage
+from convsmith.text import times
 
 Analyzed = tuple[Scores, Advice]
 
@@ -84,14 +85,6 @@ def _unknown(scores: Scores) -> list[Text]:
         return []
     told = ", ".join(f"{op} ({calls})" for op, calls in scores.unknown_ops.items())
     return [Text(f"No rule for {told}: what is behind is not known, and not edited.", style="yellow")]
-
-
-def stages_table(scores: Scores) -> RenderableType:
-    """The stages of a net: map, counted layers, costs with their shares, and gain."""
-    table = grid(f"Stages of {scores.model} on {times(scores.input)}", *STAGE_COLUMNS)
-    for row in stage_rows(scores):
-        table.add_row(*row)
-    return table
 
 
 STAGE_COLUMNS = ("stage", ">map", ">layers", ">params", ">", ">MACs", ">", ">gain")

@@ -1,5 +1,7 @@
 """Numbers as people read them."""
 
+from convsmith.text import times
+
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -13,15 +15,6 @@ def count(value: float) -> str:
         if abs(value) >= size * 0.99995:
             return f"{value / size:.4g} {unit}"
     return f"{value:.4g}"
-
-
-def times(values: tuple[int, ...] | None) -> str:
-    """A shape or kernel.
-
-    >>> times((64, 32, 32)), times(None)
-    ('64x32x32', '')
-    """
-    return "x".join(map(str, values or ()))
 
 
 def side(values: tuple[int, ...]) -> str:

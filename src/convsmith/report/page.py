@@ -12,10 +12,11 @@ from convsmith.report.charts import Figure
 from convsmith.report.folder_page import folder_page
 from convsmith.report.html import Tile, facts, layer_table, page, pair, plot, section, table, tiles
 from convsmith.report.net_pages import COST_NOTE
-from convsmith.report.numbers import change, count, milliseconds, percent, times
+from convsmith.report.numbers import change, count, milliseconds, percent
 from convsmith.report.records import RunRecords, read_run
 from convsmith.report.sections import accuracy_section, plan_section
 from convsmith.report.tables import before_after_rows
+from convsmith.text import times
 
 
 def report(folder: str | Path) -> Path:

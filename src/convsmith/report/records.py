@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from convsmith.bench import Bench
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, FileError
 from convsmith.optimize import (
     BASELINE,
     BENCH,
@@ -124,7 +124,7 @@ def read_run(folder: str | Path) -> RunRecords:
     """Read a run's records; raises ConvsmithError where there is no run, and naming the file that cannot be read."""
     folder = Path(folder)
     if not (folder / RUN).is_file():
-        raise ConvsmithError(f"{folder}: holds no run; give a folder that `convsmith optimize` wrote.")
+        raise FileError(f"{folder}: holds no run; give a folder that `convsmith optimize` wrote.")
     told = _read(folder / RUN, _RUN.validate_json) or _Run("", {}, {})
     return RunRecords(
         told.command,
@@ -185,7 +185,7 @@ def _read(path: Path, parse: Callable[[str], T]) -> T | None:
         return None
     try:
         return parse(path.read_text(encoding="utf-8"))
-    except (ValidationError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ConvsmithError(f"{path}: cannot be read as a record of a run; remove it and run again.") from error
     except ConvsmithError as error:
-        raise ConvsmithError(f"{path}: {error}") from error
+        raise FileError(f"{path}: {error}") from error
+    except (ValidationError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise FileError(f"{path}: cannot be read as a record of a run; remove it and run again.") from error

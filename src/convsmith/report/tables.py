@@ -11,8 +11,9 @@ from convsmith.bench import FASTER, SLOWER, Bench
 from convsmith.plan import Edit, Merge, Plan, Refusal, Remove, Repeat, Replace
 from convsmith.planning.organize import Choice
 from convsmith.planning.search.sequences import Found
-from convsmith.report.numbers import change, count, milliseconds, percent, times
+from convsmith.report.numbers import change, count, milliseconds, percent
 from convsmith.report.records import NetRecords, RunRecords
+from convsmith.text import times
 
 WIDTH = 80
 NAME_WIDTH = 24

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import PlanError
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
 from convsmith.plan import Edit, Merge, Plan, Remove, Repeat
@@ -61,9 +61,9 @@ def prove(base: Graph, new: Graph, plan: Plan) -> None:
     before, after = ([graph.shapes[name] for name in graph.outputs] for graph in (base, new))
     if before != after:
         names = ", ".join(edit.name for edit in plan.edits)
-        raise ConvsmithError(f"The plan changes the output from {before} to {after}; take out one of {names}.")
+        raise PlanError(f"The plan changes the output from {before} to {after}; take out one of {names}.")
     if (new.params, new.macs) != (plan.new.params, plan.new.macs):
-        raise ConvsmithError(
+        raise PlanError(
             f"The edits add up to {plan.new.params} parameters and {plan.new.macs} MACs, and the new net has "
             f"{new.params} and {new.macs}; please report this plan."
         )

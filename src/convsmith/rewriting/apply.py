@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.calibrate import IMAGES, Images, take_images
-from convsmith.errors import ConvsmithError
+from convsmith.errors import PlanError
 from convsmith.plan import Merge, Plan, Remove, Repeat, Replace
 from convsmith.progress import Progress, silent
 from convsmith.rewriting.accounts import capture_for, counted, prove
 from convsmith.rewriting.units import check_moves, move_units
 from convsmith.rewriting.weight_transfer import Transfer, merge_pairs, put_blocks
+from convsmith.text import times
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +93,13 @@ def rewrite(
 ) -> Applied:
     """The same as `apply`, with the plan as it was carried out: its costs counted anew, and the attained errors."""
     if not isinstance(plan, Plan):
-        raise ConvsmithError(f"apply: a {type(plan).__name__} was given for the plan; give a cs.Plan.")
+        raise PlanError(f"apply: a {type(plan).__name__} was given for the plan; give a cs.Plan.")
     taken = None if data is None else take_images(data, images, seed)
     transfer = transfer_of(method, taken, statistics, seed, relu)
     base = capture_for(model, plan)
     if base.fingerprint != plan.fingerprint:
-        size = "x".join(map(str, plan.input))
-        raise ConvsmithError(
-            f"The plan was made for {plan.model} on input {size} and does not fit this model's layers; "
+        raise PlanError(
+            f"The plan was made for {plan.model} on input {times(plan.input)} and does not fit this model's layers; "
             "make a plan for this model with `convsmith organize` or `decompose`."
         )
     new = deepcopy(model)
@@ -124,12 +124,12 @@ def transfer_of(
 ) -> Transfer | None:
     """How weights are carried when so much is told: see `apply`; None where they are not."""
     if relu and (images is None or method == "none"):
-        raise ConvsmithError(
+        raise PlanError(
             "A refit for the ReLU behind a layer needs images in order of execution; give data, and neither statistics "
             "nor the method none, or leave it out."
         )
     if method == "none":
         if images is not None or statistics is not None:
-            raise ConvsmithError("The method none carries no weights, so nothing is fitted; leave data out.")
+            raise PlanError("The method none carries no weights, so nothing is fitted; leave data out.")
         return None
     return Transfer(method, images, statistics, seed, relu is not False)

@@ -6,7 +6,7 @@ from copy import deepcopy
 
 from torch import nn
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import PlanError
 from convsmith.graph import Graph
 from convsmith.plan import Remove, Repeat
 from convsmith.rewriting.weight_transfer import find
@@ -22,11 +22,11 @@ def check_moves(model: nn.Module, graph: Graph, edits: Sequence[Repeat | Remove]
         _parent(model, edit)
         unit = movable(graph, edit.unit)
         if isinstance(unit, str):
-            raise ConvsmithError(f"{edit.name} cannot be {_done(edit)}: {unit}; take that edit out.")
+            raise PlanError(f"{edit.name} cannot be {_done(edit)}: {unit}; take that edit out.")
         for path in edit.unit:
             other = next((name for of, name in taken.items() if _overlap(of, path)), None)
             if other is not None:
-                raise ConvsmithError(f"{edit.name} is moved together with {other}; take one of the two edits out.")
+                raise PlanError(f"{edit.name} is moved together with {other}; take one of the two edits out.")
         taken |= dict.fromkeys(edit.unit, edit.name)
 
 
@@ -57,7 +57,7 @@ def _parent(model: nn.Module, move: Repeat | Remove) -> nn.Module:
     paths = {path.rpartition(".")[0] for path in move.unit}
     parent = model.get_submodule(paths.pop())
     if paths or (len(move.unit) > 1 and not isinstance(parent, nn.Sequential)):
-        raise ConvsmithError(f"{' + '.join(move.unit)} are no neighbours in one nn.Sequential; take that edit out.")
+        raise PlanError(f"{' + '.join(move.unit)} are no neighbours in one nn.Sequential; take that edit out.")
     return parent
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from convsmith.algebra import FitRequest
 from convsmith.algebra.second_moments import Rows, Statistics
 from convsmith.blocks import Block, Carried, parse_block
 from convsmith.calibration.calibrate import Calibration, Sampler
 from convsmith.calibration.fitting import fitted_to, own_statistics
-from convsmith.errors import ConvsmithError, at
+from convsmith.errors import PlanError, at
 from convsmith.graph import Graph, Node, is_norm
 from convsmith.kernels.spec import ConvSpec, is_plain
 from convsmith.plan import Merge, Replace
@@ -55,7 +56,7 @@ def put_blocks(
     convolution, on statistics that lack a layer, and on a layer replaced twice.
     """
     if twice := [layer for layer, times in Counter(edit.layer for edit in edits).items() if times > 1]:
-        raise ConvsmithError(f"{twice[0]} is replaced twice by the plan; take one of its edits out.")
+        raise PlanError(f"{twice[0]} is replaced twice by the plan; take one of its edits out.")
     built = {edit.layer: _build(model, graph, edit) for edit in edits}
     if transfer is None:
         errors: dict[str, float | None] = {}
@@ -71,7 +72,7 @@ def put_blocks(
 def find(model: nn.Module, path: str) -> nn.Module:
     """A module by its path; raises ConvsmithError where there is none."""
     if not path or path not in dict(model.named_modules()):
-        raise ConvsmithError(f"The plan edits {path!r}, which this model does not have; take that edit out.")
+        raise PlanError(f"The plan edits {path!r}, which this model does not have; take that edit out.")
     return model.get_submodule(path)
 
 
@@ -80,7 +81,7 @@ def _build(model: nn.Module, graph: Graph, edit: Replace) -> tuple[Block, nn.Seq
     nodes = [node for node in graph.nodes if node.module == edit.layer]
     reason = untouchable(graph, nodes[0], nodes[0].conv_spec()) if nodes else "nothing calls it"
     if reason:
-        raise ConvsmithError(f"{edit.layer} cannot be replaced: {reason}; take that edit out.")
+        raise PlanError(f"{edit.layer} cannot be replaced: {reason}; take that edit out.")
     with at(edit.layer), torch.device(conv.weight.device):
         block = parse_block(edit.block)
         built = block.build(ConvSpec.of(conv)).to(dtype=conv.weight.dtype)
@@ -91,7 +92,7 @@ def _convolution(model: nn.Module, layer: str) -> nn.Conv2d:
     conv = find(model, layer)
     if not isinstance(conv, nn.Conv2d) or not is_plain(conv):
         kind = type(conv).__name__
-        raise ConvsmithError(f"{layer} is a {kind}, not a plain convolution; plan again with this model.")
+        raise PlanError(f"{layer} is a {kind}, not a plain convolution; plan again with this model.")
     return conv
 
 
@@ -101,10 +102,10 @@ def _carry_alone(
     conv, found = _convolution(model, layer), None
     if transfer.statistics is not None and block.fitted:
         if layer not in transfer.statistics:
-            raise ConvsmithError(f"The statistics lack {layer}; calibrate with this model and the layers of the plan.")
+            raise PlanError(f"The statistics lack {layer}; calibrate with this model and the layers of the plan.")
         found = fitted_to(graph, layer, own_statistics(layer, conv, transfer.statistics[layer]))
     with at(layer):
-        return _settle(model, graph, layer, block.carry(conv, module, transfer.method, found))
+        return _settle(model, graph, layer, block.carry(conv, module, FitRequest(transfer.method, found)))
 
 
 def _carry_in_order(
@@ -126,7 +127,7 @@ def _carry_in_order(
             if block.fitted:
                 errors[layer] = _fit_in_order(model, graph, layer, block, module, calibration, transfer)
             else:
-                errors[layer] = block.carry(_convolution(model, layer), module, transfer.method).error
+                errors[layer] = block.carry(_convolution(model, layer), module, FitRequest(transfer.method)).error
         calibration.put(layer, module)
     return errors
 
@@ -146,7 +147,8 @@ def _fit_in_order(
     sample = calibration.sample(layer, ROWS if refit else 0)
     rows = _rows(model, graph, layer, sample) if refit else None
     seen = fitted_to(graph, layer, sample.statistics())
-    return _settle(model, graph, layer, block.carry(_convolution(model, layer), module, transfer.method, seen, rows))
+    request = FitRequest(transfer.method, seen, rows)
+    return _settle(model, graph, layer, block.carry(_convolution(model, layer), module, request))
 
 
 def into_relu(graph: Graph, node: Node) -> bool:
@@ -189,7 +191,7 @@ def merge_pairs(model: nn.Module, graph: Graph, edits: Sequence[Merge], carry: b
     pairs = {pair.edit.unit: pair for pair in find_pairs(graph)[0]} if edits else {}
     for edit in edits:
         if edit.unit not in pairs:
-            raise ConvsmithError(f"{' + '.join(edit.unit)} is no pair that can be merged; take it out of the plan.")
+            raise PlanError(f"{' + '.join(edit.unit)} is no pair that can be merged; take it out of the plan.")
         pair = pairs[edit.unit]
         second = _convolution(model, edit.pointwise)
         with torch.device(second.weight.device):

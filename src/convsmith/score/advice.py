@@ -10,6 +10,7 @@ from convsmith.reach import Reach
 from convsmith.score.metric import Layer, Scores, Stage, gain, score
 from convsmith.structure.stages import StageNodes, Stages, entry, find_stages, is_depthwise, is_spatial
 from convsmith.structure.units import find_units
+from convsmith.text import times
 
 Kind = Literal["idle", "saturated", "unmixed", "input"]
 THRESHOLD = 0.08  # with it VGG16 on 32 pixels has idle what `organize` moves away, and what that makes has none
@@ -220,4 +221,4 @@ def _one_more(stage: Stage, alpha: float) -> float:
 
 def _px(size: Sequence[int]) -> str:
     """A square by its side."""
-    return "x".join(map(str, size[:1] if len(set(size)) == 1 else size)) + " px"
+    return times(size[:1] if len(set(size)) == 1 else size) + " px"

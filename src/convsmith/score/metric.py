@@ -21,6 +21,7 @@ from convsmith.graph.given import graph_of
 from convsmith.markup import table
 from convsmith.reach import Extent, Reach
 from convsmith.structure.stages import HEAD, StageNodes, Stages, effective_kernel, entry, find_stages
+from convsmith.text import times
 
 Convention = Literal["published", "exact"]
 Counting = Literal["plain", "ptflops"]
@@ -108,7 +109,7 @@ class Scores:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: totals, stages, and layers in a box that scrolls."""
-        shape = _by(self.input)
+        shape = times(self.input)
         totals = f"{self.params:,} parameters, {self.macs:,} MACs, gain {self.gain:.3f} ({self.convention})"
         stages = [
             (s.name, f"{s.width} px", f"{s.layers}", f"{s.params:,}", f"{s.macs:,}", f"{s.gain:.3f}")
@@ -125,15 +126,11 @@ LAYER_COLUMNS = ("layer", "stage", "kernel", ">in", ">out", ">params", ">MACs", 
 
 
 def _cells(layer: Layer) -> tuple[str, ...]:
-    seen = (_by(layer.reach.window), f"{layer.reach.channels:.4g}") if layer.reach else ("unknown", "unknown")
-    kernel = _by(layer.kernel) if layer.kernel else layer.kind
-    shapes = _by(layer.in_shape), _by(layer.out_shape)
+    seen = (times(layer.reach.window), f"{layer.reach.channels:.4g}") if layer.reach else ("unknown", "unknown")
+    kernel = times(layer.kernel) if layer.kernel else layer.kind
+    shapes = times(layer.in_shape), times(layer.out_shape)
     costs = f"{layer.params:,}", f"{layer.macs:,}"
     return layer.name, layer.stage, kernel, *shapes, *costs, *seen, f"{layer.gain:.4f}"
-
-
-def _by(sizes: Sequence[int]) -> str:
-    return "x".join(map(str, sizes))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from convsmith.graph import Graph, Node
 from convsmith.plan import Refusal
 from convsmith.structure.stages import StageNodes, Stages, effective_kernel
+from convsmith.text import times
 
 
 @dataclass(frozen=True)
@@ -125,16 +126,15 @@ def movable(graph: Graph, modules: tuple[str, ...]) -> Unit | str:
         return reason
     shapes = tuple(inside[0].call.input.shape[1:]), tuple(inside[-1].call.out[1:])
     if shapes[0] != shapes[1]:
-        before, after = ("x".join(map(str, shape)) for shape in shapes)
-        return f"its shape changes from {before} to {after}"
+        return f"its shape changes from {times(shapes[0])} to {times(shapes[1])}"
     params, macs = (sum(getattr(node, name) for node in inside) for name in ("params", "macs"))
     return Unit(modules, (), (), *shapes, params, macs)
 
 
 def _not_editable(graph: Graph, modules: tuple[str, ...]) -> str | None:
-    for path, times in graph.calls.items():
-        if times > 1 and any(_within(path, module) for module in modules):
-            return f"{path} is called {times} times"
+    for path, count in graph.calls.items():
+        if count > 1 and any(_within(path, module) for module in modules):
+            return f"{path} is called {count} times"
     tied = sorted(p for p in graph.shared if any(_within(p, module) for module in modules))
     return f"{tied[0]} shares its weights with another module" if tied else None
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import FileError
 from convsmith.files import whole, write_text
 from convsmith.train.records import Epoch, Recipe
 
@@ -130,7 +130,7 @@ def _read_state(folder: Path) -> State:
     try:
         return TypeAdapter(State).validate_json((folder / STATE).read_bytes())
     except (ValidationError, OSError) as error:
-        raise ConvsmithError(
+        raise FileError(
             f"{folder / STATE}: not a checkpoint of this version; remove the folder to start over."
         ) from error
 
@@ -139,7 +139,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ConvsmithError(f"{path}: not readable ({error}); remove the folder to start over.") from error
+        raise FileError(f"{path}: not readable ({error}); remove the folder to start over.") from error
 
 
 def _check_same_run(folder: Path, old: State, new: State) -> None:
@@ -150,9 +150,7 @@ def _check_same_run(folder: Path, old: State, new: State) -> None:
     for name in before:
         if before[name] != now[name]:
             change = f"{name} = {before[name]!r}, not {now[name]!r}"
-            raise ConvsmithError(
-                f"{folder}: is of a run with {change}; repeat that, write elsewhere, or do not resume."
-            )
+            raise FileError(f"{folder}: is of a run with {change}; repeat that, write elsewhere, or do not resume.")
 
 
 def _facts(state: State) -> dict[str, Any]:
@@ -175,4 +173,4 @@ def _check_same_net(folder: Path, tensors: dict[str, Tensor], model: nn.Module) 
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             change = f"{name} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
-            raise ConvsmithError(f"{folder}: is of another net ({change}); write elsewhere, or do not resume.")
+            raise FileError(f"{folder}: is of another net ({change}); write elsewhere, or do not resume.")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from convsmith.data import PLAIN, Data, epoch_seed
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, DataError
 from convsmith.train.checkpoint import Parts, State, resumed, write
 from convsmith.train.evaluate import evaluate
 from convsmith.train.losses import Objective, objective
@@ -104,7 +104,7 @@ def _train_epoch(run: _Run, epoch: int) -> tuple[float, float, float]:
             _check_finite(totals[0].item(), epoch, rate)
     loss_sum, hits, count = run.accelerator.reduce(totals, reduction="sum").tolist()
     if not count:
-        raise ConvsmithError(f"The training split gave no batch of {recipe.batch_size} images; lower the batch size.")
+        raise DataError(f"The training split gave no batch of {recipe.batch_size} images; lower the batch size.")
     return rate, loss_sum / count, hits / count
 
 

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, DataError
+from convsmith.text import times
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -60,12 +61,9 @@ def check_fit(model: nn.Module, shape: tuple[int, int, int], classes: int, devic
         with torch.no_grad():
             logits = model(torch.zeros(1, *shape, device=device))
     except (RuntimeError, ValueError) as error:
-        size = "x".join(map(str, shape))
-        raise ConvsmithError(
-            f"The net cannot take images of {size} ({str(error).splitlines()[0]}); give another input."
+        raise DataError(
+            f"The net cannot take images of {times(shape)} ({str(error).splitlines()[0]}); give another input."
         ) from error
     if logits.ndim != 2 or logits.shape[1] != classes:
         got = tuple(logits.shape)
-        raise ConvsmithError(
-            f"The net gives an output of shape {got}, the data has {classes} classes; change its head."
-        )
+        raise DataError(f"The net gives an output of shape {got}, the data has {classes} classes; change its head.")

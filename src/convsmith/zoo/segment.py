@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import FileError
 from convsmith.kernels import ChannelShuffle, depthwise, grouped, normalized, pointwise
+from convsmith.text import times
 from convsmith.zoo.builder import ConvNet, build
 from convsmith.zoo.dicenet import WIDTHS
 
@@ -92,10 +93,10 @@ def load_backbone(net: ConvNet, state: Mapping[str, Tensor]) -> tuple[str, ...]:
     own = net.state_dict()
     for key, tensor in mine.items():
         if key not in own or own[key].shape != tensor.shape:
-            got = "x".join(map(str, tensor.shape))
-            raise ConvsmithError(f"{key}: the file's {got} do not fit this net; build the DiCENet of the file's scale.")
+            got = times(tensor.shape)
+            raise FileError(f"{key}: the file's {got} do not fit this net; build the DiCENet of the file's scale.")
     if not mine:
-        raise ConvsmithError("The file holds no DiCENet backbone; give the state of a published segmentation net.")
+        raise FileError("The file holds no DiCENet backbone; give the state of a published segmentation net.")
     net.load_state_dict(mine, strict=False)
     return tuple(key for key in own if key not in mine)
 

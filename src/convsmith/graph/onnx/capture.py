@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, TypeProto, helper
 from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import CaptureError, FileError
 from convsmith.graph.call import RULES, Call, Operand
 from convsmith.graph.graph import Graph, Node
 from convsmith.graph.onnx.facts import Fact, constant, fold, infer, shape_of, stored
@@ -66,7 +66,7 @@ class _Reader:
         try:
             return stored(tensor, self._path.parent)
         except (OSError, ValueError, ValidationError) as error:
-            raise ConvsmithError(
+            raise FileError(
                 f"{self._path}: the numbers of {tensor.name} cannot be read; keep the file of its weights beside it."
             ) from error
 
@@ -81,9 +81,7 @@ class _Reader:
         """Compute a node, if it is constant, else translate it."""
         missing = [name for name in _reads(node) if name not in self._facts]
         if missing:
-            raise ConvsmithError(
-                f"{self._path}: {_told(node)} reads {missing[0]!r}, which nothing makes; write it anew."
-            )
+            raise CaptureError(f"{self._path}: {_told(node)} reads {missing[0]!r}, which nothing makes; write it anew.")
         facts = {name: self._facts[name] for name in _reads(node)}
         if node.op_type == "If" and facts[node.input[0]].value is not None:
             self._branch(node, bool(facts[node.input[0]].value))
@@ -136,7 +134,7 @@ class _Reader:
             types = infer(node, facts, self._opsets)
         except InferenceError as error:
             reason = str(error).splitlines()[0].removeprefix("[ShapeInferenceError] ")
-            raise ConvsmithError(
+            raise CaptureError(
                 f"{self._path}: {_told(node)} does not fit what it is given ({reason}); check the file and --input."
             ) from error
         told = {name: kind for name, kind in types.items() if shape_of(kind) is not None}
@@ -145,7 +143,7 @@ class _Reader:
     def _shape(self, node: NodeProto, kind: TypeProto | None) -> Shape:
         shape = shape_of(kind)
         if shape is None:
-            raise ConvsmithError(
+            raise CaptureError(
                 f"{self._path}: {_told(node)} makes a tensor whose shape cannot be told before the net runs; "
                 "export the net with fixed sizes and without what follows the last layer."
             )

@@ -8,8 +8,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TypeProto, ValueInfoProto, helper, inliner
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import CaptureError, FileError
 from convsmith.graph.onnx.op import Shape
+from convsmith.text import times
 
 TO_FIRST = [0, 3, 1, 2]  # (batch, height, width, channels) to (batch, channels, height, width)
 
@@ -17,13 +18,13 @@ TO_FIRST = [0, 3, 1, 2]  # (batch, height, width, channels) to (batch, channels,
 def read(path: Path) -> ModelProto:
     """A file's model, its functions inlined, weights beside the file left where they are."""
     if not path.is_file():
-        raise ConvsmithError(f"{path}: no such file; check the path.")
+        raise FileError(f"{path}: no such file; check the path.")
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError) as error:
-        raise ConvsmithError(f"{path}: is not an ONNX file; write one with torch.onnx.export.") from error
+        raise FileError(f"{path}: is not an ONNX file; write one with torch.onnx.export.") from error
     if not model.graph.node or not model.opset_import:
-        raise ConvsmithError(f"{path}: holds no ONNX graph; write one with torch.onnx.export.")
+        raise FileError(f"{path}: holds no ONNX graph; write one with torch.onnx.export.")
     model = inliner.inline_local_functions(model) if model.functions else model
     for value in model.graph.input:
         _channels_first(model, value)
@@ -50,7 +51,7 @@ def inputs_of(model: ModelProto, given: Shape | None, path: Path) -> dict[str, T
     inputs = [value for value in model.graph.input if value.name not in stored]
     if given is not None and len(inputs) != 1:
         names = ", ".join(value.name for value in inputs)
-        raise ConvsmithError(
+        raise CaptureError(
             f"{path}: has {len(inputs)} inputs ({names}), but --input is the shape of one; export it with fixed sizes."
         )
     return {value.name: _typed(value, given, path) for value in inputs}
@@ -96,13 +97,12 @@ def settled(name: str, own: Sequence[int | None], given: Shape | None, path: Pat
     (1, 3, 32, 32)
     """
     batch, *sizes = own or (None,)
-    told = "x".join("?" if size is None else str(size) for size in sizes)
+    told = times(sizes)
     wanted = sizes if given is None else given
     if batch not in (None, 1):
-        raise ConvsmithError(f"{path}: its batch is fixed at {batch}; export it with batch 1, or an open one.")
+        raise CaptureError(f"{path}: its batch is fixed at {batch}; export it with batch 1, or an open one.")
     if None in wanted:
-        raise ConvsmithError(f"{path}: the size {told} of its input {name!r} is open; give --input C,H,W.")
+        raise CaptureError(f"{path}: the size {told} of its input {name!r} is open; give --input C,H,W.")
     if len(wanted) != len(sizes) or any(a is not None and a != b for a, b in zip(sizes, wanted, strict=True)):
-        got = "x".join(map(str, wanted))
-        raise ConvsmithError(f"{path}: its input {name!r} is {told}, but --input is {got}; leave it out.")
+        raise CaptureError(f"{path}: its input {name!r} is {told}, but --input is {times(wanted)}; leave it out.")
     return (1, *(size for size in wanted if size is not None)) if own else ()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import PlanError
 from convsmith.kernels.spec import ConvSpec
 from convsmith.latency.measure import median_seconds
 from convsmith.planning.search.sequences import Found, cheapest_by_form, find_sequences
@@ -42,7 +42,7 @@ def search_blocks(
     [0.127, 0.071]
     """
     if rank not in ("macs", "params", "latency"):
-        raise ConvsmithError(f"search: rank must be macs, params or latency, got {rank!r}.")
+        raise PlanError(f"search: rank must be macs, params or latency, got {rank!r}.")
     spec = conv if isinstance(conv, ConvSpec) else ConvSpec.of(conv)
     found = find_sequences(spec, size, window)
     if rank == "params":

@@ -12,7 +12,7 @@ from itertools import combinations_with_replacement
 from math import prod
 
 from convsmith.blocks import LONGEST, Block, DwPw, DwRpw, Kernel, KernelSequence, PwDw, channels, parts
-from convsmith.errors import ConvsmithError
+from convsmith.errors import PlanError
 from convsmith.kernels.spec import ConvSpec
 from convsmith.planning.search.mixing import Mixing, mixings, repeated
 from convsmith.reach.windows import Taps, Windows
@@ -80,7 +80,7 @@ def find_sequences(conv: ConvSpec, size: Size, convolutions: int = 1) -> tuple[F
     Raises ConvsmithError where none can: see `refused`.
     """
     if reason := refused(conv, size, convolutions):
-        raise ConvsmithError(f"No block is searched for this convolution: {reason}.")
+        raise PlanError(f"No block is searched for this convolution: {reason}.")
     own = conv.macs(_out(conv, size))
     mixed = mixings(conv.in_channels, conv.out_channels)
     found = list(_sequences(merged(conv, convolutions), size, convolutions * own, mixed))
