@@ -1,6 +1,7 @@
 """The organizer against the published structures, plain enumeration and the greedy rule."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from math import exp, inf, nan
