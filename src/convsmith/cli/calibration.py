@@ -15,12 +15,13 @@ from convsmith.load import Loaded, Wish, load, load_with_data
 
 
 def with_images(
-    reference: str, wish: Wish, weights: Path | None, data: str | None, count: int, seed: int
+    terminal: Terminal, reference: str, wish: Wish, weights: Path | None, data: str | None, count: int, seed: int
 ) -> tuple[Loaded, Tensor | None]:
-    """A model, and `count` calibration images (n, c, h, w) of the training split where data is named."""
+    """A model, and `count` calibration images (n, c, h, w) of the training split where data is named, which is told."""
     if data is None:
         return load(reference, wish, weights=weights), None
     loaded, found = load_with_data(reference, data, wish, weights=weights)
+    terminal.step(found.summary)
     return loaded, take_images(found, count, seed)
 
 

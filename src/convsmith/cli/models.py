@@ -56,7 +56,8 @@ def apply(
     torch.manual_seed(seed)
     _free(model, out)
     found = read_plan(plan)
-    loaded, taken = with_images(model, Wish(input, classes, blocks_per_stage, mean, std), weights, data, images, seed)
+    wish = Wish(input, classes, blocks_per_stage, mean, std)
+    loaded, taken = with_images(terminal, model, wish, weights, data, images, seed)
     if method != "none" and (data or method):
         warn_of_weights(terminal, loaded)
     statistics = None
@@ -137,7 +138,7 @@ def bench(
     ],
     input: opt.Input = None,
     classes: opt.Classes = None,
-    batches: Annotated[str, typer.Option(metavar="1,32", help="Batch sizes.")] = "1,32",
+    batches: opt.Batches = "1,32",
     runtimes: Annotated[str | None, typer.Option(metavar="eager,onnxruntime", help="Runtimes (default: all).")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     seed: opt.Seed = 0,
@@ -158,9 +159,8 @@ def bench(
         name: net.model if isinstance(net, Loaded) else net for name, net in loaded.items()
     }
     choice: dict[str, Any] = {"runtimes": tuple(runtimes.split(","))} if runtimes else {}
-    sizes = tuple(int(size) for size in batches.split(","))
     result = measure(
-        nets, input=shapes.pop(), batches=sizes, threads=threads, seed=seed, progress=terminal.step, **choice
+        nets, input=shapes.pop(), batches=batches, threads=threads, seed=seed, progress=terminal.step, **choice
     )
     terminal.show(bench_table(result))
     terminal.record(result.to_dict())

@@ -131,7 +131,8 @@ def decompose(
 ) -> None:
     """Plan a cheaper block for every convolution that admits one."""
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
-    loaded, taken = with_images(model, Wish(input, classes, blocks_per_stage, mean, std), weights, data, images, seed)
+    wish = Wish(input, classes, blocks_per_stage, mean, std)
+    loaded, taken = with_images(out, model, wish, weights, data, images, seed)
     if data or stats:
         warn_of_weights(out, loaded)
     from convsmith.train import lent, pick_device

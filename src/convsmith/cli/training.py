@@ -63,6 +63,7 @@ def train(
     torch.manual_seed(seed)
     wish = Wish(input, classes, blocks_per_stage, mean, std)
     loaded, images = load_with_data(model, data, wish, weights=weights)
+    terminal.step(images.summary)
     helper = None
     if teacher:
         told_by = load(teacher, Wish(images.shape, len(images.classes)), weights=teacher_weights)
@@ -173,6 +174,7 @@ def evaluate(
     terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
     wish = Wish(input, classes, blocks_per_stage, mean, std)
     loaded, images = load_with_data(model, data, wish, weights=weights)
+    terminal.step(images.summary)
     result = asdict(measure(loaded.model, images.test, device=device))
     terminal.show(_accuracy(result))
     terminal.record(result)

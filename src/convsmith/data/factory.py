@@ -8,8 +8,9 @@ from typing import Any
 from PIL import Image
 
 from convsmith.data.augment import Augment
-from convsmith.data.images import Archive, Stored, open_image, shape_of
-from convsmith.errors import DataError
+from convsmith.data.images import Archive, Stored
+from convsmith.data.opening import Header, naming, open_image, read_header
+from convsmith.errors import ConvsmithError, DataError
 
 TEST_SPLITS = ("validation", "test")  # in this order: the test split of many sets comes without labels
 
@@ -29,6 +30,12 @@ class ReaderImages:
         with file:
             return open_image(file.read(), self.where(index)), int(label)
 
+    def header(self, index: int) -> Header:
+        """Mode and size, undecoded."""
+        file, _ = self.reader[index]
+        with file:
+            return read_header(file.read(), self.where(index))
+
     def where(self, index: int) -> str:
         """Name the row."""
         return f"{self.name} row {index}"
@@ -45,8 +52,13 @@ class DatasetImages:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        image, label = self.dataset[index]
+        with naming(self.where(index)):
+            image, label = self.dataset[index]
         return image, int(label)
+
+    def header(self, index: int) -> Header:
+        """That of the image, which torchvision decodes at once."""
+        return Header.of(self[index][0])
 
     def where(self, index: int) -> str:
         """Name the row."""
@@ -66,7 +78,7 @@ def open_indexed(reference: str) -> Archive:
     train, (split, test) = create(reference, "train", **settings), create_test(reference, **settings)
     images = stored(train, f"{reference} train")
     classes = class_names(reference, train)
-    return Archive(classes, shape_of(images[0][0]), Augment(), images, stored(test, f"{reference} {split}"))
+    return Archive(classes, None, Augment(), images, stored(test, f"{reference} {split}"))
 
 
 def create(reference: str, split: str, **settings: Any) -> Any:

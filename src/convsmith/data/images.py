@@ -1,10 +1,9 @@
-"""Labelled images as they are stored: opened with Pillow, checked, and decoded to one shape."""
+"""Labelled images as they are stored, and decoded to one shape."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -14,15 +13,16 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from convsmith.data.augment import Augment
+from convsmith.data.opening import Header
 from convsmith.data.records import Normalize, Shape
 from convsmith.data.tensors import TensorSplit
 from convsmith.errors import DataError
 
 MODES = {1: "L", 3: "RGB"}  # Pillow's name for images of so many channels
-GREY = {"1", "L", "LA"}
-DEEP = {"I", "F", "I;16", "I;16L", "I;16B"}  # Pillow clips these to 8 bits without a word
 CHUNK = 100  # images a thread decodes at a time
 SMALL = 64 * 64  # pixels
+
+SCALED = "cut to the aspect and scaled"  # what `resized` does
 
 Fit = Callable[[Image.Image, Shape, str], Image.Image]
 
@@ -34,19 +34,47 @@ class Stored(Protocol):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
 
+    def header(self, index: int) -> Header:
+        """What an image says of itself, read without decoding where that can be."""
+
     def where(self, index: int) -> str:
         """File or row of an image, as an error message names it."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A data set before decoding: class names, the shape (c, h, w) it comes in, its augmentation, and two halves."""
+    """A data set before decoding: class names, its augmentation, two halves, and what is to be told of it.
+
+    `known` is the shape (c, h, w) that all images have; None where they say so themselves.
+    """
 
     classes: tuple[str, ...]
-    shape: Shape
+    known: Shape | None
     augment: Augment
     train: Stored
     test: Stored
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> Shape:
+        """The shape images come in: the first one's size, and one channel where every image of both halves is grey."""
+        return self.known or (1 if self.first_colour is None else 3, *self._size)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether grey images lie before the first one in colour."""
+        return self.known is None and bool(self.first_colour)
+
+    @cached_property
+    def first_colour(self) -> int | None:
+        """The place of the first image in colour, counted through both halves; None where all are grey."""
+        headers = (half.header(index) for half in (self.train, self.test) for index in range(len(half)))
+        return next((place for place, header in enumerate(headers) if not header.grey), None)
+
+    @cached_property
+    def _size(self) -> tuple[int, int]:
+        first = self.train.header(0)
+        return first.height, first.width
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,26 +91,13 @@ class ArrayImages:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         return Image.fromarray(self.images[index]), self.labels[index]
 
+    def header(self, index: int) -> Header:
+        """That of the image."""
+        return Header.of(Image.fromarray(self.images[index]))
+
     def where(self, index: int) -> str:
         """Name the row."""
         return f"{self.name} row {index}"
-
-
-def open_image(source: bytes | Path, where: str) -> Image.Image:
-    """Decode a JPEG, PNG or other file of 8 bits a channel; raises ConvsmithError naming `where` it lies."""
-    try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's own, for a broken PNG a SyntaxError
-        raise DataError(f"{where}: not a readable image ({error}); replace or remove it.") from error
-    if image.mode in DEEP:
-        raise DataError(f"{where}: an image of mode {image.mode}; convert it to 8 bits a channel.")
-    return image
-
-
-def shape_of(image: Image.Image) -> Shape:
-    """Shape (c, h, w) of an image: one channel where it is grey, else three."""
-    return (1 if image.mode in GREY else 3, image.height, image.width)
 
 
 def resized(image: Image.Image, shape: Shape, where: str) -> Image.Image:

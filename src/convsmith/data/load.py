@@ -8,16 +8,19 @@ from convsmith.data.cifar import open_cifar10, open_cifar100
 from convsmith.data.digits import open_digits
 from convsmith.data.factory import INDEXED, open_indexed, prefix
 from convsmith.data.folders import open_folders, open_images
-from convsmith.data.images import MODES, Archive, Stored, decode, resized, unchanged
+from convsmith.data.images import MODES, SCALED, Archive, Stored, decode, resized, unchanged
 from convsmith.data.parquet import holds_parquet, open_parquet
 from convsmith.data.readers import ITERATED, load_iterated
-from convsmith.data.records import Data, Normalize, Shape, Split
-from convsmith.data.stream import StreamSplit, usable_cores
+from convsmith.data.records import UNCHANGED, Data, Normalize, Shape, Split
+from convsmith.data.stream import CENTRAL, StreamSplit, usable_cores
 from convsmith.errors import DataError
 from convsmith.registry import Registry
 from convsmith.text import times
 
 LIMIT = 2 << 30  # bytes; CIFAR takes 150 MB
+LARGEST = 1 << 26  # numbers an image: 256 MB in float32
+
+MIXED = ("grey and colour images: all are read in three channels",)
 
 SETS = Registry[Callable[[str], Archive]]("data set")
 
@@ -33,14 +36,17 @@ def load_data(
 ) -> Data:
     """Load `digits`, `cifar10:PATH`, `cifar100:PATH`, `imagefolder:PATH`, a folder of Parquet files, or one of timm's.
 
-    `images:PATH` is a folder of image files without labels, to fit on: one class, and no test images.
+    `imagefolder:PATH` holds train/CLASS/* and test/CLASS/* (or val, valid, validation), or CLASS/* alone, of which a
+    fifth is tested on. `images:PATH` is a folder of image files without labels, to fit on: one class, and no test
+    images. Where no `input` is given, images are grey if all of them are. `summary` of what is returned says in a line
+    what was read and what was passed over.
 
     timm's are `hfds/NAME`, `hfids/NAME`, `tfds/NAME`, `wds/NAME:FOLDER` and `torch/NAME:FOLDER`. `input` is the shape
     (c, h, w) to give images in, by default their own; `mean` and `std` default to ImageNet's. Sets whose train images
     take at most `limit` bytes are kept decoded, others pass through `workers` processes, by default one a core.
 
-    Raises ConvsmithError on an unknown reference, a missing or empty folder, an unreadable image, images of several
-    sizes without `input`, and labels outside the classes.
+    Raises ConvsmithError on an unknown reference, a missing or empty folder, an image that cannot be read, a pipe among
+    files, images of several sizes without `input`, and labels outside the classes.
 
     >>> data = load_data("digits")
     >>> data.shape, len(data.train), len(data.test), data.classes[:3]
@@ -54,10 +60,16 @@ def load_data(
         return load_iterated(reference, input, Normalize.of(input[0], mean, std), workers)
     archive = _open(reference)
     shape = input or archive.shape
+    if prod(shape) > LARGEST:
+        raise DataError(f"{reference}: has images of {_times(shape)}; give an input shape to scale them to.")
     normalize = Normalize.of(shape[0], mean, std)
-    keep = _decoded if len(archive.train) * prod(shape) <= limit else _streamed
+    small = len(archive.train) * prod(shape) <= limit
+    keep, crop = (_decoded, SCALED if input else UNCHANGED) if small else (_streamed, CENTRAL)
     train, test = (keep(half, archive, input, normalize, workers) for half in (archive.train, archive.test))
-    return Data(reference, archive.classes, shape, normalize.mean, normalize.std, archive.augment, train, test)
+    notes = (*archive.notes, *(MIXED if input is None and archive.mixed else ()))
+    return Data(
+        reference, archive.classes, shape, normalize.mean, normalize.std, archive.augment, train, test, crop, notes
+    )
 
 
 def _decoded(half: Stored, archive: Archive, input: Shape | None, normalize: Normalize, workers: int) -> Split:
@@ -75,6 +87,8 @@ def _streamed(half: Stored, archive: Archive, input: Shape | None, normalize: No
 def _check_shape(shape: Shape | None) -> None:
     if shape is not None and (len(shape) != 3 or shape[0] not in MODES or min(shape) < 1):
         raise DataError(f"input: got {shape}; images have 1 or 3 channels, a height and a width, such as 3,32,32.")
+    if shape is not None and prod(shape) > LARGEST:
+        raise DataError(f"input: got {shape}, {prod(shape):.1e} numbers an image; give at most {LARGEST:.1e}.")
 
 
 def _open(reference: str) -> Archive:

@@ -1,4 +1,4 @@
-"""Folders of `train-*.parquet` and `test-*.parquet`, with encoded images and labels, as Hugging Face lays them out."""
+"""Folders of `train-*.parquet` and `test-*.parquet`, encoded images and labels, as Hugging Face lays them out."""
 
 import json
 from bisect import bisect_right
@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from convsmith.data.augment import Augment
-from convsmith.data.images import Archive, open_image, shape_of
+from convsmith.data.images import Archive
+from convsmith.data.opening import Header, check_file, open_image, read_header
 from convsmith.errors import DataError
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label")
+TEST_NAMES = ("test", "validation", "valid", "val")  # the first that has labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +36,17 @@ class ParquetImages:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        where = self.where(index)
-        encoded = self.images[index].as_py()
+        return open_image(self._encoded(index), self.where(index)), self.labels[index]
+
+    def header(self, index: int) -> Header:
+        """Mode and size, undecoded."""
+        return read_header(self._encoded(index), self.where(index))
+
+    def _encoded(self, index: int) -> bytes:
+        encoded: bytes | None = self.images[index].as_py()
         if encoded is None:
-            raise DataError(f"{where}: holds no image bytes; write the files with the images embedded.")
-        return open_image(encoded, where), self.labels[index]
+            raise DataError(f"{self.where(index)}: holds no image bytes; write the files with the images embedded.")
+        return encoded
 
     def where(self, index: int) -> str:
         """Name the file and its row."""
@@ -57,9 +65,22 @@ def open_parquet(folder: Path, label_columns: Sequence[str] = LABEL_COLUMNS) -> 
     Columns: `img` or `image` = {bytes, path} or bytes, and the first of `label_columns` that is there. Class names come
     from the schema's `huggingface` entry; without one, classes are numbered up to the largest label.
     """
-    train, test = (_open_half(folder, half, label_columns) for half in ("train", "test"))
+    train = _open_half(folder, "train", label_columns)
+    test, notes = _open_test(folder, label_columns)
     names = train.names or tuple(map(str, range(max(train.labels + test.labels) + 1)))
-    return Archive(names, shape_of(train[0][0]), Augment(), train, test)
+    return Archive(names, None, Augment(), train, test, notes)
+
+
+def _open_test(folder: Path, label_columns: Sequence[str]) -> tuple[ParquetImages, tuple[str, ...]]:
+    """The half to test on, and which others are passed over: those whose labels are all below zero have none."""
+    there = [name for name in TEST_NAMES if any(folder.glob(f"{name}-*.parquet"))] or [TEST_NAMES[0]]
+    for place, name in enumerate(there):
+        half = _open_half(folder, name, label_columns)
+        if max(half.labels) >= 0:
+            unlabelled = (f"{other} is not read: it has no labels" for other in there[:place])
+            spare = (f"{other} is not read: {name} is tested on" for other in there[place + 1 :])
+            return half, (*unlabelled, *spare)
+    return _open_half(folder, there[0], label_columns), ()
 
 
 def _open_half(folder: Path, half: str, label_columns: Sequence[str]) -> ParquetImages:
@@ -81,7 +102,7 @@ def _open_half(folder: Path, half: str, label_columns: Sequence[str]) -> Parquet
 
 def _read(file: Path) -> pa.Table:
     try:
-        return pq.read_table(file)
+        return pq.read_table(check_file(file))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: not a readable Parquet file ({error}); download it again.") from error
 

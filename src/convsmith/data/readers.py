@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from torch.utils.data import IterableDataset
 from convsmith.data.augment import Augment
 from convsmith.data.factory import class_names, create, create_test
 from convsmith.data.images import MODES, to_tensor
+from convsmith.data.opening import naming
 from convsmith.data.records import Batches, Data, Normalize, Pass, Shape, Split
-from convsmith.data.stream import Transform, central, load, random_crop, vary
+from convsmith.data.stream import CENTRAL, Transform, central, load, random_crop, vary
 from convsmith.errors import DataError
 
 ITERATED = ("hfids", "tfds", "wds")
@@ -25,11 +27,17 @@ class _Crops(IterableDataset[tuple[Tensor, int]]):
 
     dataset: Any
     transform: Transform
+    name: str
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        image: Image.Image
-        for image, label in self.dataset:
-            yield to_tensor(self.transform(image)), int(label)
+        found: tuple[Image.Image, int] | None
+        rows = iter(self.dataset)
+        for place in count():
+            with naming(f"{self.name} image {place}"):
+                found = next(rows, None)
+            if found is None:
+                return
+            yield to_tensor(self.transform(found[0])), int(found[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +79,7 @@ class ReaderSplit(Split):
         return dataset
 
     def _load(self, dataset: Any, transform: Transform, device: torch.device | str, **settings: Any) -> Batches:
-        crops = _Crops(dataset, transform)
+        crops = _Crops(dataset, transform, f"{self.reference} {self.split}")
         for images, labels in load(crops, device, num_workers=self.workers, **settings):
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= self.classes:
@@ -90,4 +98,6 @@ def load_iterated(reference: str, shape: Shape, normalize: Normalize, workers: i
         ReaderSplit(reference, name, len(dataset), len(classes), shape, normalize, workers)
         for name, dataset in (("train", train), (split, test))
     )
-    return Data(reference, classes, shape, normalize.mean, normalize.std, Augment(), train_split, test_split)
+    return Data(
+        reference, classes, shape, normalize.mean, normalize.std, Augment(), train_split, test_split, crop=CENTRAL
+    )

@@ -14,6 +14,10 @@ from convsmith.errors import DataError
 Shape = tuple[int, int, int]  # channels, height, width
 Batches = Iterator[tuple[Tensor, Tensor]]  # normalized float images (n, c, h, w) and int64 labels (n,)
 
+UNLABELLED = ("unlabelled",)  # the one class of images that have none
+UNCHANGED = "as they are"  # how images are brought to the shape they have
+SHOWN = 3  # classes named in a summary
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -111,7 +115,10 @@ class Split(ABC):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: name, class names, image shape (c, h, w), normalization, suitable augmentation, and two splits."""
+    """A data set: name, class names, image shape (c, h, w), normalization, suitable augmentation, and two splits.
+
+    `crop` says how images are brought to that shape, and `notes` what was passed over or made up when it was read.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -121,6 +128,34 @@ class Data:
     augment: Augment
     train: Split
     test: Split
+    crop: str = UNCHANGED
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """What was read, in one line: images, classes, channels, size, normalization, crop and notes.
+
+        >>> from convsmith.data import load_data
+        >>> load_data("digits").summary
+        'digits: 1437 images to train on, 360 to test on; 10 classes (0, 1, 2, ..); 3 channels, 32x32 px, as they are; \
+mean 0.485, 0.456, 0.406, deviation 0.229, 0.224, 0.225'
+        """
+        channels, height, width = self.shape
+        size = f"{channels} channel{'s' * (channels > 1)}, {height}x{width} px, {self.crop}"
+        statistics = f"mean {_listed(self.mean)}, deviation {_listed(self.std)}"
+        halves = f"{len(self.train)} images to train on, {len(self.test)} to test on"
+        return f"{self.name}: {'; '.join([halves, self._classes, size, statistics, *self.notes])}"
+
+    @property
+    def _classes(self) -> str:
+        if self.classes == UNLABELLED:
+            return "no classes"
+        named = [*self.classes[:SHOWN], *([".."] if len(self.classes) > SHOWN else [])]
+        return f"{len(self.classes)} class{'es' * (len(self.classes) != 1)} ({', '.join(named)})"
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

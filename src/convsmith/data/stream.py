@@ -18,6 +18,8 @@ from convsmith.errors import ConvsmithError
 
 Transform = Callable[[Image.Image], Image.Image]
 
+CENTRAL = "the central 7/8 scaled to fit, in training a random part"  # what `central` and `random_crop` do
+
 
 def usable_cores() -> int:
     """Count the processor cores this process may run on."""

@@ -63,6 +63,7 @@ def expansion(
     torch.manual_seed(settings.seed)
     weights = Path(settings.weights) if settings.weights else None
     base, data = load_with_data(settings.model, settings.data, settings.wish, weights=weights)
+    watch.step(data.summary)
     claim(settings, out, command)
     recipe = _recipe(data, settings, device)
     finetune = max(1, recipe.epochs // 2) if settings.finetune is None else settings.finetune

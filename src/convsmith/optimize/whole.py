@@ -80,6 +80,7 @@ def run(
     torch.manual_seed(settings.seed)
     weights = Path(settings.weights) if settings.weights else None
     base, data = load_with_data(settings.model, settings.data, settings.wish, weights=weights)
+    watch.step(data.summary)
     claim(settings, out, command)
     watch.step("planning")
     better = (
