@@ -167,7 +167,7 @@ def measured(job: Job, data_name: str, weights: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(job.draw)
     data, (model, macs, params) = _data(data_name), trained_net(job.net, weights)
-    pictures = take_images(data, IMAGES, job.draw)
+    pictures = take_images(data, IMAGES, job.draw)[:]
     began = perf_counter()
     new = WHO[job.who](model, job, pictures).eval()
     seconds = perf_counter() - began

@@ -50,7 +50,7 @@ def main() -> None:
         if perf_counter() > end:
             return
         original, macs, _ = trained_net(job.net, told.weights)
-        new = WHO[job.who](original, job, take_images(data, IMAGES, job.draw)).eval()
+        new = WHO[job.who](original, job, take_images(data, IMAGES, job.draw)[:]).eval()
         before = {"lr": told.lr} | _before(new, original, data, macs, told.device)
         point = points.setdefault(name, asdict(job) | before | {"epochs": {}})
         for epochs in left:

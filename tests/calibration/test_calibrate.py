@@ -1,6 +1,7 @@
 """Calibration: moments against unfolded patches, in order against runs of the changed net, files, and two processes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from convsmith.calibration.calibrate import (
     sliding,
     take_images,
 )
+from convsmith.calibration.pictures import Bytes
 from convsmith.errors import ConvsmithError
 from convsmith.graph.capture import capture
 from convsmith.kernels.spec import ConvSpec
@@ -174,9 +176,9 @@ def test_images_come_from_tensors_batches_and_data_sets() -> None:
     assert torch.equal(take_images([IMAGES[:3], (IMAGES[3:9], torch.zeros(6))], 5), IMAGES[:5])
     digits = cs.load_data("digits")
     first, again, other = (take_images(digits, 30, seed) for seed in (0, 0, 1))
-    assert first.shape == (30, 3, 32, 32)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    assert first[:].shape == (30, 3, 32, 32)
+    assert torch.equal(first[:], again[:])
+    assert not torch.equal(first[:], other[:])
     assert len(take_images(digits, 10**6)) == len(digits.train)
     for none in ([], IMAGES[:0]):
         with pytest.raises(ConvsmithError, match="no images"):
@@ -185,6 +187,45 @@ def test_images_come_from_tensors_batches_and_data_sets() -> None:
         take_images(IMAGES[0])
     with pytest.raises(ConvsmithError, match="gives dict; give tensors or tuples of them"):
         take_images([{"image": IMAGES}])
+
+
+class Floats:
+    """A user's own split, which has no bytes to give."""
+
+    def __init__(self, split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def shuffled(self, size: int, *, seed: int, epoch: int):
+        return self.split.shuffled(size, seed=seed, epoch=epoch)
+
+
+@pytest.mark.parametrize("limit", [1 << 30, 0], ids=["decoded", "streamed"])
+def test_images_of_data_sets_are_kept_as_bytes_and_give_the_same_numbers(limit: int) -> None:
+    data = cs.load_data("digits", input=(3, 12, 12), limit=limit, workers=0)
+    taken = take_images(data, 100, seed=3)
+    floats = take_images(SimpleNamespace(train=Floats(data.train)), 100, seed=3)
+    assert isinstance(taken, Bytes)
+    assert taken.pixels.dtype == torch.uint8
+    assert isinstance(floats, Tensor)
+    assert torch.equal(taken[:], floats)
+    assert torch.equal(taken[7:20], floats[7:20])
+    both = [calibrate(net(), images, batch=40) for images in (taken, floats)]
+    assert all(torch.equal(both[0][layer].gram, both[1][layer].gram) for layer in both[1])
+    pair = [Calibration(net(), net(), images, batch=40) for images in (taken, floats)]
+    for layer in pair[0].order:
+        first, second = (calibration.statistics(layer) for calibration in pair)
+        assert torch.equal(first.gram, second.gram)
+
+
+def test_a_net_that_writes_into_its_input_leaves_the_images_alone() -> None:
+    images, before = IMAGES[:4].clone(), IMAGES[:4].clone()
+    writing = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(IMAGES.shape[1], 4, 3)).eval()
+    Calibration(writing, writing, images).statistics("1")
+    calibrate(writing, images)
+    assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize(("count", "batches"), [(1, [1]), (64, [64]), (65, [32, 32]), (100, [50, 50]), (130, [43] * 3)])

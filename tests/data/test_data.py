@@ -500,6 +500,14 @@ def test_iterated_sets(pages):
     assert images[:, :, 0, 0].round().tolist() == [[label, 7, 3] for label in labels.tolist()]
 
 
+def test_iterated_sets_give_bytes_until_there_are_enough(pages):
+    split = load_data("hfids/pages", input=(3, 8, 8), workers=0).train
+    drawn = split.drawn(4, seed=7)
+    assert (drawn.shape, drawn.dtype) == ((4, 3, 8, 8), torch.uint8)
+    assert drawn[:, :, 0, 0].tolist() == [[label, 7, 0] for label in pages["train"][:4]]
+    assert len(split.drawn(99, seed=7)) == 5
+
+
 def test_iterated_sets_refuse_labels_outside(pages):
     pages["test"].append(2)
     with pytest.raises(ConvsmithError, match="label 2 is outside the 2 classes"):

@@ -1,7 +1,7 @@
 """Second moments of convolutions on a user's images: of all layers in one pass, or layer by layer as a net changes."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from math import prod
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from convsmith.algebra.second_moments import ROWS, Moments, Rows, Statistics
+from convsmith.calibration.pictures import Bytes, Drawn, Pictures
 from convsmith.errors import ConvsmithError, DataError, FileError
 from convsmith.files import whole
 from convsmith.graph import Node
@@ -38,17 +39,24 @@ class Labelled(Protocol):
         """A split with `shuffled(size, seed=, epoch=)`."""
 
 
-Images = Tensor | Labelled | Iterable[Any]
+Images = Pictures | Labelled | Iterable[Any]
 
 
-def take_images(data: Images, count: int = IMAGES, seed: int = 0) -> Tensor:
+def take_images(data: Images, count: int = IMAGES, seed: int = 0) -> Pictures:
     """`count` images (n, c, h, w) of calibration data, fewer where there are no more; labels are not looked at.
 
-    data: a tensor of images; a data set, whose training images are drawn by `seed`; or batches in order, each a tensor
-    or a tuple that starts with one. Raises ConvsmithError where there are no images, and on what is none.
+    Those of a data set are kept as bytes, and given as floats where a stretch of them is asked for.
+
+    data: a tensor of images, or what was taken before; a data set, whose training images are drawn by `seed`; or
+    batches in order, each a tensor or a tuple that starts with one. Raises ConvsmithError where there are no images,
+    and on what is none.
     """
     if isinstance(data, Tensor):
         return _checked(data)[:count]
+    if isinstance(data, Bytes):
+        return Bytes(_checked(data.pixels)[:count], data.normalize)
+    if isinstance(data, Labelled) and isinstance(split := data.train, Drawn):
+        return Bytes(_checked(split.drawn(count, seed=seed)), split.normalize)
     batches: Iterable[Any] = (
         data.train.shuffled(min(count, len(data.train)), seed=seed, epoch=0) if isinstance(data, Labelled) else data
     )
@@ -83,7 +91,7 @@ class Calibration:
     """
 
     def __init__(
-        self, original: nn.Module, changed: nn.Module, images: Tensor, *, batch: int = BATCH, seed: int = 0
+        self, original: nn.Module, changed: nn.Module, images: Pictures, *, batch: int = BATCH, seed: int = 0
     ) -> None:
         like = next(original.parameters())
         size = len(images) // -(-len(images) // batch)
@@ -91,10 +99,9 @@ class Calibration:
         self.graph = graph
         self._places = {node.module: place for place, node in enumerate(graph.nodes) if node.conv_spec() is not None}
         self._runs = [Replay(model, graph) for model in (original, changed)]
-        batches = [part.to(like) for part in torch.split(images, size) if len(part) == size]
-        # Two copies of the images: a forward may write into its input.
-        self._alive: list[list[Tensors]] = [[run.start(part.clone()) for part in batches] for run in self._runs]
-        self._at, self._images = [0, 0], size * len(batches)
+        self._pictures, self._like, self._alive = images, like, list[list[Tensors]]()
+        self._parts = [slice(start, start + size) for start in range(0, len(images) - size + 1, size)]
+        self._at, self._images = [0, 0], size * len(self._parts)
         self._blocks: dict[str, nn.Module] = {}
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -114,12 +121,19 @@ class Calibration:
         if place < self._at[1]:
             raise ConvsmithError(f"{layer} runs before a layer that was calibrated already; take layers in order.")
         sampler = Sampler(_spec(node), node.call.out, self._images, self._generator, rows)
-        for first, second in zip(*self._alive, strict=True):
+        for first, second in self._states():
             self._runs[0].run(first, self._at[0], place + 1)
             self._runs[1].run(second, self._at[1], place, self._blocks)
             sampler.add(second[node.call.input.name], first[node.name])
         self._at = [place + 1, place]
         return sampler
+
+    def _states(self) -> Iterator[list[Tensors]]:
+        """What is alive of each batch in both runs; the images of a batch are read when it is first run."""
+        for place, part in enumerate(self._parts):
+            if place == len(self._alive):  # a copy for each run: a forward may write into its input
+                self._alive.append([run.start(self._pictures[part].to(self._like, copy=True)) for run in self._runs])
+            yield self._alive[place]
 
     def put(self, layer: str, block: nn.Module) -> None:
         """From here on the changed run has `block` in the layer's place."""
@@ -127,7 +141,7 @@ class Calibration:
 
 
 def calibrate(
-    model: nn.Module, images: Tensor, layers: Sequence[str] | None = None, *, batch: int = BATCH, seed: int = 0
+    model: nn.Module, images: Pictures, layers: Sequence[str] | None = None, *, batch: int = BATCH, seed: int = 0
 ) -> dict[str, Statistics]:
     """The moments of a net's own layers, all in one pass over the images (n, c, h, w), batch by batch.
 
@@ -157,8 +171,8 @@ def calibrate(
     try:
         model.eval()
         with torch.no_grad():
-            for part in torch.split(images, batch):
-                model(part.to(like))
+            for start in range(0, len(images), batch):
+                model(images[start : start + batch].to(like, copy=True))
     finally:
         for handle in handles:
             handle.remove()

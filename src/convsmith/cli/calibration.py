@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
-from torch import Tensor
-
 from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.calibrate import ROWS_PER_TAP, calibrate, load_statistics, save_statistics, take_images
+from convsmith.calibration.pictures import Pictures
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
@@ -16,7 +15,7 @@ from convsmith.load import Loaded, Wish, load, load_with_data
 
 def with_images(
     terminal: Terminal, reference: str, wish: Wish, weights: Path | None, data: str | None, count: int, seed: int
-) -> tuple[Loaded, Tensor | None]:
+) -> tuple[Loaded, Pictures | None]:
     """A model, and `count` calibration images (n, c, h, w) of the training split where data is named, which is told."""
     if data is None:
         return load(reference, wish, weights=weights), None
@@ -32,7 +31,7 @@ def warn_of_weights(terminal: Terminal, loaded: Loaded, option: str = "--weights
 
 
 def statistics_of(
-    loaded: Loaded, images: Tensor | None, path: Path, layers: Sequence[str] | None, seed: int
+    loaded: Loaded, images: Pictures | None, path: Path, layers: Sequence[str] | None, seed: int
 ) -> dict[str, Statistics]:
     """The moments kept in a file; worked out from the images and written where there is no file yet."""
     fingerprint = loaded.graph().fingerprint
@@ -46,7 +45,7 @@ def statistics_of(
 
 
 def few_positions(
-    graph: Graph, layers: Sequence[str], images: Tensor | None, statistics: Mapping[str, Statistics] | None
+    graph: Graph, layers: Sequence[str], images: Pictures | None, statistics: Mapping[str, Statistics] | None
 ) -> list[str]:
     """A sentence on layers of which images, or statistics, show fewer positions than a fit would take."""
     shares = {}

@@ -10,7 +10,7 @@ from PIL import Image
 from convsmith.data.augment import Augment
 from convsmith.data.images import Archive, Stored
 from convsmith.data.opening import Header, naming, open_image, read_header
-from convsmith.errors import ConvsmithError, DataError
+from convsmith.errors import DataError
 
 TEST_SPLITS = ("validation", "test")  # in this order: the test split of many sets comes without labels
 

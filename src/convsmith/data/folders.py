@@ -130,11 +130,11 @@ def _split(folder: Path, tests: Sequence[Path]) -> Archive:
         raise _needs(folder, _inner(found))
     classes = [path.name for path in others]
     whole = _listed(folder, others)
-    halves = [_drawn(folder, whole, test).images(classes) for test in (False, True)]
+    train, test = (_drawn(folder, whole, test).images(classes) for test in (False, True))
     share = f"{100 * TEST_SHARE:.0f} % of each class"
     notes = [f"no split found: {share} drawn to test on by seed {SPLIT_SEED}", *whole.notes]
     notes += [f"{half.name} is not read: it has no folders of the classes" for half in flat]
-    return Archive(tuple(classes), None, Augment(), *halves, (*notes, *_passed_over(whole.hidden)))
+    return Archive(tuple(classes), None, Augment(), train, test, (*notes, *_passed_over(whole.hidden)))
 
 
 def _drawn(folder: Path, whole: _Half, test: bool) -> _Half:

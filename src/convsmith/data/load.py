@@ -61,7 +61,7 @@ def load_data(
     archive = _open(reference)
     shape = input or archive.shape
     if prod(shape) > LARGEST:
-        raise DataError(f"{reference}: has images of {_times(shape)}; give an input shape to scale them to.")
+        raise DataError(f"{reference}: has images of {times(shape)}; give an input shape to scale them to.")
     normalize = Normalize.of(shape[0], mean, std)
     small = len(archive.train) * prod(shape) <= limit
     keep, crop = (_decoded, SCALED if input else UNCHANGED) if small else (_streamed, CENTRAL)

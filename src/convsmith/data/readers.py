@@ -15,7 +15,7 @@ from convsmith.data.factory import class_names, create, create_test
 from convsmith.data.images import MODES, to_tensor
 from convsmith.data.opening import naming
 from convsmith.data.records import Batches, Data, Normalize, Pass, Shape, Split
-from convsmith.data.stream import CENTRAL, Transform, central, load, random_crop, vary
+from convsmith.data.stream import CENTRAL, DRAWN, Transform, central, load, random_crop, vary
 from convsmith.errors import DataError
 
 ITERATED = ("hfids", "tfds", "wds")
@@ -63,6 +63,17 @@ class ReaderSplit(Split):
         dataset = self._open(is_training=False, batch_size=size)
         for images, labels in self._load(dataset, central(self.shape), device, batch_size=size):
             yield self.normalize(images), labels
+
+    def drawn(self, count: int, *, seed: int) -> Tensor:
+        """The first `count` images of the reader's plain pass 0, as uint8 (n, c, h, w)."""
+        dataset = self._open(is_training=True, batch_size=min(count, DRAWN), seed=seed)
+        dataset.set_epoch(0)
+        taken: list[Tensor] = []
+        for images, _ in self._load(dataset, central(self.shape), "cpu", batch_size=min(count, DRAWN)):
+            taken.append(images)
+            if sum(map(len, taken)) >= count:
+                break
+        return torch.cat(taken)[:count] if taken else torch.empty(0, *self.shape, dtype=torch.uint8)
 
     def run(self, each: Pass) -> Batches:
         """One training pass in the reader's shuffled order."""

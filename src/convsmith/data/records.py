@@ -79,14 +79,21 @@ class Pass:
 class Split(ABC):
     """Labelled images of one purpose, handed out in batches of normalized floats.
 
-    classes: their number; labels lie in [0, classes). shape: (c, h, w) of an image.
+    classes: their number; labels lie in [0, classes). shape: (c, h, w) of an image. normalize: what makes bytes of an
+    image what a net reads.
     """
 
     classes: int
     shape: Shape
 
+    normalize: Normalize
+
     @abstractmethod
     def __len__(self) -> int: ...
+
+    @abstractmethod
+    def drawn(self, count: int, *, seed: int) -> Tensor:
+        """`count` images as bytes (n, c, h, w), fewer where there are no more, in an order that depends on the seed."""
 
     @abstractmethod
     def batches(self, size: int, *, device: torch.device | str = "cpu") -> Batches:

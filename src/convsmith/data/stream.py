@@ -18,6 +18,7 @@ from convsmith.errors import ConvsmithError
 
 Transform = Callable[[Image.Image], Image.Image]
 
+DRAWN = 32  # images a worker reads at a time for those that are drawn
 CENTRAL = "the central 7/8 scaled to fit, in training a random part"  # what `central` and `random_crop` do
 
 
@@ -79,6 +80,13 @@ class StreamSplit(Split):
         rows = list(torch.split(torch.arange(len(self)), size))
         for images, labels in self._load(central(self.shape), 0, rows, device):
             yield self.normalize(images), labels
+
+    def drawn(self, count: int, *, seed: int) -> Tensor:
+        """The first `count` images of the plain pass 0, as uint8 (n, c, h, w)."""
+        pass_seed = epoch_seed(seed, 0)
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(pass_seed))[:count]
+        rows = [*torch.split(order, DRAWN)]
+        return torch.cat([images for images, _ in self._load(central(self.shape), pass_seed, rows, "cpu")])
 
     def run(self, each: Pass) -> Batches:
         """One training pass: parts drawn by the workers, the rest of the augmentation here."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from convsmith.data.augment import cutout, flip, shift
-from convsmith.data.records import Batches, Normalize, Pass, Shape, Split, batch_rows
+from convsmith.data.records import Batches, Normalize, Pass, Shape, Split, batch_rows, epoch_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,11 @@ class TensorSplit(Split):
         """Every image once, in the stored order; the last batch may be short."""
         for images, labels in zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True):
             yield self.normalize(images.to(device)), labels.to(device)
+
+    def drawn(self, count: int, *, seed: int) -> Tensor:
+        """The first `count` images of the plain pass 0, as uint8 (n, c, h, w)."""
+        generator = torch.Generator().manual_seed(epoch_seed(seed, 0))
+        return self.images[torch.randperm(len(self), generator=generator)[:count]]
 
     def run(self, each: Pass) -> Batches:
         """One training pass, augmented on the device."""

@@ -14,6 +14,7 @@ from convsmith.algebra.second_moments import Statistics
 from convsmith.blocks import Block, parse_block
 from convsmith.calibration.calibrate import BATCH, calibrate
 from convsmith.calibration.fitting import fitted_to, own_statistics
+from convsmith.calibration.pictures import Pictures
 from convsmith.errors import PlanError, at
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
@@ -92,7 +93,7 @@ def plan_by_error(
     model: nn.Module,
     graph: Graph,
     asked: Request,
-    images: Tensor | None,
+    images: Pictures | None,
     method: str | None = None,
     statistics: Mapping[str, Statistics] | None = None,
     seed: int = 0,
@@ -256,7 +257,7 @@ class _Shifted(nn.Module):
 class _Effect:
     """Runs of one batch through the net from any layer on; cheapest where layers come in order of execution."""
 
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
+    def __init__(self, model: nn.Module, images: Pictures) -> None:
         self._batch = images[:BATCH].to(next(model.parameters()))
         self._graph = capture(model, self._batch, batch=len(self._batch))
         self._replay = Replay(model, self._graph)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.calibrate import IMAGES, Images, take_images
+from convsmith.calibration.pictures import Pictures
 from convsmith.errors import PlanError
 from convsmith.plan import Merge, Plan, Remove, Repeat, Replace
 from convsmith.progress import Progress, silent
@@ -117,7 +118,7 @@ def rewrite(
 
 def transfer_of(
     method: str | None,
-    images: Tensor | None = None,
+    images: Pictures | None = None,
     statistics: Mapping[str, Statistics] | None = None,
     seed: int = 0,
     relu: bool | None = None,

@@ -12,6 +12,7 @@ from convsmith.algebra.second_moments import Rows, Statistics
 from convsmith.blocks import Block, Carried, parse_block
 from convsmith.calibration.calibrate import Calibration, Sampler
 from convsmith.calibration.fitting import fitted_to, own_statistics
+from convsmith.calibration.pictures import Pictures
 from convsmith.errors import PlanError, at
 from convsmith.graph import Graph, Node, is_norm
 from convsmith.kernels.spec import ConvSpec, is_plain
@@ -36,7 +37,7 @@ class Transfer:
     """
 
     method: str | None = None
-    images: Tensor | None = None
+    images: Pictures | None = None
     statistics: Mapping[str, Statistics] | None = None
     seed: int = 0
     relu: bool = True
