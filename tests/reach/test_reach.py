@@ -110,6 +110,63 @@ def test_an_extent_is_the_hull_over_channels_the_widest_position_and_the_mean_of
     assert union([x, x.as_bound()], x.shape).extent().bound is True
 
 
+SEES_NOTHING = {
+    "1x1, padded": (nn.Conv2d(4, 8, 1, padding=1), (4, 8, 8), 4 * 64 / 100),
+    "1x1, padded unevenly": (nn.Conv2d(4, 8, 1, padding=(0, 2)), (4, 8, 8), 4 * 64 / 96),
+    "3x3, padded by three": (nn.Conv2d(3, 2, 3, padding=3), (3, 6, 6), 3 * 64 / 100),
+    "grouped, with strides": (nn.Conv2d(4, 4, 1, stride=2, padding=2, groups=2), (4, 8, 8), 2 * 16 / 36),
+    "in one dimension": (nn.Conv1d(2, 2, 1, padding=3), (2, 6), 2 * 6 / 12),
+    "zeros around": (nn.ZeroPad2d((1, 0, 0, 3)), (2, 5, 5), 1 * 25 / 48),
+    "nothing padded": (nn.Conv2d(4, 8, 3, padding=1), (4, 8, 8), 4),
+    "columns of windows": (nn.Unfold(3, padding=1), (3, 8, 8), (22 / 24) ** 2),
+}
+
+
+@pytest.mark.parametrize(("net", "shape", "channels"), SEES_NOTHING.values(), ids=SEES_NOTHING)
+def test_what_lies_in_padding_sees_no_channel(net: nn.Module, shape: tuple[int, ...], channels: float) -> None:
+    graph = cs.capture(net, torch.zeros(1, *shape))
+    assert graph.reaches()[graph.outputs[0]].extent().channels == pytest.approx(channels)
+
+
+class Cut(nn.Module):
+    """PixelUnshuffle written with views."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        parts = x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4)
+        return parts.reshape(n, 4 * c, h // 2, w // 2)
+
+
+HULLS = {
+    "alone": ([nn.PixelUnshuffle(2)], (2, 2), (2, 2)),
+    "by three": ([nn.PixelUnshuffle(3)], (3, 3), (3, 3)),
+    "and back": ([nn.PixelUnshuffle(2), nn.PixelShuffle(2)], (1, 1), (1, 1)),
+    "behind a kernel": ([nn.Conv2d(3, 3, 3, padding=1), nn.PixelUnshuffle(2)], (4, 4), (4, 4)),
+    "before a pointwise": ([nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 1)], (2, 2), (2, 2)),
+    "before a depthwise": ([nn.PixelUnshuffle(2), nn.Conv2d(12, 12, 3, padding=1, groups=12)], (6, 6), (6, 6)),
+    "before a kernel": ([nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3, padding=1)], (6, 6), (6, 6)),
+    "by views, before a kernel": ([Cut(), nn.Conv2d(12, 4, 3, padding=1)], (6, 6), (6, 6)),
+    "before two kernels": (
+        [nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)], (10, 10), (10, 10)
+    ),
+    "wider than the map": (
+        [nn.PixelUnshuffle(2), *(nn.Conv2d(12, 12, 3, padding=1) for _ in range(3))], (12, 12), (14, 14)
+    ),
+    "twice": ([nn.PixelUnshuffle(2), nn.PixelUnshuffle(2)], (4, 4), (4, 4)),
+    "columns of windows": ([nn.Unfold(3)], (3, 3), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("layers", "window", "free"), HULLS.values(), ids=HULLS)
+def test_pixels_that_became_channels_are_seen_together(
+    layers: list[nn.Module], window: tuple[int, ...], free: tuple[int, ...] | None
+) -> None:
+    graph = cs.capture(nn.Sequential(*layers), torch.zeros(1, 3, 12, 12))
+    extent = graph.reaches()[graph.outputs[0]].extent()
+    assert extent.window == window
+    assert free is None or extent.window_free == free
+
+
 def test_a_window_is_clamped_by_the_map_and_the_free_one_is_not() -> None:
     x = Reach.source((1, 6, 6))
     for _ in range(4):

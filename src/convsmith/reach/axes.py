@@ -34,10 +34,21 @@ def _agree(table: Windows, labels: Ints, line: Ints) -> bool:
 
 
 def _along(table: Windows, line: Ints, size: int) -> Windows:
-    """One row per class: the windows at each place in a line; they move on as far as from the first to the last."""
-    line = line.reshape(-1, line.shape[-1])
-    start, end = line[:, 0], line[:, -1]
-    seen = np.isfinite(table.free_low[start]) & np.isfinite(table.free_low[end])
-    steps = np.subtract(table.free_low[end], table.free_low[start], where=seen, out=np.zeros(len(line)))
+    """One row per class: the windows at each place in a line.
+
+    The free window is that of the widest places, since others lost what lies beyond a border; it moves on as far as
+    from the first of them to the last.
+    """
+    line = np.broadcast_to(line.reshape(-1, line.shape[-1]), (line.size // line.shape[-1], size))
+    classes, free_low, free_high = np.arange(len(line)), table.free_low[line], table.free_high[line]
+    widest = free_high - free_low
+    widest = widest >= widest.max(1, keepdims=True)
+    first, last = widest.argmax(1), size - 1 - widest[:, ::-1].argmax(1)
+    alone = first == last
+    begin, end = np.where(alone, 0, first), np.where(alone, size - 1, last)
+    seen, moved = np.isfinite(free_low), np.where(np.isfinite(free_low), free_low, 0)
+    steps = (moved[classes, end] - moved[classes, begin]) / np.maximum(end - begin, 1)
+    steps = np.where(seen[classes, begin] & seen[classes, end], steps, 0)
     low, high = (np.broadcast_to(ends[line, 0], (len(line), size)) for ends in (table.low, table.high))
-    return Windows(low, high, table.free_low[start], table.free_high[start], steps / max(size - 1, 1))
+    start, stop = (ends[classes, first] - steps * first for ends in (free_low, free_high))
+    return Windows(low, high, start, stop, steps)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from math import prod
-from operator import or_
+from operator import mul, or_
 from typing import Self, TypeVar
 
 import numpy as np
@@ -293,17 +293,17 @@ class Reach:
         return np.array([self.sets[bits] >> c & 1 for c in range(self.channels)], np.bool_), spans
 
     def extent(self) -> Extent:
-        """The tensor's own window, hull over its channels and largest over places, and its mean channel count."""
-        units = [d for d in range(len(self.axes)) if self.axes[d] is None]
-        places = [d for d in range(len(self.axes)) if self.axes[d] is not None]
+        """The tensor's own window, hull over its channels and largest over places; channels on average, padding 0."""
+        units, places = ([d for d, axis in enumerate(self.axes) if (axis is None) == unit] for unit in (True, False))
         table = self.window_of.transpose(places + units)
         rows, _ = lb.combinations(table.reshape(prod(table.shape[: len(places)]), -1))
         hulls = [w.unite(rows) for w in self.windows]
         counts = np.array([bits.bit_count() for bits in self.sets])
+        seeing = reduce(mul, (w.filled for w in self.windows), np.ones(self.rows))
         return Extent(
             window=tuple(w.widest() for w in hulls),
             window_free=tuple(w.widest_free() for w in hulls),
-            channels=float(counts[self.set_of].mean()),
+            channels=float((counts[self.set_of] * seeing[self.window_of]).mean()),
             gated=self.gated,
             bound=self.bound,
         )

@@ -173,6 +173,11 @@ class Windows:
         blank: Bools = np.all(self.low > self.high, axis=1)
         return blank
 
+    @cached_property
+    def filled(self) -> Floats:
+        """For each row the share of positions that see something."""
+        return np.mean(self.low <= self.high, axis=1)
+
     def select(self, taps: Taps) -> Self:
         """Each output position sees the union of what its taps see."""
         if taps.identity and len(taps.index) == self.positions:

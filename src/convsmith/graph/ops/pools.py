@@ -80,7 +80,7 @@ def unfold(call: Call, x: Reach) -> Reach:
         x = x.select(dim, Taps.pick(table.index.T.reshape(-1, 1)))
     (high, kernel_h), (wide, kernel_w) = (table.index.shape for table in taps)
     x = x.reshape((batch, channels, kernel_h, high, kernel_w, wide)).permute([0, 1, 2, 4, 3, 5])
-    return x.reshape(call.out)
+    return x.reshape(call.out).as_channels(1)
 
 
 @unary("aten.col2im.default")

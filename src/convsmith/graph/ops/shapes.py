@@ -155,7 +155,7 @@ def pixel_unshuffle(call: Call, x: Reach) -> Reach:
     *batch, channels, height, width = call.input.shape
     r, n = call["downscale_factor"], len(batch)
     x = x.reshape((*batch, channels, height // r, r, width // r, r))
-    return x.permute([*range(n), n, n + 2, n + 4, n + 1, n + 3]).reshape(call.out)
+    return x.permute([*range(n), n, n + 2, n + 4, n + 1, n + 3]).reshape(call.out).as_channels(n)
 
 
 @unary("aten.channel_shuffle.default")
