@@ -1,7 +1,8 @@
 """The decomposer: what is chosen and refused, why, at which cost, and whether the new net keeps the promise."""
 
 import warnings
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from math import nan, prod
 
 import pytest
@@ -229,6 +230,17 @@ class OwnConvolution(nn.Module):
         return F.conv2d(x, self.weight, padding=1)
 
 
+class OwnParameters(nn.Module):
+    """Two convolutions of a forward, on parameters of the module that it belongs to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Parameter(torch.randn(8, 8, 3, 3)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(x, self.first, padding=1).relu(), self.second, padding=1)
+
+
 def hooked(module: nn.Module) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -263,6 +275,22 @@ def test_nets_left_alone(net: nn.Module, shape: tuple[int, ...], reason: str) ->
     plan = cs.decompose(graph_of(net, *shape))
     assert (plan.edits, plan.new) == ((), plan.base)
     assert [refusal.reason.startswith(reason) for refusal in plan.refusals] == [True]
+
+
+@pytest.mark.parametrize("wrapped", [0, 1, 2])
+@pytest.mark.parametrize("make", [OwnParameters, OwnConvolution, partial(Standardized, 8, 8, 3)])
+def test_no_advice_is_given_that_changes_nothing(make: Callable[[], nn.Module], wrapped: int) -> None:
+    net = make()
+    for _ in range(wrapped):
+        net = nn.Sequential(net)
+    plan = cs.decompose(graph_of(net, 8, 8, 8), block="dw-pw")
+    assert not plan.edits
+    assert not any("nn.Sequential" in refusal.reason for refusal in plan.refusals)
+    if make is OwnParameters:
+        assert [refusal.reason for refusal in plan.refusals] == [
+            f"it is F.conv2d on the parameter {name}; make it an nn.Conv2d that holds it to have it replaced"
+            for name in ("first", "second")
+        ]
 
 
 @pytest.mark.parametrize(

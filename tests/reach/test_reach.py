@@ -128,6 +128,42 @@ def test_what_lies_in_padding_sees_no_channel(net: nn.Module, shape: tuple[int, 
     assert graph.reaches()[graph.outputs[0]].extent().channels == pytest.approx(channels)
 
 
+class Product(nn.Module):
+    """The product of two ways to look at an input."""
+
+    def __init__(self, first: Function, second: Function) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) * self.second(x)
+
+
+def padded(x: Tensor) -> Tensor:
+    return F.pad(x, [1, 1, 1, 1])
+
+
+def blurred(x: Tensor) -> Tensor:
+    return F.conv2d(padded(x), torch.ones(4, 4, 3, 3, device=x.device), padding=1)
+
+
+PRODUCTS = {
+    "padding and what looks past it": (padded, blurred, True),
+    "the other way round": (blurred, padded, True),
+    "a shift brings zeros": (lambda x: F.pad(x[..., 1:], [0, 1]), lambda x: x, True),
+    "both padded alike": (padded, lambda x: padded(x).sigmoid(), False),
+    "no padding": (lambda x: x, lambda x: x.tanh(), False),
+    "a gate": (lambda x: x, lambda x: x.mean((2, 3), keepdim=True), False),
+    "padding and its gate": (padded, lambda x: x.mean((2, 3), keepdim=True), False),
+}
+
+
+@pytest.mark.parametrize(("first", "second", "bound"), PRODUCTS.values(), ids=PRODUCTS)
+def test_a_product_with_zeros_of_a_padding_is_a_bound(first: Function, second: Function, bound: bool) -> None:
+    graph = cs.capture(Product(first, second), torch.zeros(1, 4, 6, 6))
+    assert graph.reaches()[graph.outputs[0]].extent().bound is bound
+
+
 class Cut(nn.Module):
     """PixelUnshuffle written with views."""
 

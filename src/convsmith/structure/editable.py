@@ -8,10 +8,13 @@ def untouchable(graph: Graph, node: Node, spec: ConvSpec | None) -> str | None:
     """Why nothing can be put in a convolution's place, or None where it can."""
     if spec is None:
         return "it is not a plain two-dimensional convolution module with a weight of its own"
-    if not node.module:
+    if not node.module and node.module in graph.convolutions:
         return "it is the model itself; put it in an nn.Sequential to have it replaced"
     if node.name not in graph.outputs and not graph.readers(node.name):
         return "nothing reads what it answers"
+    path, _, weight = node.call["weight"].name.rpartition(".")
+    if path == node.module and weight != "weight" and f"{path}.{weight}".lstrip(".") not in graph.constants:
+        return f"it is F.conv2d on the parameter {weight}; make it an nn.Conv2d that holds it to have it replaced"
     if graph.calls.get(node.module, 1) > 1:
         return f"it is called {graph.calls[node.module]} times"
     if any(other.module == node.module for other in graph.nodes if other is not node):

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from convsmith.graph.call import Answer, Call, Seen, joining, out_numel, unary
 from convsmith.reach import Reach
 from convsmith.reach.unions import union
@@ -110,8 +112,20 @@ def add_product(call: Call, seen: Seen) -> Answer:
 def _product(present: Sequence[Reach], out: Sequence[int]) -> Reach:
     factors = [x for x in present if not _is_gate(x, present, out)]
     if not factors or len(factors) == len(present):
-        return union(present, out)
-    return union(factors, out).with_gate()
+        return _unless_zero(union(present, out), present)
+    return _unless_zero(union(factors, out), factors).with_gate()
+
+
+def _unless_zero(product: Reach, factors: Sequence[Reach]) -> Reach:
+    """A bound where one factor sees nothing and another does: the first may be the zeros of a padding."""
+    seeing = _seeing(product)
+    return product.as_bound() if any(_seeing(x) < seeing - 1e-12 for x in factors) else product
+
+
+def _seeing(x: Reach) -> float:
+    """The share of elements that see something."""
+    counts, filled = np.array([bits > 0 for bits in x.sets]), np.prod([w.filled for w in x.windows], axis=0)
+    return float((counts[x.set_of] * np.broadcast_to(filled, x.rows)[x.window_of]).mean())
 
 
 def _is_gate(x: Reach, present: Sequence[Reach], out: Sequence[int]) -> bool:
