@@ -201,7 +201,31 @@ def test_sides_that_differ_are_told_both() -> None:
     assert "window of 3x5 px fits into the input of 20x9 px" in found.advice
 
 
+def test_a_larger_input_is_advised_only_where_a_convolution_begins_with_all_of_it_in_sight() -> None:
+    for side, faults in ((6, 0), (5, 1), (4, 1), (3, 2), (2, 2)):
+        (found,) = told(graph_of(nn.Sequential(conv(3, 4), conv(4, 4), conv(4, 4)), 3, side, side), "input")
+        assert "fits from an input of 7 px" in found.advice
+        assert ("enlarge the input" in found.advice) == bool(faults)
+        assert f"{faults or 'none'} of 3 convolutions begin" in found.advice
+
+
+def test_what_is_told_of_an_idle_layer_are_its_own_numbers() -> None:
+    graph = zoo("mobilenet", 32)
+    scores = cs.score(graph)
+    own = {layer.name: 100 * layer.macs / scores.macs for layer in scores.layers}
+    for found in told(graph, "idle"):
+        assert f" for {own[found.layer or '']:.1f} % of the MACs, " in found.advice
+        assert f", {100 * found.share:.1f} % with the layers up to the next; " in found.advice
+    assert all("up to the next" not in found.advice for found in told(zoo("vgg16", 32), "idle"))
+
+
 # --- remedies
+
+
+def test_who_ships_a_trained_net_is_told_what_keeps_its_weights() -> None:
+    kept = "it needs training, while `decompose` keeps trained weights."
+    assert all(one.advice.endswith(kept) for one in told(zoo("vgg16", 32), "idle"))
+    assert not any(kept in one.advice for one in told(zoo("mobilenet", 32), "idle"))
 
 
 def test_each_remedy_is_one_that_can_be_done() -> None:

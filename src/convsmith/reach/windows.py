@@ -176,7 +176,8 @@ class Windows:
     @cached_property
     def filled(self) -> Floats:
         """For each row the share of positions that see something."""
-        return np.mean(self.low <= self.high, axis=1)
+        share: Floats = np.mean(self.low <= self.high, axis=1)
+        return share
 
     def select(self, taps: Taps) -> Self:
         """Each output position sees the union of what its taps see."""

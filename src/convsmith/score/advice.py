@@ -54,12 +54,14 @@ class Advice:
 class _Step:
     """A counted convolution with the layers up to the next one: shares of the net's gain and MACs, and what it saw.
 
-    `late`: the window before it is all of the stage's entry already; `blind`: its reach is the one before it.
+    `own`: the share of the MACs that is the convolution's alone; `late`: the window before it is all of the stage's
+    entry already; `blind`: its reach is the one before it.
     """
 
     node: Node
     gain: float
     macs: float
+    own: float
     late: bool
     blind: bool
 
@@ -117,6 +119,7 @@ def _steps(
                 node,
                 gain=sum(layer.gain for layer in own) / (scores.gain or 1.0),
                 macs=sum(layer.macs for layer in own) / max(scores.macs, 1),
+                own=layers[node].macs / max(scores.macs, 1),
                 late=before.window == size,
                 blind=after.volume <= before.volume,
             )
@@ -125,7 +128,10 @@ def _steps(
 def _idle(step: _Step, remedy: str) -> Finding:
     name = step.node.module
     why = "sees nothing new" if step.blind else f"adds {100 * step.gain:.1f} % of the gain"
-    told = f"{name or 'The layer'} {why} for {100 * step.macs:.1f} % of the MACs; {remedy}."
+    cost = f"{100 * step.own:.1f} % of the MACs"
+    if f"{step.own:.3f}" != f"{step.macs:.3f}":
+        cost += f", {100 * step.macs:.1f} % with the layers up to the next"
+    told = f"{name or 'The layer'} {why} for {cost}; {remedy}."
     return Finding("idle", told, layer=name, share=step.macs)
 
 
@@ -171,10 +177,9 @@ def _input(graph: Graph, reaches: Mapping[str, Reach]) -> Iterator[Finding]:
         told = f"The net's window of {_px(needed)} fits into the input of {_px(size)}, which is large enough."
     else:
         late = sum(reaches[graph.sources(node)[0]].extent().window == size for node in spatial)
-        told = (
-            f"The net's window fits from an input of {_px(needed)} on; at {_px(size)}, {late} of {len(spatial)} "
-            "convolutions begin with all of it in sight: enlarge the input, or take units out by `organize --blocks`."
-        )
+        told = f"The net's window fits from an input of {_px(needed)} on; at {_px(size)}, {late or 'none'} of "
+        told += f"{len(spatial)} convolutions begin with all of it in sight"
+        told += ": enlarge the input, or take units out by `organize --blocks`." if late else "."
     yield Finding("input", told, layer=widest.module)
 
 
@@ -208,7 +213,9 @@ class _Remedies:
         """The verb that can act on a convolution of a stage."""
         if step.node.name in self.movable:
             moved = self.best != stage.name and self.worth > step.gain
-            return f"`organize` can move {what} to {self.best}" if moved else f"`organize --blocks` can take {what} out"
+            verb = f"`organize` can move {what} to {self.best}" if moved else f"`organize --blocks` can take {what} out"
+            kept = "; it needs training, while `decompose` keeps trained weights"
+            return verb if is_depthwise(step.node) else f"{verb}{kept}"
         if is_depthwise(step.node):
             return f"leave {what} out, or place {what} where the map is larger"
         return f"`decompose` makes {what} cheaper"
