@@ -1,6 +1,8 @@
 """Ranks under a budget: the chooser against exhaustive search, and plans that spend a budget on a trained net."""
 
+from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ import convsmith as cs
 from convsmith.calibration.calibrate import calibrate
 from convsmith.errors import ConvsmithError
 from convsmith.plan import Request
-from convsmith.planning.allocation import Choice, _candidates, _Effect, choose, plan_by_error
+from convsmith.planning.allocation import _candidates, choose, plan_by_error
+from convsmith.planning.pricing import Choice, Effect
 
 LAYERS = st.lists(
     st.lists(st.tuples(st.integers(1, 40), st.integers(0, 60)), min_size=1, max_size=4), min_size=1, max_size=5
@@ -103,9 +106,9 @@ def test_a_price_does_not_depend_on_the_order_asked_in() -> None:
     """Runs go on from where the last began; what a call writes into stays as it was for the next."""
     writing = [nn.ReLU(inplace=True) if isinstance(module, nn.ReLU) else module for module in trained()]
     asked = [(layer, nn.Conv2d(16, 16, 3, padding=1).eval()) for layer in ("4", "2", "2", "4")]
-    one = _Effect(nn.Sequential(*writing), IMAGES)
+    one = Effect(nn.Sequential(*writing), IMAGES)
     told = [one.on_output(layer, block) for layer, block in asked]
-    assert told == [_Effect(trained(), IMAGES).on_output(layer, block) for layer, block in asked]
+    assert told == [Effect(trained(), IMAGES).on_output(layer, block) for layer, block in asked]
     assert len(set(told)) == 4
 
 
@@ -219,7 +222,7 @@ class Two(nn.Module):
 def test_all_outputs_count_alike() -> None:
     torch.manual_seed(0)
     net = Two().eval()
-    effect, lost = _Effect(net, IMAGES), nn.Conv2d(16, 16, 3, padding=1, bias=False)
+    effect, lost = Effect(net, IMAGES), nn.Conv2d(16, 16, 3, padding=1, bias=False)
     nn.init.zeros_(lost.weight)
     with torch.no_grad():
         answers = net(IMAGES)[:2]
@@ -285,3 +288,38 @@ def test_a_budget_that_cannot_be_met_is_refused() -> None:
     net = trained()
     with pytest.raises(ConvsmithError, match=r"the cheapest plan has 0\.\d+ of its MACs, more than the 0.010 allowed"):
         plan_by_error(net, cs.capture(net, IMAGES[:1]), Request("dw-pw", 0.01), IMAGES, "gsvd")
+
+
+def test_planning_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each price is worked out once, whatever stops the call; the plan is the same."""
+    net, graph, worked = trained(), cs.capture(trained(), IMAGES[:1]), []
+    ask = partial(cs.decompose, graph, model=net, data=IMAGES, max_macs=0.6, method="gsvd", prices=tmp_path / "kept")
+    whole, on_output = cs.decompose(graph, model=net, data=IMAGES, max_macs=0.6, method="gsvd"), Effect.on_output
+
+    def stopping(self: Effect, layer: str, block: nn.Module) -> float:
+        worked.append(layer)
+        if len(worked) == 3:
+            raise KeyboardInterrupt
+        return on_output(self, layer, block)
+
+    monkeypatch.setattr(Effect, "on_output", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+    with (tmp_path / "kept").open("a") as file:
+        file.write('{"layer": "cut o')
+    assert ask() == whole
+    told = len(worked)
+    assert ask() == whole
+    assert len(worked) == told, "all of them are kept"
+    assert "cut o" not in (tmp_path / "kept").read_text()
+
+
+def test_prices_of_other_weights_images_or_settings_are_not_taken(tmp_path: Path) -> None:
+    net, kept = trained(), tmp_path / "kept"
+    first = cs.decompose(net, IMAGES[:1], data=IMAGES, max_macs=0.6, method="gsvd", prices=kept)
+    with torch.no_grad():
+        net[4].weight.mul_(torch.rand(16, 1, 1, 1))
+    for options in ({"data": IMAGES}, {"data": IMAGES.flip(0)}, {"data": IMAGES, "method": "svd"}):
+        again = cs.decompose(net, IMAGES[:1], max_macs=0.6, prices=kept, **options)
+        assert again == cs.decompose(net, IMAGES[:1], max_macs=0.6, **options)
+        assert again != first

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -56,6 +57,7 @@ def optimize(
     count: int = IMAGES,
     seed: int = 0,
     progress: Progress = silent,
+    prices: Path | None = None,
 ) -> Optimized:
     """Make a better model of a copy of `model`, which stays as it is.
 
@@ -75,6 +77,7 @@ def optimize(
         count: how many of the images to take.
         seed: draws images and positions.
         progress: told how far the work is.
+        prices: with images, a file that keeps what planning worked out: a call that was stopped goes on from it.
 
     Raises:
         ConvsmithError: for all that planning and applying refuse, and where nothing is asked for.
@@ -97,7 +100,7 @@ def optimize(
     if block != "none":
         by_error = taken is not None and (macs is not None or seconds is not None)
         plan = decompose(
-            graph, block=block, model=net, keep=keep, overrides=overrides, seed=seed, progress=progress,
+            graph, block=block, model=net, keep=keep, overrides=overrides, seed=seed, progress=progress, prices=prices,
             max_macs=None if macs is None else macs / graph.macs,
             max_latency=None if seconds is None else f"{seconds}s", images=count,
             data=taken if by_error else None, method=method if by_error else None,

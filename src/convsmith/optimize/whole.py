@@ -24,6 +24,7 @@ from convsmith.train import Recipe, lent, pick_device, recipe_for, recovery_for
 
 BASELINE, OPTIMIZED = "baseline", "optimized"  # folders, and what the two are called in tables
 ORGANIZE, DECOMPOSE, BENCH = "organize.json", "decompose.json", "bench.json"
+PRICES = "prices.jsonl"  # of blocks, until the plan is written
 EXPORTS = "exports.json"
 FORMATS = ("onnx", "pt2")
 
@@ -116,11 +117,12 @@ def _plan(base: Loaded, data: Data, settings: Settings, out: Path, device: str |
             images=data if trained else None, max_macs=settings.max_macs, max_latency=settings.max_latency,
             block=settings.block, organize=moving, keep=settings.keep, overrides=settings.overrides,
             method=settings.method or (None if trained else "none"), count=settings.images, seed=settings.seed,
-            progress=progress,
+            progress=progress, prices=out / PRICES,
         )  # fmt: skip
     names = [*([ORGANIZE] if moving else []), *([DECOMPOSE] if settings.block != "none" else [])]
     for name, plan in zip(names, done.plans, strict=True):
         write_text(out / name, plan.to_json() + "\n")
+    (out / PRICES).unlink(missing_ok=True)
     net = base.after(done.model.to("cpu"), *done.plans)
     write(out / OPTIMIZED / SCORES, score(net.graph()).to_dict())
     return net

@@ -1,6 +1,7 @@
 """The kernel-level decomposer: a cheaper block for each convolution, chosen by costs or by the errors on images."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ def decompose(
     seed: int = 0,
     latencies: Latencies | None = None,
     progress: Progress = silent,
+    prices: Path | None = None,
 ) -> Plan:
     """Plan a cheaper block for every convolution that admits one (Wang et al., CIKM 2021).
 
@@ -60,6 +62,7 @@ def decompose(
         seed: draws images and positions.
         latencies: of `measure_latency`; measured here where they are not given.
         progress: told how far the work is.
+        prices: with data, a file that keeps what was worked out: a call that was stopped goes on from it.
 
     Raises:
         ConvsmithError: for an unknown block or layer, an override that cannot be, a limit that cannot be met, data
@@ -82,7 +85,7 @@ def decompose(
         return plan_by_cost(graph, asked, latencies)
     assert model is not None
     taken = None if data is None else take_images(data, images, seed)
-    return plan_by_error(model, graph, asked, taken, method, statistics, seed, latencies, progress)
+    return plan_by_error(model, graph, asked, taken, method, statistics, seed, latencies, progress, prices)
 
 
 def _check(

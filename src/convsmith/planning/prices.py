@@ -1,0 +1,74 @@
+"""Prices of blocks kept in a file as they come, so that planning that was stopped goes on where it was."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from convsmith.calibration.pictures import Bytes, Pictures
+from convsmith.errors import FileError
+
+Price = tuple[float, float]  # squared relative errors: of the layer's responses, and of the net's output
+
+
+class Prices:
+    """What blocks do in the place of layers; each is worked out once, and kept as a line of `path` where there is one.
+
+    The first line of the file says what the prices are of. A file of something else is begun anew, and a last line that
+    was cut off is taken out.
+    """
+
+    def __init__(self, path: Path | None = None, of: str = "") -> None:
+        self._path = path
+        self._known: dict[tuple[str, str], Price] = {}
+        if path is None:
+            return
+        first, *kept = _lines(path) or [{}]
+        if first != {"of": of}:
+            first, kept = {"of": of}, []
+        self._known = {(line["layer"], line["block"]): (line["here"], line["output"]) for line in kept}
+        self._write("".join(json.dumps(line) + "\n" for line in (first, *kept)), "w")
+
+    def of(self, layer: str, block: str, price: Callable[[], Price]) -> Price:
+        """The price of a block in a layer's place, worked out by `price` where it is not known yet."""
+        if (layer, block) not in self._known:
+            here, output = self._known[layer, block] = price()
+            if self._path is not None:
+                self._write(json.dumps({"layer": layer, "block": block, "here": here, "output": output}) + "\n", "a")
+        return self._known[layer, block]
+
+    def _write(self, text: str, mode: str) -> None:
+        assert self._path is not None
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open(mode, encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise FileError(f"{self._path}: prices cannot be kept ({error.strerror}); choose another place.") from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file up to the first that is no record; none where there is no file."""
+    found: list[dict[str, Any]] = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            found.append(json.loads(line))
+    except (OSError, ValueError):
+        return found
+    return found
+
+
+def digest(model: nn.Module, images: Pictures | None, *settings: object) -> str:
+    """What prices depend on, in few letters: the weights, the images, and what else was asked for."""
+    found = hashlib.sha256(repr(settings).encode())
+    for tensor in (*model.state_dict().values(), *_pixels(images)):
+        found.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(-1).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def _pixels(images: Pictures | None) -> list[Tensor]:
+    return [] if images is None else [images.pixels if isinstance(images, Bytes) else images]
