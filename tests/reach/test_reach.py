@@ -12,6 +12,7 @@ import convsmith as cs
 from convsmith.reach import PLACES, Reach
 from convsmith.reach.unions import concatenate, union
 from convsmith.reach.windows import Taps
+from convsmith.score.advice import advise
 from oracles import disagreements, transparent
 
 MAP = (4, 7, 6)
@@ -162,6 +163,43 @@ PRODUCTS = {
 def test_a_product_with_zeros_of_a_padding_is_a_bound(first: Function, second: Function, bound: bool) -> None:
     graph = cs.capture(Product(first, second), torch.zeros(1, 4, 6, 6))
     assert graph.reaches()[graph.outputs[0]].extent().bound is bound
+
+
+class Wave(nn.Module):
+    """A net on a line of samples, which brings them into the form of a convolution's input itself."""
+
+    def __init__(self, form: Function) -> None:
+        super().__init__()
+        self.form, self.convs = form, nn.Sequential(nn.Conv1d(1, 4, 9, stride=4, padding=4), nn.Conv1d(4, 2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convs(self.form(x))
+
+
+WAVES = {
+    "(1, T)": (lambda x: x, (1, 64)),
+    "(T, 1)": (lambda x: x.transpose(1, 2), (64, 1)),
+    "(T, 1), viewed": (lambda x: x.view(1, 1, 64), (64, 1)),
+    "(T, 1), without its last dimension": (lambda x: x[..., 0].unsqueeze(1), (64, 1)),
+    "(T)": (lambda x: x.unsqueeze(1), (64,)),
+}
+
+
+@pytest.mark.parametrize(("form", "shape"), WAVES.values(), ids=WAVES)
+def test_a_waveform_is_a_line_of_samples(form: Function, shape: tuple[int, ...]) -> None:
+    graph = cs.capture(Wave(form), torch.zeros(1, *shape))
+    reaches = graph.reaches()
+    seen = [reaches[node.name].extent() for node in graph.layers]
+    assert [(each.window, each.window_free, each.channels) for each in seen] == [((9,), (9,), 1), ((17,), (17,), 1)]
+    scores = cs.score(graph)
+    (told,) = [found for found in advise(graph, scores).findings if found.kind == "input"]
+    assert told.advice == "The net's window of 17 px fits into the input of 64 px, which is large enough."
+
+
+def test_channels_of_length_one_are_channels_still() -> None:
+    for net, shape in ((nn.Conv1d(8, 4, 1), (8, 1)), (nn.Sequential(nn.Linear(8, 4)), (8,))):
+        graph = cs.capture(net, torch.zeros(1, *shape))
+        assert graph.reaches()[graph.outputs[0]].extent().channels == 8
 
 
 class Cut(nn.Module):

@@ -196,13 +196,25 @@ class Graph:
             answers, _ = self._from_input
         else:
             nodes = self.nodes if wanted is None else self.leading_to(wanted)
-            answers, _ = self._answers({start: Reach.source(self.shapes[start][1:])}, nodes, inside or {})
+            source_of = (
+                self._source if start == self.inputs[0].name else lambda name: Reach.source(self.shapes[name][1:])
+            )
+            answers, _ = self._answers({start: source_of(start)}, nodes, inside or {})
         return {name: reach for name, reach in answers.items() if isinstance(reach, Reach)}
 
     @cached_property
     def _from_input(self) -> tuple[dict[str, Any], set[str]]:
         first = self.inputs[0].name
-        return self._answers({first: Reach.source(self.shapes[first][1:])}, self.nodes, {})
+        return self._answers({first: self._source(first)}, self.nodes, {})
+
+    def _source(self, first: str) -> Reach:
+        """The model's input seeing itself; a waveform (T, 1) or (T,) that no convolution reads as it is has a map."""
+        shape = self.shapes[first][1:]
+        convs = [node for node in self.layers if node.kind == "conv"]
+        if len(shape) > 2 or not convs or shape[1:] not in ((), (1,)) or any(first in self.sources(n) for n in convs):
+            return Reach.source(shape)
+        wave = Reach.source((1, shape[0]))
+        return wave.permute((0, 2, 1)) if len(shape) == 2 else wave.drop(1)
 
     def _answers(
         self, start: Mapping[str, Any], nodes: Sequence[Node], inside: "Mapping[str, Graph]"

@@ -169,7 +169,7 @@ def _input(graph: Graph, reaches: Mapping[str, Reach]) -> Iterator[Finding]:
     spatial = [node for node in graph.layers if is_spatial(node) and node.name in reaches]
     if not spatial:
         return
-    size = graph.inputs[0].shape[2:]
+    size = reaches[graph.inputs[0].name].map
     free = {n: reaches[n.name].extent().window_free for n in graph.nodes if n.name in reaches and _slides(n)}
     needed = tuple(map(max, zip(*free.values(), strict=True)))
     widest = max(spatial, key=lambda node: max(free[node]))
