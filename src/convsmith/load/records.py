@@ -36,12 +36,16 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model with its origin, the plans it went through, and the folder it was read from (None for a reference)."""
+    """A model with its origin, the plans it went through, and the folder it was read from (None for a reference).
+
+    `notes` are sentences on how its weights were read, for the user to see.
+    """
 
     model: nn.Module
     origin: Origin
     plans: tuple[Plan, ...] = ()
     folder: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
