@@ -14,13 +14,24 @@ from convsmith.load import Loaded, Wish, load, load_with_data
 
 
 def with_images(
-    terminal: Terminal, reference: str, wish: Wish, weights: Path | None, data: str | None, count: int, seed: int
+    terminal: Terminal,
+    reference: str,
+    wish: Wish,
+    weights: Path | None,
+    data: str | None,
+    count: int,
+    seed: int,
+    *,
+    trust: bool = False,
 ) -> tuple[Loaded, Pictures | None]:
     """A model, and `count` calibration images (n, c, h, w) of the training split where data is named, which is told."""
     if data is None:
-        return load(reference, wish, weights=weights), None
-    loaded, found = load_with_data(reference, data, wish, weights=weights)
+        loaded = load(reference, wish, weights=weights, trust=trust)
+        terminal.notes(loaded.notes)
+        return loaded, None
+    loaded, found = load_with_data(reference, data, wish, weights=weights, trust=trust)
     terminal.step(found.summary)
+    terminal.notes(loaded.notes)
     return loaded, take_images(found, count, seed)
 
 

@@ -46,6 +46,7 @@ def apply(
     seed: opt.Seed = 0,
     device: opt.Device = None,
     json: opt.Json = None,
+    trust: opt.Trust = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -57,7 +58,7 @@ def apply(
     _free(model, out)
     found = read_plan(plan)
     wish = Wish(input, classes, blocks_per_stage, mean, std)
-    loaded, taken = with_images(terminal, model, wish, weights, data, images, seed)
+    loaded, taken = with_images(terminal, model, wish, weights, data, images, seed, trust=trust)
     if method != "none" and (data or method):
         warn_of_weights(terminal, loaded)
     statistics = None
@@ -111,6 +112,7 @@ def export(
     blocks_per_stage: opt.Depths = None,
     seed: opt.Seed = 0,
     json: opt.Json = None,
+    trust: opt.Trust = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -119,7 +121,8 @@ def export(
 
     terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
     torch.manual_seed(seed)
-    loaded = load(model, Wish(input, classes, blocks_per_stage), weights=weights)
+    loaded = load(model, Wish(input, classes, blocks_per_stage), weights=weights, trust=trust)
+    terminal.notes(loaded.notes)
     folder = out or loaded.folder
     if folder is None:
         raise ConvsmithError(f"{model}: is no folder to write next to; give --out DIR.")
@@ -143,6 +146,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     seed: opt.Seed = 0,
     json: opt.Json = None,
+    trust: opt.Trust = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -151,7 +155,7 @@ def bench(
 
     terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
     torch.manual_seed(seed)
-    loaded = {name: _measurable(name, Wish(input, classes)) for name in models}
+    loaded = {name: _measurable(name, Wish(input, classes), trust) for name in models}
     shapes = {net.origin.input for net in loaded.values() if isinstance(net, Loaded)} or {input}
     if len(shapes) > 1 or None in shapes:
         raise ConvsmithError(f"bench: got input shapes {shapes}; give --input C,H,W, the same for all.")
@@ -160,12 +164,19 @@ def bench(
     }
     choice: dict[str, Any] = {"runtimes": tuple(runtimes.split(","))} if runtimes else {}
     result = measure(
-        nets, input=shapes.pop(), batches=batches, threads=threads, seed=seed, progress=terminal.step, **choice
+        nets,
+        input=shapes.pop(),
+        batches=batches,
+        threads=threads,
+        seed=seed,
+        progress=terminal.step,
+        trust=trust,
+        **choice,
     )
     terminal.show(bench_table(result))
     terminal.record(result.to_dict())
 
 
-def _measurable(reference: str, wish: Wish) -> Loaded | Path:
+def _measurable(reference: str, wish: Wish, trust: bool) -> Loaded | Path:
     path = Path(reference)
-    return path if path.suffix in (".onnx", ".pt2") and path.is_file() else load(reference, wish)
+    return path if path.suffix in (".onnx", ".pt2") and path.is_file() else load(reference, wish, trust=trust)

@@ -75,7 +75,8 @@ Reference = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A zoo name, timm:NAME, torchvision:NAME, package.module:factory, or a folder that convsmith wrote; "
+        help="A zoo name, timm:NAME, torchvision:NAME, package.module:factory, path/file.py:factory, or a folder "
+        "that convsmith wrote; "
         "analyze and bench also take .onnx and .pt2 files.",
     ),
 ]
@@ -97,6 +98,13 @@ Std = Annotated[
     typer.Option("--std", metavar="R,G,B", parser=_reads(_floats, "0.2,0.2,0.2"), help="Image deviation per channel."),
 ]
 Weights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="A .safetensors or .pth state dict.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="A folder or .pt2 file is yours: loading it may run any code that it names or holds.",
+    ),
+]
 DataSet = Annotated[
     str,
     typer.Option("--data", help="digits, cifar10:PATH, cifar100:PATH, imagefolder:PATH, a parquet folder, or timm's."),

@@ -42,15 +42,16 @@ def analyze(
     compare: Annotated[
         str | None, typer.Option("--compare", metavar="OTHER", help="A second model, to stand beside the first.")
     ] = None,
+    trust: opt.Trust = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
     """Show what each layer sees (3D receptive field), gains and costs."""
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
     judge = functools.partial(_analyzed, convention=convention, alpha=alpha, clamp=clamp, count=count)
-    scores, advice = judge(load_graph(model, Wish(input, classes, blocks_per_stage)))
+    scores, advice = judge(load_graph(model, Wish(input, classes, blocks_per_stage), trust=trust))
     record, tables = advice.added_to(scores), [scores_table(scores, advice)]
-    other = judge(load_graph(compare, Wish(input, classes))) if compare else None
+    other = judge(load_graph(compare, Wish(input, classes), trust=trust)) if compare else None
     if other is not None:
         record["compare"] = other[1].added_to(other[0])
         tables += [scores_table(*other), compare_table(((scores, advice), other))]
@@ -82,12 +83,13 @@ def organize(
     blocks_per_stage: opt.Depths = None,
     output: opt.PlanFile = None,
     json: opt.Json = None,
+    trust: opt.Trust = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
     """Plan better stages: move blocks to where they add the most gain."""
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
-    loaded = load(model, Wish(input, classes, blocks_per_stage))
+    loaded = load(model, Wish(input, classes, blocks_per_stage), trust=trust)
     graph = loaded.graph()
     plan = plan_stages(
         graph, blocks=blocks, max_macs=max_macs, max_params=max_params, max_latency=max_latency,
@@ -126,13 +128,14 @@ def decompose(
     device: opt.Device = None,
     output: opt.PlanFile = None,
     json: opt.Json = None,
+    trust: opt.Trust = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
     """Plan a cheaper block for every convolution that admits one."""
     out = Terminal(quiet=quiet, verbose=verbose, json=json)
     wish = Wish(input, classes, blocks_per_stage, mean, std)
-    loaded, taken = with_images(out, model, wish, weights, data, images, seed)
+    loaded, taken = with_images(out, model, wish, weights, data, images, seed, trust=trust)
     if data or stats:
         warn_of_weights(out, loaded)
     from convsmith.train import lent, pick_device

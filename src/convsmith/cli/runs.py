@@ -50,6 +50,7 @@ def optimize(
     std: opt.Std = None,
     seed: opt.Seed = 0,
     device: opt.Device = None,
+    trust: opt.Trust = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -60,8 +61,9 @@ def optimize(
     wish = Wish(input, classes, blocks_per_stage, mean, std)
     settings = Settings(model, data, str(weights) if weights else None, wish, block, organize, max_macs, epochs, seed)
     run(
-        settings, out, watch=Watch(terminal.step, terminal.epoch), device=device, formats=format.split(","),
-        runtimes=runtimes.split(",") if runtimes else None, command=shlex.join(["convsmith", *sys.argv[1:]]),
+        settings, out, watch=Watch(terminal.step, terminal.epoch), device=device, trust=trust,
+        formats=format.split(","), runtimes=runtimes.split(",") if runtimes else None,
+        command=shlex.join(["convsmith", *sys.argv[1:]]),
     )  # fmt: skip
     terminal.show(before_after(read_run(out)), f"report: {write_report(out)}")
 
@@ -92,6 +94,7 @@ def expand(
     device: opt.Device = None,
     output: opt.PlanFile = None,
     json: opt.Json = None,
+    trust: opt.Trust = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -107,7 +110,7 @@ def expand(
             raise ConvsmithError(
                 "expand: without --data nothing is trained; give --data and --out, or the model alone."
             )
-        plan = plan_pairs(load(model, wish, weights=weights).graph())
+        plan = plan_pairs(load(model, wish, weights=weights, trust=trust).graph())
         publish(terminal, plan, output, told(plan), [plan_table(plan)])
         return
     if output is not None or json is not None:
@@ -127,7 +130,7 @@ def expand(
         seed,
     )
     expansion(
-        settings, out, watch=Watch(terminal.step, terminal.epoch), device=device,
+        settings, out, watch=Watch(terminal.step, terminal.epoch), device=device, trust=trust,
         command=shlex.join(["convsmith", *sys.argv[1:]]),
     )  # fmt: skip
     terminal.show(expansion_table(out), f"model: {out / 'decomposed'}")

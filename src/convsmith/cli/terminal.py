@@ -6,7 +6,7 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic
 from typing import Any, ParamSpec
@@ -54,6 +54,11 @@ class Terminal:
         """Say that a step begins."""
         self._close()
         self._err.print(text, style="dim", soft_wrap=True)
+
+    def notes(self, notes: Iterable[str]) -> None:
+        """Say what a user should know about what was read."""
+        for note in notes:
+            self.step(f"note: {note}")
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Say how far long work is, every few seconds."""

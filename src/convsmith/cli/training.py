@@ -55,6 +55,7 @@ def train(
     seed: opt.Seed = 0,
     device: opt.Device = None,
     json: opt.Json = None,
+    trust: opt.Trust = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -62,11 +63,14 @@ def train(
     terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
     torch.manual_seed(seed)
     wish = Wish(input, classes, blocks_per_stage, mean, std)
-    loaded, images = load_with_data(model, data, wish, weights=weights)
+    loaded, images = load_with_data(model, data, wish, weights=weights, trust=trust)
     terminal.step(images.summary)
+    terminal.notes(loaded.notes)
     helper = None
     if teacher:
-        told_by = load(teacher, Wish(images.shape, len(images.classes)), weights=teacher_weights)
+        own = Wish(images.shape, len(images.classes))
+        told_by = load(teacher, own, weights=teacher_weights, trust=trust)
+        terminal.notes(told_by.notes)
         warn_of_weights(terminal, told_by, "--teacher-weights")
         helper = told_by.model
     if recover == "bn":
@@ -165,6 +169,7 @@ def evaluate(
     std: opt.Std = None,
     device: opt.Device = None,
     json: opt.Json = None,
+    trust: opt.Trust = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -173,8 +178,9 @@ def evaluate(
 
     terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
     wish = Wish(input, classes, blocks_per_stage, mean, std)
-    loaded, images = load_with_data(model, data, wish, weights=weights)
+    loaded, images = load_with_data(model, data, wish, weights=weights, trust=trust)
     terminal.step(images.summary)
+    terminal.notes(loaded.notes)
     result = asdict(measure(loaded.model, images.test, device=device))
     terminal.show(_accuracy(result))
     terminal.record(result)

@@ -10,7 +10,7 @@ from torch import Tensor
 from convsmith.errors import FileError
 from convsmith.files import whole, write_text
 from convsmith.load.records import Loaded, Origin
-from convsmith.load.sources import source_of
+from convsmith.load.sources import is_built_in, source_of
 from convsmith.load.weights import load_weights
 from convsmith.plan import Plan
 from convsmith.rewriting.apply import apply
@@ -53,14 +53,32 @@ def read_origin(folder: Path) -> Origin:
         hint = f"choose {' or '.join(str(folder / name) for name in inside)}" if inside else "choose another folder"
         raise FileError(f"{folder}: holds no {MODEL}; {hint}.")
     try:
-        return _ORIGIN.validate_json(path.read_bytes())
+        origin = _ORIGIN.validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
         raise FileError(f"{path}: cannot be read as a model's origin; write the folder anew.") from error
+    if elsewhere := [name for name in origin.plans if Path(name).name != name]:
+        raise FileError(f"{path}: the plan {elsewhere[0]!r} lies in another folder; write the folder anew.")
+    return origin
 
 
-def load_folder(folder: Path) -> Loaded:
-    """Build the model in a folder: its origin, then its plans, then its weights."""
+def load_folder(folder: Path, *, trust: bool = False, own: str = "") -> Loaded:
+    """Build the model in a folder: its origin, then its plans, then its weights.
+
+    Args:
+        folder: What `save` wrote.
+        trust: Whether to follow its origin to any module and factory, which runs their code.
+        own: A reference to a user's own code that has been followed already; the folder may name that one too.
+
+    Raises:
+        ConvsmithError: Where a file is missing or unreadable, and on an origin in code that is not trusted.
+    """
     origin = read_origin(folder)
+    if not (trust or is_built_in(origin.reference) or origin.reference == own):
+        raise FileError(
+            f"{folder}: its {MODEL} names {origin.reference!r}, which is no net of the zoo, timm or torchvision: "
+            "loading it imports that module and runs its code; "
+            "give --trust (in Python trust=True) if folder and code are yours."
+        )
     source, name = source_of(origin.reference)
     model = source.build(name, origin)
     plans = [read_plan(folder / file) for file in origin.plans]

@@ -13,27 +13,39 @@ from convsmith.load.sources import source_of
 from convsmith.load.weights import load_weights
 from convsmith.zoo import NETS
 
+WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
-def load(reference: str, wish: Wish | None = None, *, weights: Path | None = None) -> Loaded:
+
+def load(reference: str, wish: Wish | None = None, *, weights: Path | None = None, trust: bool = False) -> Loaded:
     """Load a model from a reference, with fresh weights or those of a file.
 
-    reference: a name of the zoo (`vgg16`, `zoo:vgg16`), `timm:NAME`, `torchvision:NAME`, `package.module:factory`, or a
-    folder that convsmith wrote. wish: input shape, classes, depths and statistics, where they differ from its own.
-    Raises ConvsmithError on an unknown reference, and on weights that are missing or do not fit.
+    Args:
+        reference: A name of the zoo (`vgg16`, `zoo:vgg16`), `timm:NAME`, `torchvision:NAME`, `package.module:factory`,
+            `path/file.py:factory`, or a folder that convsmith wrote.
+        wish: Input shape, classes, depths and statistics, where they differ from its own.
+        weights: A file of weights for it, see `load_weights`.
+        trust: Whether a folder may name a user's own factory. Following it runs that code, and whoever wrote the
+            folder chose it; the zoo, timm and torchvision need no trust.
+
+    Returns:
+        The module with its origin; `notes` say what was left out of the weights' file.
+
+    Raises:
+        ConvsmithError: On an unknown reference, a folder that needs trust, and weights that are missing or do not fit.
 
     >>> loaded = load("resnet20")
     >>> loaded.name, loaded.origin.input
     ('resnet20', (3, 32, 32))
     """
     wish = wish or Wish()
-    loaded = _from_folder(Path(reference), wish) if _is_path(reference) else _from_source(reference, wish)
+    loaded = _from_folder(Path(reference), wish, trust) if _is_path(reference) else _from_source(reference, wish)
     if weights is None:
         return loaded
-    load_weights(loaded.model, weights)
-    return replace(loaded, origin=replace(loaded.origin, trained=True))
+    notes = load_weights(loaded.model, weights)
+    return replace(loaded, origin=replace(loaded.origin, trained=True), notes=notes)
 
 
-def load_graph(reference: str, wish: Wish | None = None) -> Graph:
+def load_graph(reference: str, wish: Wish | None = None, *, trust: bool = False) -> Graph:
     """The graph of what a reference names, an .onnx or .pt2 file among them, on its own input or the wish's."""
     wish = wish or Wish()
     path = Path(reference)
@@ -41,11 +53,11 @@ def load_graph(reference: str, wish: Wish | None = None) -> Graph:
         if wish.classes is not None or wish.blocks_per_stage is not None:
             raise ConvsmithError(f"{path}: is a file, whose classes and depths are what they are; leave them out.")
         return capture_file(path.expanduser(), wish.input)
-    return load(reference, wish).graph()
+    return load(reference, wish, trust=trust).graph()
 
 
 def load_with_data(
-    reference: str, data: str, wish: Wish | None = None, *, weights: Path | None = None
+    reference: str, data: str, wish: Wish | None = None, *, weights: Path | None = None, trust: bool = False
 ) -> tuple[Loaded, Data]:
     """A model and a data set that fit each other.
 
@@ -60,7 +72,7 @@ def load_with_data(
         labelled = wish.classes is None and loaded_data.classes != UNLABELLED
         classes = len(loaded_data.classes) if labelled else wish.classes
         wish = replace(wish, input=loaded_data.shape, classes=classes)
-    return load(reference, wish, weights=weights), loaded_data
+    return load(reference, wish, weights=weights, trust=trust), loaded_data
 
 
 def origin_of(reference: str, wish: Wish) -> Origin:
@@ -77,8 +89,8 @@ def _from_source(reference: str, wish: Wish) -> Loaded:
     return Loaded(source.build(name, origin), origin)
 
 
-def _from_folder(path: Path, wish: Wish) -> Loaded:
-    loaded = load_folder(_folder(path))
+def _from_folder(path: Path, wish: Wish, trust: bool) -> Loaded:
+    loaded = load_folder(_folder(path), trust=trust)
     return replace(loaded, origin=_wished(loaded.origin, wish))
 
 
@@ -96,9 +108,8 @@ def _wished(origin: Origin, wish: Wish) -> Origin:
 def _is_path(reference: str) -> bool:
     """A folder or file; a name of the zoo is not, even where a folder is called the same."""
     path = Path(reference)
-    return reference not in NETS and (
-        path.is_dir() or path.suffix.lower() in FILES or ("/" in reference and ":" not in reference)
-    )
+    named = path.suffix.lower() in (*FILES, ".py", *WEIGHTS)
+    return reference not in NETS and (path.is_dir() or named or ("/" in reference and ":" not in reference))
 
 
 def _folder(path: Path) -> Path:
@@ -108,6 +119,13 @@ def _folder(path: Path) -> Path:
             f"{path}: a {path.suffix} file can only be analyzed and measured (`convsmith analyze`, `convsmith bench`); "
             "give the model it was made from."
         )
+    if path.suffix.lower() in WEIGHTS and not path.is_dir():
+        raise ConvsmithError(
+            f"{path}: is a file of weights, which do not tell what net they are of; give the model's name, "
+            f"and --weights {path}."
+        )
+    if path.suffix == ".py" and not path.is_dir():
+        raise ConvsmithError(f"{path}: which of its functions makes the model? Give {path}:NAME, such as {path}:make.")
     if not path.is_dir():
         raise FileError(f"{path}: no such folder; give one that convsmith wrote, or a model's name.")
     return path

@@ -1,32 +1,21 @@
 """Where models come from: the project's zoo, timm, torchvision, and a user's own code."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from importlib import import_module
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from convsmith.errors import ConvsmithError, UnknownNameError
+from convsmith.load.own import own_model
 from convsmith.load.records import Origin, Shape, Wish
 from convsmith.registry import Registry
 from convsmith.zoo import IMAGENET, build, default_input
 
-# What a user's own module is seen to raise while it is imported and its factory called.
-USER_ERRORS = (
-    RuntimeError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    LookupError,
-    AssertionError,
-    ArithmeticError,
-    OSError,
-)
+# Whose code came with the installation, and which a folder's model.json may therefore name without being asked about.
+BUILT_IN = ("zoo", "timm", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -75,6 +64,8 @@ def _timm_origin(name: str, wish: Wish) -> Origin:
 def _timm_build(name: str, origin: Origin) -> nn.Module:
     import timm
 
+    if not timm.is_model(name):  # timm's own function also takes names of files, and of what is to be downloaded
+        raise _unknown("timm model", name, timm.list_models())
     _no_depths(origin)
     head: dict[str, Any] = {} if origin.classes is None else {"num_classes": origin.classes}
     model: nn.Module = timm.create_model(name, pretrained=False, in_chans=origin.input[0], **head)
@@ -93,6 +84,8 @@ def _torchvision_origin(name: str, wish: Wish) -> Origin:
 def _torchvision_build(name: str, origin: Origin) -> nn.Module:
     from torchvision import models
 
+    if name not in models.list_models():
+        raise _unknown("torchvision model", name, models.list_models())
     _no_depths(origin)
     takes = signature(models.get_model_builder(name)).parameters
     options: dict[str, Any] = {} if origin.classes is None else {"num_classes": origin.classes}
@@ -114,23 +107,8 @@ def _own_origin(path: str, wish: Wish) -> Origin:
 
 
 def _own_build(path: str, origin: Origin) -> nn.Module:
-    """Call the factory, looking for its module in the working directory first."""
     _no_depths(origin)
-    name, _, factory = path.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        model = getattr(import_module(name), factory)()
-    except (ImportError, SyntaxError, *USER_ERRORS) as error:
-        first = next(iter(str(error).splitlines()), "")
-        raise ConvsmithError(
-            f"{path}: {type(error).__name__}: {first}; give package.module:factory, importable from here, "
-            "with a factory that needs no arguments."
-        ) from error
-    if not isinstance(model, nn.Module):
-        raise ConvsmithError(f"{path}: the factory gave a {type(model).__name__}; let it return an nn.Module.")
-    return model
+    return own_model(path)
 
 
 OWN = Source(_own_origin, _own_build)
@@ -144,6 +122,16 @@ def source_of(reference: str) -> tuple[Source, str]:
     if kind in SOURCES:
         return SOURCES[kind], name
     return OWN, reference
+
+
+def is_built_in(reference: str) -> bool:
+    """Whether following a reference runs the code of the project, timm or torchvision alone.
+
+    >>> is_built_in("resnet20"), is_built_in("timm:resnet18"), is_built_in("os:abort")
+    (True, True, False)
+    """
+    kind, colon, _ = reference.partition(":")
+    return not colon or kind in BUILT_IN
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> ConvsmithError:

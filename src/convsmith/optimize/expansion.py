@@ -50,20 +50,28 @@ class Expansion:
 
 
 def expansion(
-    settings: Expansion, out: Path, *, watch: Watch | None = None, device: str | None = None, command: str = ""
+    settings: Expansion,
+    out: Path,
+    *,
+    watch: Watch | None = None,
+    device: str | None = None,
+    trust: bool = False,
+    command: str = "",
 ) -> Path:
     """Train a separable net by way of its expanded form, beside itself; the same call goes on with a stopped run.
 
     `out` gets three folders: `baseline` as it is, `expanded`, and `decomposed`, of the baseline's cost. Trained weights
-    are where the first two start from, where there are any.
+    are where the first two start from, where there are any. trust: see `load`.
     Raises ConvsmithError on a net without a pair to merge, and when `out` holds a run of other settings.
     """
     watch = watch or Watch()
     watch.step(f"loading {settings.model} and {settings.data}")
     torch.manual_seed(settings.seed)
     weights = Path(settings.weights) if settings.weights else None
-    base, data = load_with_data(settings.model, settings.data, settings.wish, weights=weights)
+    base, data = load_with_data(settings.model, settings.data, settings.wish, weights=weights, trust=trust)
     watch.step(data.summary)
+    for note in base.notes:
+        watch.step(f"note: {note}")
     claim(settings, out, command)
     recipe = _recipe(data, settings, device)
     finetune = max(1, recipe.epochs // 2) if settings.finetune is None else settings.finetune
@@ -108,7 +116,7 @@ def _decomposed(
 ) -> Loaded:
     """The trained net with its merged pairs as depthwise and pointwise again, fitted in order on the device."""
     if holds_model(out / DECOMPOSED):
-        return load_folder(out / DECOMPOSED)
+        return load_folder(out / DECOMPOSED, own=wide.origin.reference)
     watch.step("decomposing")
     plan, home = restore(wide.graph(), merged), next(wide.model.parameters()).device
     with lent(wide.model, pick_device(device)):

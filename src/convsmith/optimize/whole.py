@@ -66,6 +66,7 @@ def run(
     formats: Sequence[str] = FORMATS,
     runtimes: Sequence[str] | None = None,
     seconds: float = 2.0,
+    trust: bool = False,
     command: str = "",
 ) -> Path:
     """Improve a model and leave everything about it in `out`; the same call goes on with a run that was stopped.
@@ -73,19 +74,21 @@ def run(
     Without trained weights the baseline and the better net are trained alike from a fresh start; with them the baseline
     is evaluated, the weights are carried over, and the new net is evaluated, recovered with the baseline as its teacher
     (bench/recovery.py measures what that is worth), and evaluated again. formats, runtimes: what to export and to
-    measure in (default: all), for about `seconds` a model, runtime and batch.
+    measure in (default: all), for about `seconds` a model, runtime and batch. trust: see `load`.
     Raises ConvsmithError when `out` holds a run of other settings, and for all that its steps refuse.
     """
     watch = watch or Watch()
     watch.step(f"loading {settings.model} and {settings.data}")
     torch.manual_seed(settings.seed)
     weights = Path(settings.weights) if settings.weights else None
-    base, data = load_with_data(settings.model, settings.data, settings.wish, weights=weights)
+    base, data = load_with_data(settings.model, settings.data, settings.wish, weights=weights, trust=trust)
     watch.step(data.summary)
+    for note in base.notes:
+        watch.step(f"note: {note}")
     claim(settings, out, command)
     watch.step("planning")
     better = (
-        load_folder(out / OPTIMIZED)
+        load_folder(out / OPTIMIZED, own=base.origin.reference)
         if holds_model(out / OPTIMIZED)
         else _plan(base, data, settings, out, device, watch.progress)
     )
