@@ -14,7 +14,7 @@ LEVELS = (
     "graph structure score",
     "calibration latency",
     "rewriting planning",
-    "data train export load bench optimize",
+    "pt2 data train export load bench optimize",
     "report",
     "cli",
 )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import onnx
 import onnxruntime
@@ -23,6 +22,7 @@ from convsmith.blocks import decompositions
 from convsmith.errors import FileError
 from convsmith.files import whole
 from convsmith.graph.capture import FORWARD_ERRORS
+from convsmith.pt2 import PT2_ERRORS
 from convsmith.registry import Registry
 from convsmith.text import times
 from convsmith.zoo import input_of
@@ -36,7 +36,6 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf,
     ort_errors.NoSuchFile, ort_errors.NotImplemented, ort_errors.RuntimeException,
 )  # fmt: skip
-PT2_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, OSError, BadZipFile)
 EXPORT_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, onnx.checker.ValidationError)
 
 
@@ -171,12 +170,15 @@ def _write_pt2(program: ExportedProgram, path: Path) -> None:
 
 
 def _load_pt2(path: Path) -> Run:
-    model = read_pt2(path).module()
+    model = load_pt2(path).module()  # the draft of a moment ago
     return lambda x: tree_leaves(model(x))
 
 
-def read_pt2(path: Path) -> ExportedProgram:
-    """The program in a .pt2 file; raises ConvsmithError where there is none."""
+def load_pt2(path: Path) -> ExportedProgram:
+    """The program in a .pt2 file by torch, which runs code that the file holds: for files of the user's own alone.
+
+    Raises ConvsmithError where there is none.
+    """
     try:
         with path.open("rb") as file, quiet():
             return torch.export.load(file)

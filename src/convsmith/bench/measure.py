@@ -33,6 +33,7 @@ def bench(
     onnx: Mapping[str, Path] | None = None,
     seconds: float = 1.5,
     seed: int = 0,
+    trust: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Bench:
     """Measure models, .onnx and .pt2 files on the CPU; the first is what the others are compared with.
@@ -45,6 +46,7 @@ def bench(
     onnx: files already exported, by model; the others are exported to a temporary folder. seconds: about how long a
     model's readings take in one runtime at one batch size, though there are FEWEST at least. Compiling comes on top.
     A runtime that fails on a model is skipped with its reason; .onnx files run in onnxruntime only, .pt2 in eager.
+    trust: whether a .pt2 file that is not read as plain data may be loaded by torch, which can run code it holds.
     Raises ConvsmithError on an unknown runtime, a file of another kind or none, and sizes below 1.
     """
     models = models if isinstance(models, Mapping) else named(models)
@@ -57,7 +59,7 @@ def bench(
     skipped: list[Skipped] = []
     with _threads(threads), TemporaryDirectory() as folder:
         exports = Path(folder) if "onnxruntime" in starts else None
-        subjects = [subject_of(name, model, input, onnx or {}, exports, seed) for name, model in models.items()]
+        subjects = [subject_of(name, model, input, onnx or {}, exports, seed, trust) for name, model in models.items()]
         for runtime, batch in product(starts, batches):
             progress(f"measuring {runtime}, batch {batch}")
             images = torch.randn(batch, *input, generator=torch.Generator().manual_seed(seed))

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.errors import ConvsmithError, FileError
-from convsmith.export import ORT_ERRORS, evaluation_copy, export, read_pt2, reason, session
+from convsmith.export import ORT_ERRORS, evaluation_copy, export, load_pt2, reason, session
 from convsmith.graph.capture import FORWARD_ERRORS
+from convsmith.pt2 import read_program
 from convsmith.registry import Registry
 
 # OSError is torch.compile's where its cache folder cannot be written.
@@ -67,11 +68,14 @@ def _onnxruntime(subject: Subject, images: Tensor, threads: int) -> Run:
 
 def subject_of(
     name: str, model: nn.Module | Path, input: tuple[int, int, int], onnx: Mapping[str, Path], folder: Path | None,
-    seed: int,
+    seed: int, trust: bool = False,
 ) -> Subject:  # fmt: skip
-    """A model made ready; folder: where to export a module that has no ONNX file yet, None where that is not needed."""
+    """A model made ready; folder: where to export a module that has no ONNX file yet, None where that is not needed.
+
+    trust: whether torch may load a .pt2 file that cannot be read as plain data.
+    """
     if isinstance(model, Path):
-        return _file(name, model)
+        return _file(name, model, trust)
     replica = evaluation_copy(model)
     if name in onnx or folder is None:
         return Subject(name, replica, onnx.get(name), {})
@@ -82,10 +86,10 @@ def subject_of(
         return Subject(name, replica, None, {"onnxruntime": reason(error)})
 
 
-def _file(name: str, path: Path) -> Subject:
+def _file(name: str, path: Path, trust: bool) -> Subject:
     if not path.is_file() or path.suffix not in (".onnx", ".pt2"):
         raise FileError(f"{path}: cannot be measured; give a .onnx or .pt2 file that is there.")
     if path.suffix == ".onnx":
         return Subject(name, None, path, dict.fromkeys(("eager", "compile"), "a .onnx file runs in onnxruntime only"))
-    module = read_pt2(path).module()
+    module = load_pt2(path).module() if trust else read_program(path)
     return Subject(name, module, None, dict.fromkeys(("compile", "onnxruntime"), "a .pt2 file runs in eager only"))

@@ -1,55 +1,76 @@
 """The graph of an .onnx or .pt2 file, which can be looked at and measured, but not changed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch.export import ExportedProgram
+from torch import nn
 
 from convsmith.errors import CaptureError, FileError
-from convsmith.export import read_pt2
+from convsmith.export import load_pt2, reason
 from convsmith.graph import Graph
-from convsmith.graph.capture import capture
+from convsmith.graph.capture import FORWARD_ERRORS, capture
 from convsmith.graph.onnx import capture_onnx
 from convsmith.graph.onnx.file import settled
+from convsmith.pt2 import Input, read_program
 from convsmith.registry import Registry
 
 Shape = tuple[int, ...]
 
-FILES: Registry[Callable[[Path, Shape | None], Graph]] = Registry("kind of model file")
+FILES: Registry[Callable[[Path, Shape | None, bool], Graph]] = Registry("kind of model file")
 
 
-def capture_file(path: str | Path, input: Shape | None = None) -> Graph:
+def capture_file(path: str | Path, input: Shape | None = None, *, trust: bool = False) -> Graph:
     """Capture the net in an .onnx or .pt2 file, at batch 1.
 
     input: (channels, *map), needed where the file leaves sizes open. Layers, their module paths, MACs and reach are
     those of the model that the file was made from; so are parameters, but where an exporter folded some into others.
+    trust: whether a .pt2 file may be loaded by torch, which runs code that it holds; without it files are read as data.
     Raises ConvsmithError when the file is missing, of another kind, unreadable, or does not fit the input.
     """
     path = Path(path)
     if not path.is_file():
         raise FileError(f"{path}: no such file; check the path.")
-    return FILES[path.suffix.lower()](path, input)
+    return FILES[path.suffix.lower()](path, input, trust)
 
 
-def _capture_pt2(path: Path, input: Shape | None) -> Graph:
-    program = read_pt2(path)
-    sizes = _sizes(program)
-    if input is not None and len(sizes) != 1:
+def _capture_pt2(path: Path, input: Shape | None, trust: bool) -> Graph:
+    model, inputs = _loaded(path) if trust else _read(path)
+    if input is not None and len(inputs) != 1:
         raise CaptureError(
-            f"{path}: has {len(sizes)} inputs ({', '.join(sizes)}), but --input is the shape of one; "
+            f"{path}: has {len(inputs)} inputs ({', '.join(inputs)}), but --input is the shape of one; "
             "export it with fixed sizes."
         )
-    images = [torch.zeros(settled(name, own, input, path)) for name, own in sizes.items()]
-    return capture(torch.export.unflatten(program), *images, name=path.name)
+    images = [
+        torch.empty(settled(name, own.shape, input, path), dtype=own.dtype, device="meta")
+        for name, own in inputs.items()
+    ]
+    return capture(model, *images, name=path.name)
 
 
-def _sizes(program: ExportedProgram) -> dict[str, list[int | None]]:
-    """The shapes of a program's inputs, None where they are open."""
-    shapes = {node.name: node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder"}
-    inputs = (str(name) for name in program.graph_signature.user_inputs)
-    return {name: [size if isinstance(size, int) else None for size in shapes[name]] for name in inputs}
+def _read(path: Path) -> tuple[nn.Module, Mapping[str, Input]]:
+    program = read_program(path)
+    return program, program.inputs
 
 
-FILES.add(".onnx", capture_onnx)
+def _loaded(path: Path) -> tuple[nn.Module, Mapping[str, Input]]:
+    program = load_pt2(path)
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    inputs = {
+        str(name): Input(
+            tuple(size if isinstance(size, int) else None for size in values[name].shape), values[name].dtype
+        )
+        for name in program.graph_signature.user_inputs
+    }
+    try:
+        return torch.export.unflatten(program), inputs
+    except FORWARD_ERRORS as error:
+        raise FileError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
+
+
+def _capture_onnx(path: Path, input: Shape | None, trust: bool) -> Graph:
+    return capture_onnx(path, input)  # which has no code to be trusted
+
+
+FILES.add(".onnx", _capture_onnx)
 FILES.add(".pt2", _capture_pt2)

@@ -6,10 +6,11 @@ from pathlib import Path
 from convsmith.data import UNLABELLED, Data, load_data
 from convsmith.errors import ConvsmithError, FileError
 from convsmith.graph import Graph
+from convsmith.load.consent import KNOWN
 from convsmith.load.files import FILES, capture_file
 from convsmith.load.folder import load_folder, read_origin
 from convsmith.load.records import Loaded, Origin, Wish
-from convsmith.load.sources import source_of
+from convsmith.load.sources import is_built_in, source_of
 from convsmith.load.weights import load_weights
 from convsmith.zoo import NETS
 
@@ -25,7 +26,7 @@ def load(reference: str, wish: Wish | None = None, *, weights: Path | None = Non
         wish: Input shape, classes, depths and statistics, where they differ from its own.
         weights: A file of weights for it, see `load_weights`.
         trust: Whether a folder may name a user's own factory. Following it runs that code, and whoever wrote the
-            folder chose it; the zoo, timm and torchvision need no trust.
+            folder chose it; the zoo, timm, torchvision, and code you have named before, need no trust.
 
     Returns:
         The module with its origin; `notes` say what was left out of the weights' file.
@@ -52,7 +53,7 @@ def load_graph(reference: str, wish: Wish | None = None, *, trust: bool = False)
     if path.suffix.lower() in FILES and not path.is_dir():
         if wish.classes is not None or wish.blocks_per_stage is not None:
             raise ConvsmithError(f"{path}: is a file, whose classes and depths are what they are; leave them out.")
-        return capture_file(path.expanduser(), wish.input)
+        return capture_file(path.expanduser(), wish.input, trust=trust)
     return load(reference, wish, trust=trust).graph()
 
 
@@ -86,7 +87,10 @@ def origin_of(reference: str, wish: Wish) -> Origin:
 def _from_source(reference: str, wish: Wish) -> Loaded:
     source, name = source_of(reference)
     origin = source.origin(name, wish)
-    return Loaded(source.build(name, origin), origin)
+    model = source.build(name, origin)
+    if not is_built_in(reference):
+        KNOWN.add(reference)
+    return Loaded(model, origin)
 
 
 def _from_folder(path: Path, wish: Wish, trust: bool) -> Loaded:
