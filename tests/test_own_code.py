@@ -1,6 +1,7 @@
 """A user's own code: referred to by module or file, told in one sentence whatever it raises, run only with consent."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 import convsmith as cs
 from convsmith.errors import ConvsmithError
-from convsmith.load import load, load_folder, load_graph, load_with_data, save
+from convsmith.load import load, load_graph, load_with_data, save
 from convsmith.optimize import Settings, optimize
 
 CODE = """
@@ -153,17 +154,55 @@ def test_a_folder_reads_plans_in_itself_alone(here: Path, plan: str) -> None:
         load(str(folder))
 
 
-def test_a_folder_of_ones_own_code_is_loaded_with_consent(here: Path) -> None:
+def test_a_folder_of_code_that_was_named_before_is_ones_own(here: Path) -> None:
     base = load("code_of_mine:make")
     plan = cs.decompose(base.graph(), block="dw-pw")
-    save(base.after(cs.apply(base.model, plan), plan), here / "out")
+    made = cs.apply(base.model, plan).eval()
+    save(base.after(made, plan), here / "out")
     x = torch.randn(1, 3, 32, 32)
-    want = cs.apply(base.model, plan)
-    with pytest.raises(ConvsmithError, match="code_of_mine:make"):
+    assert torch.equal(load(str(here / "out")).model.eval()(x), made(x))
+
+
+def test_code_of_the_same_name_in_another_file_is_not_what_was_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(load("code_of_mine:make"), here / "out")
+    sys.modules.pop("code_of_mine")
+    (here / "out" / "code_of_mine.py").write_text(f"from pathlib import Path\nPath({str(here / 'ran')!r}).touch()\n")
+    monkeypatch.chdir(here / "out")
+    with pytest.raises(ConvsmithError, match="names 'code_of_mine:make', which you have not named yourself before"):
+        load(".")
+    assert not (here / "ran").exists()
+
+
+def test_consent_lasts_and_is_for_that_reference_alone(here: Path) -> None:
+    save(load("resnet20"), here / "out")
+    path = here / "out" / "model.json"
+    record = json.loads(path.read_text())
+    (here / "consented.py").write_text("import convsmith as cs\ndef make(): return cs.build('resnet20', classes=10)\n")
+    path.write_text(json.dumps(record | {"reference": "consented:make"}))
+    with pytest.raises(ConvsmithError, match="give --trust"):
         load(str(here / "out"))
-    back = load(str(here / "out"), trust=True).model
-    assert back(x).shape == want(x).shape
-    assert load_folder(here / "out", own="code_of_mine:make").plans == (plan,)
+    load(str(here / "out"), trust=True)
+    Path(os.environ["XDG_STATE_HOME"], "convsmith", "own-code.json").read_text().index("consented:make")
+    load(str(here / "out"))
+    path.write_text(json.dumps(record | {"reference": "consented:other"}))
+    with pytest.raises(ConvsmithError, match="give --trust"):
+        load(str(here / "out"))
+
+
+@pytest.mark.parametrize("kept", ["", "{", "{}", "3", "[3]", None])
+def test_a_spoiled_or_unwritable_record_of_consent_only_asks_again(
+    here: Path, monkeypatch: pytest.MonkeyPatch, kept: str | None
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(here / "state"))
+    if kept is None:
+        (here / "state").write_text("a file")
+    else:
+        (here / "state" / "convsmith").mkdir(parents=True)
+        (here / "state" / "convsmith" / "own-code.json").write_text(kept)
+    save(load("code_of_mine:make"), here / "out")
+    load(str(here / "out"))
 
 
 def test_a_run_goes_on_with_the_code_it_was_given_and_with_no_other(here: Path) -> None:

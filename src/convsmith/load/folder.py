@@ -9,6 +9,7 @@ from torch import Tensor
 
 from convsmith.errors import FileError
 from convsmith.files import whole, write_text
+from convsmith.load.consent import KNOWN
 from convsmith.load.records import Loaded, Origin
 from convsmith.load.sources import is_built_in, source_of
 from convsmith.load.weights import load_weights
@@ -61,26 +62,29 @@ def read_origin(folder: Path) -> Origin:
     return origin
 
 
-def load_folder(folder: Path, *, trust: bool = False, own: str = "") -> Loaded:
+def load_folder(folder: Path, *, trust: bool = False) -> Loaded:
     """Build the model in a folder: its origin, then its plans, then its weights.
 
     Args:
         folder: What `save` wrote.
-        trust: Whether to follow its origin to any module and factory, which runs their code.
-        own: A reference to a user's own code that has been followed already; the folder may name that one too.
+        trust: Whether to follow its origin to any module and factory, which runs their code; without it, to the zoo,
+            timm, torchvision, and code that the user has named before.
 
     Raises:
         ConvsmithError: Where a file is missing or unreadable, and on an origin in code that is not trusted.
     """
     origin = read_origin(folder)
-    if not (trust or is_built_in(origin.reference) or origin.reference == own):
+    own = not is_built_in(origin.reference)
+    if own and not trust and not KNOWN.holds(origin.reference):
         raise FileError(
-            f"{folder}: its {MODEL} names {origin.reference!r}, which is no net of the zoo, timm or torchvision: "
-            "loading it imports that module and runs its code; "
-            "give --trust (in Python trust=True) if folder and code are yours."
+            f"{folder}: its {MODEL} names {origin.reference!r}, which you have not named yourself before: "
+            "loading the folder imports that module and runs its code; "
+            "give --trust (in Python trust=True) if both are yours."
         )
     source, name = source_of(origin.reference)
     model = source.build(name, origin)
+    if own:
+        KNOWN.add(origin.reference)
     plans = [read_plan(folder / file) for file in origin.plans]
     for plan in plans:
         model = apply(model, plan, method="none")

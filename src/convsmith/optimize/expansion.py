@@ -116,7 +116,7 @@ def _decomposed(
 ) -> Loaded:
     """The trained net with its merged pairs as depthwise and pointwise again, fitted in order on the device."""
     if holds_model(out / DECOMPOSED):
-        return load_folder(out / DECOMPOSED, own=wide.origin.reference)
+        return load_folder(out / DECOMPOSED)
     watch.step("decomposing")
     plan, home = restore(wide.graph(), merged), next(wide.model.parameters()).device
     with lent(wide.model, pick_device(device)):

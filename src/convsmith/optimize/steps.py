@@ -54,7 +54,7 @@ def claim(settings: Any, out: Path, command: str) -> None:
 def finish(net: Loaded, data: Data, recipe: Recipe, teacher: nn.Module | None, folder: Path, watch: Watch) -> Loaded:
     """Evaluate a net that comes with weights, train it, evaluate it again, and save it; what is saved is not redone."""
     if holds_model(folder):
-        return load_folder(folder, own=net.origin.reference)
+        return load_folder(folder)
     name, trained, log = folder.name, net.origin.trained, Evaluations(data, recipe.device)
     if trained:
         watch.step(f"evaluating {name}")

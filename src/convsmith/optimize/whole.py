@@ -88,7 +88,7 @@ def run(
     claim(settings, out, command)
     watch.step("planning")
     better = (
-        load_folder(out / OPTIMIZED, own=base.origin.reference)
+        load_folder(out / OPTIMIZED)
         if holds_model(out / OPTIMIZED)
         else _plan(base, data, settings, out, device, watch.progress)
     )
