@@ -92,7 +92,9 @@ WRAPPERS: dict[str, Callable[[State], Any]] = {
     "adam": lambda s: {"net": s, "optimizer": adam().state_dict()},
     "namespace": lambda s: {"state_dict": s, "args": argparse.Namespace(lr=0.1, path=pathlib.Path("/a"))},
     "numpy": lambda s: {"state_dict": s, "best": numpy.float64(0.3), "seen": numpy.arange(3)},
-    "collections": lambda s: {"state_dict": s, "log": collections.defaultdict(list, a=[1]), "last": collections.deque([1], 3)},
+    "collections": lambda s: {
+        "state_dict": s, "log": collections.defaultdict(list, a=[1]), "last": collections.deque([1], 3)
+    },
     "dates": lambda s: {"state_dict": s, "when": datetime.datetime(2024, 1, 2), "took": datetime.timedelta(3)},
     "parameters": lambda s: {k: nn.Parameter(v) if v.is_floating_point() else v for k, v in s.items()},
     "half": lambda s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()},

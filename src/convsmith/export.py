@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from copy import deepcopy
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -22,6 +21,7 @@ from convsmith.blocks import decompositions
 from convsmith.errors import FileError
 from convsmith.files import whole
 from convsmith.graph.capture import FORWARD_ERRORS
+from convsmith.graph.plain import copied, plain
 from convsmith.pt2 import PT2_ERRORS
 from convsmith.registry import Registry
 from convsmith.text import times
@@ -104,7 +104,7 @@ def export(model: nn.Module, path: str | Path, *, input: tuple[int, ...] | None 
 
 def evaluation_copy(model: nn.Module) -> nn.Module:
     """A copy on the CPU, in evaluation mode, to export and to measure."""
-    replica = deepcopy(model).cpu()
+    replica = copied(plain(model)).cpu()
     # Modules made from a .pt2 file refuse eval(), which they do not need; set on the class, it still reaches children.
     return nn.Module.train(replica, False)
 

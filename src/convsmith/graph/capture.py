@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from convsmith.errors import CaptureError
 from convsmith.graph.graph import Graph
+from convsmith.graph.plain import plain
 from convsmith.graph.tracer import META, Tape
 from convsmith.kernels.spec import is_plain
 from convsmith.text import times
@@ -25,7 +26,8 @@ def capture(model: nn.Module, *inputs: Tensor, name: str = "", batch: int = 1) -
     """Capture `model` as it runs in evaluation mode on `inputs` (batch first, of any size).
 
     What depends on the inputs has shapes only, on the meta device: memory and time do not grow with resolution. What
-    does not (weights, tables made in passing) keeps its values. The model is left as it was.
+    does not (weights, tables made in passing) keeps its values. The model is left as it was. Old weight_norm,
+    spectral_norm and pruning masks are read as the weights that they make, under the layer's own name.
     batch: images at once. All counts of a net are for 1; more are for running the calls again on such batches.
     Raises ConvsmithError when it does not run on these inputs, or asks for a value that depends on them.
 
@@ -37,6 +39,7 @@ def capture(model: nn.Module, *inputs: Tensor, name: str = "", batch: int = 1) -
         raise CaptureError(
             f"{type(model).__name__} is TorchScript, which hides its calls; give the model it was made from."
         )
+    model = plain(model)
     tape = Tape(model)
     sources = [torch.empty(batch, *x.shape[1:], dtype=x.dtype, device=META) for x in inputs]
     named = tuple(tape.source(x, label) for x, label in zip(sources, _labels(model, len(inputs)), strict=True))

@@ -1,7 +1,6 @@
 """How long a model's modules take on this machine, and blocks in their place: what a limit on latency is kept by."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 from convsmith.blocks import Block
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
+from convsmith.graph.plain import copied, plain
 from convsmith.kernels.spec import ConvSpec
 from convsmith.latency.interleaved import FEWEST, ROUNDS, take_turns
 
@@ -70,7 +70,7 @@ def measure_latency(model: nn.Module, graph: Graph, *, seconds: float = SECONDS)
     >>> found.of(["0", "1"]) < found.total
     True
     """
-    replica = deepcopy(model).cpu().eval().to(memory_format=torch.channels_last)
+    replica = copied(plain(model)).cpu().eval().to(memory_format=torch.channels_last)
     images = [torch.randn(1, *each.shape[1:]) for each in graph.inputs]
     rounds: list[dict[str, float]] = []
     end = perf_counter() + seconds

@@ -6,6 +6,7 @@ from pathlib import Path
 from convsmith.data import UNLABELLED, Data, load_data
 from convsmith.errors import ConvsmithError, FileError
 from convsmith.graph import Graph
+from convsmith.graph.plain import told
 from convsmith.load.consent import KNOWN
 from convsmith.load.files import FILES, capture_file
 from convsmith.load.folder import load_folder, read_origin
@@ -42,7 +43,7 @@ def load(reference: str, wish: Wish | None = None, *, weights: Path | None = Non
     loaded = _from_folder(Path(reference), wish, trust) if _is_path(reference) else _from_source(reference, wish)
     if weights is None:
         return loaded
-    notes = load_weights(loaded.model, weights)
+    notes = (*loaded.notes, *load_weights(loaded.model, weights))
     return replace(loaded, origin=replace(loaded.origin, trained=True), notes=notes)
 
 
@@ -90,7 +91,7 @@ def _from_source(reference: str, wish: Wish) -> Loaded:
     model = source.build(name, origin)
     if not is_built_in(reference):
         KNOWN.add(reference)
-    return Loaded(model, origin)
+    return Loaded(model, origin, notes=told(model))
 
 
 def _from_folder(path: Path, wish: Wish, trust: bool) -> Loaded:

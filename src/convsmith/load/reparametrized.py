@@ -21,7 +21,8 @@ class Parts:
 def _normed(size: Tensor, direction: Tensor) -> Tensor:
     """The weight g v / |v|, the norm over all dimensions but the one that g has; of all where g is a number."""
     dims = [dim for dim in range(direction.ndim) if size.ndim == 0 or size.shape[dim] == 1]
-    return direction * (size / torch.linalg.vector_norm(direction, dim=dims, keepdim=size.ndim > 0))
+    length: Tensor = torch.linalg.vector_norm(direction, dim=dims, keepdim=size.ndim > 0)
+    return direction * (size / length)
 
 
 def _masked(weight: Tensor, mask: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def _overload(space: str, name: str, overload: str) -> OpOverload[Any, Any] | No
     if space == "torchvision":
         import torchvision  # noqa: F401  # registers its operators
     packet = getattr(getattr(torch.ops, space), name)
-    if not isinstance(packet, OpOverloadPacket) or overload not in packet.overloads():
+    if not isinstance(packet, OpOverloadPacket) or overload not in packet.overloads():  # type: ignore[no-untyped-call]
         return None
     found = getattr(packet, overload)
     if not isinstance(found, OpOverload) or FILE_ARGUMENTS & {argument.name for argument in found._schema.arguments}:

@@ -1,7 +1,6 @@
 """Carry out a plan on a copy of a model: exactly its edits, with the weights fitted, shapes and costs proved."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 
 from torch import nn
@@ -10,6 +9,7 @@ from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.calibrate import IMAGES, Images, take_images
 from convsmith.calibration.pictures import Pictures
 from convsmith.errors import PlanError
+from convsmith.graph.plain import copied, plain
 from convsmith.plan import Merge, Plan, Remove, Repeat, Replace
 from convsmith.progress import Progress, silent
 from convsmith.rewriting.accounts import capture_for, counted, prove
@@ -47,7 +47,8 @@ def apply(
     """The model that `plan` makes of a copy of `model`; the model itself stays as it is.
 
     The plan is executed as it stands: with images its blocks are fitted to them, and none is chosen anew. `rewrite`
-    answers the attained errors as well.
+    answers the attained errors as well. Weights that forward makes of parts (weight_norm, spectral_norm, pruning masks)
+    are plain weights in the new model.
 
     Args:
         model: the model that the plan was made for.
@@ -97,13 +98,14 @@ def rewrite(
         raise PlanError(f"apply: a {type(plan).__name__} was given for the plan; give a cs.Plan.")
     taken = None if data is None else take_images(data, images, seed)
     transfer = transfer_of(method, taken, statistics, seed, relu)
+    model = plain(model)
     base = capture_for(model, plan)
     if base.fingerprint != plan.fingerprint:
         raise PlanError(
             f"The plan was made for {plan.model} on input {times(plan.input)} and does not fit this model's layers; "
             "make a plan for this model with `convsmith organize` or `decompose`."
         )
-    new = deepcopy(model)
+    new = copied(model)
     moves = [edit for edit in plan.edits if isinstance(edit, Repeat | Remove)]
     check_moves(model, base, moves)
     blocks = [edit for edit in plan.edits if isinstance(edit, Replace)]

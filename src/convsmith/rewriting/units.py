@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
-from copy import deepcopy
 
 from torch import nn
 
 from convsmith.errors import PlanError
 from convsmith.graph import Graph
+from convsmith.graph.plain import copied
 from convsmith.plan import Remove, Repeat
 from convsmith.rewriting.weight_transfer import find
 from convsmith.structure.units import movable
@@ -71,9 +71,7 @@ def _rebuild(parent: nn.Sequential, moves: Sequence[Repeat | Remove]) -> None:
         for move in moves:
             if isinstance(move, Repeat) and name == _names(move)[-1]:
                 unit = [(n, children[n]) for n in _names(move)]
-                names += [
-                    (_free(f"{n}_{i}", children), deepcopy(m)) for i in range(1, move.copies + 1) for n, m in unit
-                ]
+                names += [(_free(f"{n}_{i}", children), copied(m)) for i in range(1, move.copies + 1) for n, m in unit]
     numbered = all(name.isdigit() for name in children)
     parent._modules.clear()
     for i, (name, child) in enumerate(names):
@@ -92,7 +90,7 @@ def _wrap(parent: nn.Module, moves: Sequence[Repeat | Remove]) -> None:
     for move in moves:
         (name,) = _names(move)
         child = parent.get_submodule(name)
-        copies = [deepcopy(child) for _ in range(move.copies)] if isinstance(move, Repeat) else []
+        copies = [copied(child) for _ in range(move.copies)] if isinstance(move, Repeat) else []
         setattr(parent, name, nn.Sequential(child, *copies) if copies else nn.Identity())
 
 
