@@ -31,7 +31,7 @@ EDIT = st.one_of(
 PLAN = st.builds(
     Plan,
     model=TEXT,
-    input=st.lists(st.integers(1, 512), min_size=1, max_size=4).map(tuple),
+    input=st.lists(st.integers(1, 96), min_size=1, max_size=4).map(tuple),
     fingerprint=TEXT,
     base=TOTALS,
     edits=st.lists(EDIT, max_size=4).map(tuple),

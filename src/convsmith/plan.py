@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from convsmith.errors import PlanError
+from convsmith.bounds import UNITS, check_count, check_input
+from convsmith.errors import PlanError, at
 from convsmith.markup import table
 
 _STRICT = ConfigDict(extra="forbid")
@@ -223,6 +224,13 @@ class Plan:
         names = [*self.stages, *[""] * (len(self.base.blocks) - len(self.stages))]
         return tuple(count + more.get(name, 0) for name, count in zip(names, self.base.blocks, strict=True))
 
+    def __post_init__(self) -> None:
+        """Raises ConvsmithError on an input, or copies of a unit, that nothing is planned for."""
+        check_input(self.input, "the plan's input")
+        for edit in self.edits:
+            if isinstance(edit, Repeat):
+                check_count(edit.copies, UNITS, f"copies of {edit.unit[0]}")
+
     def to_json(self) -> str:
         """The plan as text to read, edit and review; `new` and `latency_ms` are told too, and not read back."""
         record: dict[str, Any] = _PLAN.dump_python(self, mode="json")
@@ -242,7 +250,8 @@ class Plan:
             told = {"new", "latency_ms"}  # which follow from the edits
             if isinstance(record, dict):
                 record = {name: value for name, value in record.items() if name not in told}
-            return _PLAN.validate_json(json.dumps(record))  # type: ignore[return-value]
+            with at(source):
+                return _PLAN.validate_json(json.dumps(record))  # type: ignore[return-value]
         except ValidationError as error:
             first = error.errors()[0]
             where, what = ".".join(map(str, first["loc"])) or "the text", first["msg"]

@@ -84,6 +84,9 @@ Input = Annotated[
     Any, typer.Option("--input", metavar="C,H,W", parser=_reads(_shape, "3,32,32"), help="Shape of one image.")
 ]
 Classes = Annotated[int | None, typer.Option("--classes", min=1, help="Outputs of the head.")]
+Batches = Annotated[
+    Any, typer.Option("--batches", metavar="1,32", parser=_reads(_integers, "1,32"), help="Batch sizes.")
+]
 Depths = Annotated[
     Any,
     typer.Option(
@@ -150,9 +153,6 @@ Overrides = Annotated[
 BlockName = Annotated[str, typer.Option("--block", help="auto, or a block such as dw-pw:r=2 or dw-rpw:g=2,o=0.5.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=0, help="Training epochs (default: what suits the data).")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")]
-Batches = Annotated[
-    Any, typer.Option("--batches", metavar="1,32", parser=_reads(_integers, "1,32"), help="Batch sizes.")
-]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda (default: cuda where there is one).")]
 Formats = Annotated[str, typer.Option("--format", metavar="onnx,pt2", help="File formats to export.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]

@@ -41,6 +41,11 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
         return False
     if a.dtype != b.dtype:
         return True  # a view under another type: places differ in size
+    if a_first == b_first:
+        return True
+    for dense, (first, last), ends in ((a, (a_first, a_last), _span(b)), (b, (b_first, b_last), _span(a))):
+        if dense.is_contiguous() and any(first <= place <= last for place in ends):
+            return True  # without a table of all places, which grows with the image
     taken = torch.zeros(max(a_last, b_last) + 1, dtype=torch.bool)
     taken.as_strided(a.size(), a.stride(), a_first).fill_(True)
     return bool(taken.as_strided(b.size(), b.stride(), b_first).any())

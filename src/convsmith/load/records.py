@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 from torch import nn
 
+from convsmith.bounds import CLASSES, check_count, check_input
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
 from convsmith.plan import Plan
@@ -33,6 +34,11 @@ class Origin:
     plans: tuple[str, ...] = ()
     trained: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ConvsmithError on an input or a head too large to build a model for."""
+        check_input(self.input)
+        check_count(self.classes, CLASSES, "classes")
+
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
@@ -54,7 +60,7 @@ class Loaded:
 
     def graph(self) -> Graph:
         """Captured on its own input shape."""
-        return capture(self.model, torch.zeros(1, *self.origin.input), name=self.name)
+        return capture(self.model, torch.empty(1, *self.origin.input, device="meta"), name=self.name)
 
     def after(self, model: nn.Module, *plans: Plan) -> "Loaded":
         """The same with another module in its place, which `plans` made of this one."""

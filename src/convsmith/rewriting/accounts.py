@@ -18,7 +18,7 @@ CHANGED = "changed by hand"
 def capture_for(model: nn.Module, plan: Plan) -> Graph:
     """Capture a model on the input shape that a plan was made for."""
     like = next(model.parameters(), torch.zeros(0))
-    return capture(model, torch.zeros(1, *plan.input, device=like.device, dtype=like.dtype), name=plan.model)
+    return capture(model, torch.empty(1, *plan.input, device="meta", dtype=like.dtype), name=plan.model)
 
 
 def counted(plan: Plan, base: Graph, placed: Graph, errors: Mapping[str, float | None]) -> Plan:

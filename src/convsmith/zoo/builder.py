@@ -5,6 +5,7 @@ from math import sqrt
 
 from torch import Tensor, nn
 
+from convsmith.bounds import CLASSES, UNITS, check_count, check_input
 from convsmith.errors import ConvsmithError
 from convsmith.zoo.records import NETS, Activation, NetForms, NetRecord, Part, StageRecord, StemRecord, Style
 
@@ -106,6 +107,8 @@ def _default_classes(forms: NetForms, shape: tuple[int, int, int]) -> int:
 
 
 def _check_sizes(name: str, record: NetRecord, shape: tuple[int, int, int], classes: int) -> None:
+    check_input(shape, f"{name}: input")
+    check_count(classes, CLASSES, f"{name}: classes")
     channels, height, width = shape
     if min(height, width) < record.total_stride:
         raise ConvsmithError(
@@ -125,6 +128,7 @@ def _depths(name: str, record: NetRecord, blocks: tuple[int, ...] | None) -> tup
             f"{name}: blocks per stage {blocks} do not fit; give {len(record.stages)} numbers of at least 1, "
             f"such as {record.blocks_per_stage}."
         )
+    check_count(max(blocks), UNITS, f"{name}: blocks per stage")
     return blocks
 
 
