@@ -8,7 +8,7 @@ from convsmith.text import times
 
 ELEMENTS = 1 << 30  # of one input
 TENSOR = 1 << 34  # of any tensor that a file's net makes
-SIDE = 1 << 22  # of a map: what is seen is told position by position
+SIDE = 1 << 20  # of a map: what is seen is told position by position
 CHANNELS = 1 << 14  # of one input: what is seen is told channel by channel
 CLASSES = 500_000
 UNITS = 1000  # of one stage, and copies of one unit

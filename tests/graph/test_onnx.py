@@ -364,6 +364,12 @@ def two_inputs(path: Path) -> Path:
     return path
 
 
+def tied_to_its_batch(path: Path) -> Path:
+    """Images of one batch are mixed."""
+    return written(path, ("Reshape", "x s", {}), ("Conv", "t0 w", {}), image=(4, 2, 7, 6), s=ints(1, 8, 7, 6),
+                   w=np.ones((3, 8, 1, 1), np.float32))  # fmt: skip
+
+
 def without_its_numbers(path: Path) -> Path:
     written(path, ("Reshape", "x s", {}), s=ints(1, -1))
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="numbers", size_threshold=0)
@@ -391,10 +397,9 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], tuple[int, ...] | None, str
     "open": ("a.onnx", lambda p: written(p, *RELU, image=("n", 2, "h", None)), None, "'x' is open; give --input C,H,W"),
     "other size": ("a.onnx", lambda p: written(p, *RELU), (3, 7, 6), "is 2x7x6, but --input is 3x7x6; leave it out"),
     "other rank": ("a.onnx", lambda p: written(p, *RELU), (2, 7), "is 2x7x6, but --input is 2x7; leave it out"),
-    "batch": ("a.onnx", lambda p: written(p, *RELU, image=(4, 2, 7, 6)), None, "its batch is fixed at 4"),
-    "two inputs": ("a.onnx", two_inputs, (2, 7, 6), "has 2 inputs (x, z), but --input is the shape of one"),
+    "batch": ("a.onnx", tied_to_its_batch, None, "its batch is fixed at 4, and its ops fit no other"),
+    "two inputs": ("a.onnx", two_inputs, (2, 7, 7), "its input 'x' is 2x7x6, but --input is 2x7x7"),
     "no fit": ("a.onnx", head, (2, 8, 6), "Gemm 'y' does not fit what it is given"),
-    "computed shape": ("a.onnx", lambda p: written(p, ("NonZero", "x", {})), None, "shape cannot be told before"),
     "damaged": ("a.onnx", lambda p: written(p, ("Add", "x z", {})), None, "Add 'y' reads 'z', which nothing makes"),
     "numbers": ("a.onnx", without_its_numbers, None, "the numbers of s cannot be read"),
     "no pt2": ("a.pt2", broken, None, "cannot be read"),

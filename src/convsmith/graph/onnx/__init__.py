@@ -1,10 +1,18 @@
 """A second way in: the graph of an ONNX file, in the ATen calls that the one table of rules answers."""
 
-from convsmith.graph.onnx import elementwise, pools, products, resampling, shapes  # these fill TRANSLATIONS
+from convsmith.graph.onnx import (  # these fill TRANSLATIONS
+    elementwise,
+    pools,
+    products,
+    quantized,
+    recurrent,
+    resampling,
+    shapes,
+)  # fmt: skip
 from convsmith.graph.onnx.capture import capture_onnx
-from convsmith.graph.onnx.op import TRANSLATIONS, Declined, Emit, Op, translates
+from convsmith.graph.onnx.op import SIZES, TRANSLATIONS, Declined, Emit, Misfit, Op, translates
 
 __all__ = [
-    "TRANSLATIONS", "Declined", "Emit", "Op", "capture_onnx", "elementwise", "pools", "products", "resampling",
-    "shapes", "translates",
+    "SIZES", "TRANSLATIONS", "Declined", "Emit", "Misfit", "Op", "capture_onnx", "elementwise", "pools", "products",
+    "quantized", "recurrent", "resampling", "shapes", "translates",
 ]  # fmt: skip

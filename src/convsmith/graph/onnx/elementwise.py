@@ -3,7 +3,7 @@
 from functools import partial
 
 from convsmith.graph.call import Operand
-from convsmith.graph.onnx.op import TRANSLATIONS, Declined, Emit, Op, translates
+from convsmith.graph.onnx.op import TRANSLATIONS, Declined, Emit, Misfit, Op, translates
 
 _UNARY = {
     "Relu": "relu", "LeakyRelu": "leaky_relu", "Elu": "elu", "Celu": "celu", "Selu": "selu", "Gelu": "gelu",
@@ -24,6 +24,8 @@ def _unary(aten: str, op: Op, emit: Emit) -> Operand:
 
 
 def _binary(aten: str, op: Op, emit: Emit) -> Operand:
+    if op.type in ("Mul", "Div") and op[1].name in op.steps:
+        return op[0]  # back from a quantizer's steps
     return emit(f"aten.{aten}", op.out, self=op[0], other=op[1])
 
 
@@ -33,7 +35,7 @@ for _name, _aten in _BINARY.items():
     TRANSLATIONS.add(_name, partial(_binary, _aten))
 
 
-@translates("Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear")
+@translates("Identity", "Dropout", "Cast", "CastLike")
 def same(op: Op, emit: Emit) -> Operand:
     """No call at all: the tensor is what it was, in evaluation."""
     return op[0]
@@ -75,7 +77,10 @@ def batch_norm(op: Op, emit: Emit) -> Operand:
     """In evaluation; a file that normalizes by the batch mixes everything."""
     if op.attributes.get("training_mode", 0):
         raise Declined
-    args = dict(zip(("weight", "bias", "running_mean", "running_var"), op.inputs[1:], strict=True))
+    args = {name: op[place] for place, name in enumerate(("weight", "bias", "running_mean", "running_var"), 1)}
+    channels = op[0].shape[1]
+    if any(operand.shape != (channels,) for operand in args.values()):
+        raise Misfit(f"{channels} channels, and statistics of {args['weight'].shape}")
     return emit("aten.batch_norm.default", op.out, input=op[0], **args)
 
 
@@ -95,7 +100,7 @@ def instance_norm(op: Op, emit: Emit) -> Operand:
     return emit("aten.instance_norm.default", op.out, input=op[0], **args)
 
 
-@translates("GroupNormalization")
+@translates("GroupNormalization", shape=lambda op: op[0].shape)
 def group_norm(op: Op, emit: Emit) -> Operand:
     """Each group of channels over its map."""
     groups = op.attributes["num_groups"]

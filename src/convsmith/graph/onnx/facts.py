@@ -6,7 +6,16 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
+from onnx import (
+    NodeProto,
+    OperatorSetIdProto,
+    TensorProto,
+    TypeProto,
+    helper,
+    numpy_helper,
+    shape_inference,
+)  # fmt: skip
+from onnx.checker import ValidationError
 from onnx.defs import SchemaError, get_schema
 from onnx.reference import ReferenceEvaluator
 
@@ -14,21 +23,44 @@ from convsmith.graph.call import Operand
 from convsmith.graph.onnx.op import Array, Shape
 
 SMALL = 1 << 16  # elements up to which a constant is computed: shapes, indices, scales, not weights
-LIKE_INPUT = ("GroupNormalization",)  # of the first input's shape, which ONNX's inference does not tell
-FOLD_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
+FOLD_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, NotImplementedError)
+# Ops that sizes, indices and scales are made with. None of them needs more memory than what it reads and makes.
+FOLDED = frozenset((
+    "Abs", "Add", "And", "ArgMax", "ArgMin", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant",
+    "ConstantOfShape", "CumSum", "DequantizeLinear", "Div", "Equal", "Erf", "Exp", "Expand", "EyeLike", "Flatten",
+    "Floor", "Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual",
+    "Log", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "OneHot", "Or", "Pow", "QuantizeLinear", "Range",
+    "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu",
+    "Reshape", "Round", "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Slice", "Softmax", "Split", "Sqrt",
+    "Squeeze", "Sub", "Sum", "Tanh", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
+))  # fmt: skip
+SHRINKING = frozenset(("Compress", "NonZero", "Unique"))  # whose sizes follow from values, and stay below the input's
+NARROW = frozenset(
+    (
+        TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16,
+        TensorProto.INT32, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE,
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Fact:
     """A tensor of the file: what the graph calls it, its type, its value if small and constant.
 
-    `parts` names the stored tensors that one of the model's own is made of.
+    `parts` names the stored tensors that one of the model's own is made of; `step` says that it is the scale or zero
+    point of a quantizer, which the float net does not have.
     """
 
     operand: Operand
     type: TypeProto
     value: Array | None = None
     parts: tuple[str, ...] = ()
+    step: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether its sizes are not known before the net runs."""
+        return shape_of(self.type) is None
 
 
 def shape_of(kind: TypeProto | None) -> Shape | None:
@@ -44,6 +76,8 @@ def shape_of(kind: TypeProto | None) -> Shape | None:
 def stored(tensor: TensorProto, folder: Path) -> Fact:
     """One of the file's own tensors; its numbers are read where they may be sizes or indices."""
     shape = tuple(tensor.dims)
+    if min(shape, default=1) < 0:
+        raise ValueError("a size below 0")
     kind = helper.make_tensor_type_proto(tensor.data_type, shape)
     value = numpy_helper.to_array(tensor, str(folder)) if prod(shape) <= SMALL else None
     return Fact(Operand(tensor.name, shape, own=True), kind, value, (tensor.name,))
@@ -58,27 +92,77 @@ def constant(name: str, value: Array, parts: Sequence[str]) -> Fact:
 def infer(node: NodeProto, facts: Mapping[str, Fact], opsets: Mapping[str, int]) -> dict[str, TypeProto]:
     """The types of a node's outputs, as far as ONNX tells them; `facts` holds all that the node reads.
 
-    Raises onnx.shape_inference.InferenceError where the inputs do not fit the op.
+    ONNX infers node by node where it can, and by a model of the one node where it cannot (ops with inner graphs).
+    Raises onnx.shape_inference.InferenceError, or onnx.checker.ValidationError, where the inputs do not fit the op.
     """
-    if node.op_type in LIKE_INPUT:
-        return {node.output[0]: facts[node.input[0]].type}
+    types = {name: fact.type for name, fact in facts.items()}
     try:
-        schema = get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
+        told = _inferred(node, types, facts, opsets)
     except SchemaError:
         return {}
-    types = {name: fact.type for name, fact in facts.items()}
-    values = {name: fact.value for name, fact in facts.items() if fact.value is not None and fact.value.size <= SMALL}
-    data = {name: numpy_helper.from_array(value) for name, value in values.items()}
-    imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
-    return shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
+    except ValidationError:  # a float op on a quantized file's integers: its sizes are those of the float net
+        told = _inferred(node, {name: _floating(kind) for name, kind in types.items()}, facts, opsets)
+    open_ = any(shape_of(told.get(name)) is None for name in node.output if name)
+    return told | _asked(node, types, facts, opsets) if open_ else told
+
+
+def _inferred(
+    node: NodeProto, types: dict[str, TypeProto], facts: Mapping[str, Fact], opsets: Mapping[str, int]
+) -> dict[str, TypeProto]:
+    schema = get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
+    data = {name: numpy_helper.from_array(value) for name, value in _values(facts).items()}
+    return shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=_imports(opsets))
+
+
+def _asked(
+    node: NodeProto, types: dict[str, TypeProto], facts: Mapping[str, Fact], opsets: Mapping[str, int]
+) -> dict[str, TypeProto]:
+    """What `infer_shapes` tells of a model of the one node."""
+    given = [helper.make_value_info(name, kind) for name, kind in types.items()]
+    made = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
+    values = [numpy_helper.from_array(value, name) for name, value in _values(facts).items()]
+    graph = helper.make_graph([node], "node", given, made, values)
+    try:
+        whole = shape_inference.infer_shapes(helper.make_model(graph, opset_imports=_imports(opsets)), data_prop=True)
+    except FOLD_ERRORS:
+        return {}
+    return {value.name: value.type for value in whole.graph.output if shape_of(value.type) is not None}
+
+
+def _values(facts: Mapping[str, Fact]) -> dict[str, Array]:
+    return {n: f.value for n, f in facts.items() if f.value is not None and f.value.size <= SMALL}
+
+
+def _imports(opsets: Mapping[str, int]) -> list[OperatorSetIdProto]:
+    return [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+
+
+def _floating(kind: TypeProto) -> TypeProto:
+    floating = TypeProto()
+    floating.CopyFrom(kind)
+    if kind.tensor_type.elem_type in NARROW:
+        floating.tensor_type.elem_type = TensorProto.FLOAT
+    return floating
+
+
+def foldable(node: NodeProto, facts: Mapping[str, Fact], types: Mapping[str, TypeProto]) -> bool:
+    """Whether a node can be computed here: of known values, and small by what its types tell."""
+    if node.domain not in ("", "ai.onnx") or any(fact.value is None for fact in facts.values()):
+        return False
+    shapes = [shape_of(types.get(name)) for name in node.output if name]
+    small = all(shape is not None and 0 <= prod(shape) <= SMALL for shape in shapes)
+    return (small and node.op_type in FOLDED) or node.op_type in SHRINKING
+
+
+def shape_only(node: NodeProto, facts: Mapping[str, Fact]) -> bool:
+    """Whether a node asks for sizes alone, which are known before the net runs."""
+    return node.op_type in ("Shape", "Size") and not node.domain and not any(fact.open for fact in facts.values())
 
 
 def fold(node: NodeProto, facts: Mapping[str, Fact], opsets: Mapping[str, int]) -> list[Array] | None:
-    """A node's outputs where it is small and constant; the shape of any tensor is."""
-    shapely = node.op_type in ("Shape", "Size") and not node.domain
+    """A small constant node's outputs, None where there is no reference for it; the shape of any tensor is constant."""
+    shapely = shape_only(node, facts)
     feeds = {name: np.broadcast_to(False, f.operand.shape) if shapely else f.value for name, f in facts.items()}
-    if any(value is None for value in feeds.values()):
-        return None
     blanks = [helper.make_empty_tensor_value_info(name) for name in feeds]
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
     try:

@@ -8,9 +8,13 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TypeProto, ValueInfoProto, helper, inliner
 
+from convsmith.bounds import check_input
 from convsmith.errors import CaptureError, FileError
+from convsmith.graph.onnx.functions import check_size
 from convsmith.graph.onnx.op import Shape
 from convsmith.text import times
+
+Given = Shape | Mapping[str, Shape] | None
 
 TO_FIRST = [0, 3, 1, 2]  # (batch, height, width, channels) to (batch, channels, height, width)
 
@@ -21,11 +25,15 @@ def read(path: Path) -> ModelProto:
         raise FileError(f"{path}: no such file; check the path.")
     try:
         model = onnx.load(path, load_external_data=False)
-    except (DecodeError, OSError) as error:
+    except (DecodeError, OSError, ValueError) as error:
         raise FileError(f"{path}: is not an ONNX file; write one with torch.onnx.export.") from error
     if not model.graph.node or not model.opset_import:
         raise FileError(f"{path}: holds no ONNX graph; write one with torch.onnx.export.")
-    model = inliner.inline_local_functions(model) if model.functions else model
+    check_size(model, path)
+    try:
+        model = inliner.inline_local_functions(model) if model.functions else model
+    except (RuntimeError, ValueError) as error:
+        raise FileError(f"{path}: its functions cannot be read; write the file anew.") from error
     for value in model.graph.input:
         _channels_first(model, value)
     return model
@@ -37,7 +45,8 @@ def _channels_first(model: ModelProto, value: ValueInfoProto) -> None:
     That is where all that read it transpose it so; these then have nothing to do.
     """
     readers = [node for node in model.graph.node if value.name in node.input]
-    if readers and all(n.op_type == "Transpose" and list(n.attribute[0].ints) == TO_FIRST for n in readers):
+    turned = all(n.op_type == "Transpose" and [list(a.ints) for a in n.attribute] == [TO_FIRST] for n in readers)
+    if readers and turned and len(value.type.tensor_type.shape.dim) == len(TO_FIRST):
         dims = [copy(value.type.tensor_type.shape.dim[place]) for place in TO_FIRST]
         del value.type.tensor_type.shape.dim[:]
         value.type.tensor_type.shape.dim.extend(dims)
@@ -45,16 +54,86 @@ def _channels_first(model: ModelProto, value: ValueInfoProto) -> None:
             node.CopyFrom(helper.make_node("Identity", node.input, node.output, name=node.name))
 
 
-def inputs_of(model: ModelProto, given: Shape | None, path: Path) -> dict[str, TypeProto]:
-    """The types of the net's inputs at batch 1; `given` (channels, *map) fills the open sizes of a single one."""
+def inputs_of(model: ModelProto, given: Given, path: Path, batch: int = 1) -> dict[str, TypeProto]:
+    """The types of the net's inputs, the first one's batch as wanted.
+
+    given: (channels, *map) for the first input, or shapes by the names of inputs, where sizes are open. Others keep the
+    file's own sizes; what shares the first one's batch, by its symbol or its fixed number, has that of the first.
+    Raises ConvsmithError where a size stays open, is another than the file's, or is larger than any net's.
+    """
+    first, *others = _inputs(model, path)
+    shapes = given if isinstance(given, Mapping) else {} if given is None else {first.name: given}
+    if strange := sorted(shapes.keys() - {first.name, *(value.name for value in others)}):
+        names = ", ".join(value.name for value in (first, *others))
+        raise CaptureError(f"{path}: has no input {strange[0]!r}; its inputs are {names}.")
+    dims, wanted = _dims(first), shapes.get(first.name)
+    own = [None] * (1 + len(wanted or ())) if dims is None else [None, *dims[1:]]
+    if len(own) < 2 and dims is not None:
+        raise CaptureError(f"{path}: its input {first.name!r} has no channels; give a net of (batch, channels, ..).")
+    sizes = {first.name: (batch, *settled(first.name, own, wanted, path)[1:])}
+    symbols = _symbols(first, sizes[first.name])
+    for value in others:
+        sizes[value.name] = _sized(value, shapes.get(value.name), symbols, fixed_batch(model), batch, path)
+        symbols = _symbols(value, sizes[value.name]) | symbols
+    for name, shape in sizes.items():
+        check_input(shape[1:], f"{path}: its input {name!r}")
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (first, *others)}
+    return {name: helper.make_tensor_type_proto(kinds[name], shape) for name, shape in sizes.items()}
+
+
+def _inputs(model: ModelProto, path: Path) -> list[ValueInfoProto]:
     stored = {tensor.name for tensor in model.graph.initializer}  # old files list these as inputs too
     inputs = [value for value in model.graph.input if value.name not in stored]
-    if given is not None and len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs)
+    strange = next((value.name for value in inputs if not value.type.HasField("tensor_type")), None)
+    if not inputs or strange is not None:
+        what = "has no input" if strange is None else f"its input {strange!r} is no tensor"
+        raise CaptureError(f"{path}: {what}; give the file of a net that takes tensors.")
+    return inputs
+
+
+def fixed_batch(model: ModelProto) -> int:
+    """The number that the first input's batch is fixed at, 1 where it is open."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    own = next((_dims(value) for value in model.graph.input if value.name not in stored), None)
+    return (own and own[0]) or 1
+
+
+def _dims(value: ValueInfoProto) -> list[int | None] | None:
+    """An input's own sizes, None where they are open; None where even their number is."""
+    kind = value.type.tensor_type
+    sizes = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
+    return sizes if kind.HasField("shape") else None
+
+
+def _symbols(value: ValueInfoProto, sizes: Shape) -> dict[str, int]:
+    dims = zip(value.type.tensor_type.shape.dim, sizes, strict=False)
+    return {dim.dim_param: size for dim, size in dims if dim.dim_param}
+
+
+def _sized(
+    value: ValueInfoProto, given: Shape | None, symbols: Mapping[str, int], fixed: int, batch: int, path: Path
+) -> Shape:
+    """The sizes of an input beside the first: a state, a mask, a second image."""
+    own = _dims(value) or []
+    known = [symbols.get(dim.dim_param, size) for dim, size in zip(value.type.tensor_type.shape.dim, own, strict=False)]
+    sizes = [batch if fixed > 1 and size == fixed else size for size in known]
+    if sizes and sizes[0] is None:
+        sizes[0] = batch
+    if given is not None:
+        whole = (*([] if len(given) == len(sizes) else [sizes[0] or batch] if sizes else []), *given)
+        if sizes and not _fits(whole, sizes):
+            raise CaptureError(f"{path}: its input {value.name!r} is {times(sizes)}, but {times(whole)} is given.")
+        return whole
+    if None in sizes:
         raise CaptureError(
-            f"{path}: has {len(inputs)} inputs ({names}), but --input is the shape of one; export it with fixed sizes."
+            f"{path}: the size {times(sizes)} of its input {value.name!r} is open; export it with fixed sizes, "
+            f"or give its shape by name."
         )
-    return {value.name: _typed(value, given, path) for value in inputs}
+    return tuple(size for size in sizes if size is not None)
+
+
+def _fits(given: Shape, sizes: Sequence[int | None]) -> bool:
+    return len(given) == len(sizes) and all(a is None or a == b for a, b in zip(sizes, given, strict=True))
 
 
 def bindings(model: ModelProto, inputs: Mapping[str, TypeProto]) -> dict[str, int]:
@@ -78,14 +157,6 @@ def declared(model: ModelProto, bound: Mapping[str, int]) -> dict[str, TypeProto
                 dim.dim_value = bound[dim.dim_param]
         types[value.name] = kind
     return types
-
-
-def _typed(value: ValueInfoProto, given: Shape | None, path: Path) -> TypeProto:
-    kind = value.type.tensor_type
-    own = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
-    if not kind.HasField("shape"):
-        own = [None] * (len(given or ()) + 1)
-    return helper.make_tensor_type_proto(kind.elem_type, settled(value.name, own, given, path))
 
 
 def settled(name: str, own: Sequence[int | None], given: Shape | None, path: Path) -> Shape:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from onnx import NodeProto
 
+LONGEST = 1 << 14  # letters of a list of scopes
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter writes the modules around a node, outermost first
 _WEIGHT = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)\.[A-Za-z_]\w*")  # features.0.weight
 
@@ -26,9 +27,18 @@ def module_of(node: NodeProto, weights: Sequence[str], layer: bool) -> str:
 def _scope(node: NodeProto) -> str | None:
     for entry in node.metadata_props:
         if entry.key == _SCOPES:
-            scopes = ast.literal_eval(entry.value)  # a list in Python's notation; the last names the call itself
+            scopes = _listed(entry.value)
             return str(scopes[-2]) if len(scopes) > 1 else None
     return _script_scope(node.name) if node.name.startswith("/") else None
+
+
+def _listed(text: str) -> list[object]:
+    """A list in Python's notation; the last names the call itself. Anything else tells nothing."""
+    try:
+        scopes = ast.literal_eval(text) if len(text) < LONGEST else []
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return []
+    return scopes if isinstance(scopes, list) else []
 
 
 def _script_scope(name: str) -> str:

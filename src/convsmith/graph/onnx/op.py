@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import NodeProto
 
 from convsmith.graph.call import Operand
 from convsmith.registry import Registry
@@ -16,6 +17,10 @@ Array = NDArray[Any]
 
 class Declined(Exception):  # noqa: N818 - no mistake of anyone's: the node is then shown by its name
     """Raised by a translation for a form of its op that no ATen call is equal to."""
+
+
+class Misfit(Exception):  # noqa: N818 - the reader of the file says it, with the node's name
+    """Raised by a translation where a node's tensors or attributes do not fit each other; tells what in a few words."""
 
 
 class Emit(Protocol):
@@ -29,7 +34,8 @@ class Emit(Protocol):
 class Op:
     """A node that depends on the model's input; what an optional input or attribute left out is None.
 
-    `outs` are the shapes of the outputs that are used, batch included; `values` holds small constants by tensor name.
+    `outs` are the shapes of the outputs that are used, batch included; `values` holds small constants by tensor name,
+    `steps` names the scales and zero points of quantizers, which the float net does not have.
     """
 
     type: str
@@ -38,6 +44,7 @@ class Op:
     outs: tuple[Shape, ...]
     attributes: Mapping[str, Any]
     values: Mapping[str, Array]
+    steps: frozenset[str] = frozenset()
 
     def __getitem__(self, place: int) -> Operand:
         """An input that must be there."""
@@ -77,10 +84,29 @@ class Op:
 
 
 Translation = Callable[[Op, Emit], Operand | list[Operand]]
+Sizes = Callable[[Op], Shape | list[Shape]]
 
 TRANSLATIONS: Registry[Translation] = Registry("ONNX op")
+SIZES: Registry[Sizes] = Registry("ONNX op of a stated shape")
 
 
-def translates(*types: str) -> Callable[[Translation], Translation]:
-    """Register a translation of ONNX ops: `def translation(op, emit)` answers the tensor, or tensors, it makes."""
+def translates(*types: str, shape: Sizes | None = None) -> Callable[[Translation], Translation]:
+    """Register a translation of ONNX ops: `def translation(op, emit)` answers the tensor, or tensors, it makes.
+
+    Args:
+        types: the ops, with their domain where it is not ONNX's own: `Relu`, `com.microsoft.Gelu`.
+        shape: the shape of what the op makes (a list of them, for several outputs), for ops that ONNX does not infer.
+            It is given the same `op`, whose `outs` are not known yet.
+    """
+    if shape is not None:
+        SIZES.register(*types)(shape)
     return TRANSLATIONS.register(*types)
+
+
+def name_of(node: NodeProto) -> str:
+    """What an op is called in the tables: with its domain where that is not ONNX's own.
+
+    >>> name_of(helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft"))
+    'com.microsoft.Gelu'
+    """
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"

@@ -1,8 +1,32 @@
 """Translations of ops that multiply: convolutions, linear layers, matrix products, attention."""
 
 from convsmith.graph.call import Operand
-from convsmith.graph.onnx.op import Declined, Emit, Op, translates
+from convsmith.graph.onnx.op import Declined, Emit, Misfit, Op, Shape, translates
 from convsmith.graph.onnx.pools import padded, padding
+
+
+def _require_fit(op: Op, inputs: int, outputs: int) -> None:
+    """That a convolution's weight takes the channels there are, and its kernel stays on the map."""
+    x, weight, groups = op[0], op[1], op.attributes.get("group", 1)
+    kernel = tuple(op.attributes.get("kernel_shape", weight.shape[2:]))
+    bias = op.get(2)
+    if len(x.shape) != len(weight.shape):
+        raise Misfit(f"a weight of {len(weight.shape)} dimensions over a tensor of {len(x.shape)}")
+    if groups < 1 or inputs != x.shape[1] or outputs % groups or x.shape[1] % groups:
+        split = f"{groups} group{'s' * (groups != 1)}"
+        raise Misfit(f"{x.shape[1]} channels into a weight of {_by(weight.shape)} in {split}")
+    if kernel != weight.shape[2:]:
+        raise Misfit(f"a kernel of {_by(kernel)}, but a weight of {_by(weight.shape)}")
+    if bias is not None and bias.shape != (outputs,):
+        raise Misfit(f"a bias of {_by(bias.shape)} for {outputs} channels")
+    if min(op.out) < 1 or len(op.out) != len(x.shape):
+        raise Misfit(f"a kernel of {_by(kernel)} on a map of {_by(x.shape[2:])} leaves nothing")
+    if min((*op.attributes.get("strides", ()), *op.attributes.get("dilations", ()), 1)) < 1:
+        raise Misfit("strides and dilations are at least 1")
+
+
+def _by(sizes: Shape) -> str:
+    return "x".join(map(str, sizes)) or "one number"
 
 
 @translates("Conv")
@@ -13,6 +37,7 @@ def convolution(op: Op, emit: Emit) -> Operand:
     n = len(kernel)
     if not 1 <= n <= 3:
         raise Declined
+    _require_fit(op, weight.shape[1] * op.attributes.get("group", 1), weight.shape[0])
     stride, dilation = (list(op.attributes.get(name, [1] * n)) for name in ("strides", "dilations"))
     spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     args = {"weight": weight, "bias": op.get(2), "stride": stride, "dilation": dilation}
@@ -30,6 +55,7 @@ def transposed_convolution(op: Op, emit: Emit) -> Operand:
     """Over one to three axes, cropped evenly."""
     weight = op[1]
     n = len(weight.shape) - 2
+    _require_fit(op, weight.shape[0], weight.shape[1] * op.attributes.get("group", 1))
     stride, dilation = (list(op.attributes.get(name, [1] * n)) for name in ("strides", "dilations"))
     extra = list(op.attributes.get("output_padding", [0] * n))
     if not 1 <= n <= 3 or "output_shape" in op.attributes or op.attributes.get("auto_pad", "NOTSET") != "NOTSET":

@@ -8,6 +8,7 @@ from convsmith.graph.call import Operand
 from convsmith.graph.graph import GETITEM
 from convsmith.graph.onnx.op import Declined, Emit, Op, Shape, translates
 
+RUNS = 1 << 10  # slices that one node may become
 _MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 _REDUCTIONS = {"ReduceMean": "mean.dim", "ReduceSum": "sum.dim_IntList", "ReduceMax": "amax.default",
                "ReduceMin": "amin.default", "ReduceL2": "linalg_vector_norm.default",
@@ -61,7 +62,7 @@ def split_to_sequence(op: Op, emit: Emit) -> Operand:
     """The same, kept as a list that `SequenceAt` takes from."""
     (dim,) = op.dims([op.attributes.get("axis", 0)])
     given, size = op.value(1), op[0].shape[dim]
-    if given is None:
+    if given is None or (not given.ndim and size > RUNS * int(given)):
         raise Declined
     sizes = [int(n) for n in given] if given.ndim else [int(given)] * (size // int(given))
     sizes += [size - sum(sizes)] if sum(sizes) < size else []
@@ -114,6 +115,8 @@ def gather(op: Op, emit: Emit) -> Operand:
         return emit("aten.select.int", op.out, self=x, dim=dim, index=int(index) % x.shape[dim])
     places = [int(place) for place in index.ravel() % x.shape[dim]]
     cuts = [0, *(np.flatnonzero(np.diff(places) != 1) + 1), len(places)]
+    if len(cuts) > RUNS:
+        raise Declined
     runs = [_cut(x, dim, range(places[a], places[b - 1] + 1), emit) for a, b in pairwise(cuts)]
     line = (*x.shape[:dim], len(places), *x.shape[dim + 1 :])
     row = runs[0] if len(runs) == 1 else emit("aten.cat.default", line, tensors=runs, dim=dim)
