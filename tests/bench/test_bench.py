@@ -300,7 +300,7 @@ def test_what_cannot_run_is_skipped_with_its_reason(tmp_path: Path) -> None:
         ("eager", "channels"): "to have 5 channels, but got 3",
         ("onnxruntime", "channels"): "to have 5 channels, but got 3",
         ("onnxruntime", "broken"): "INVALID_PROTOBUF",
-        ("onnxruntime", "other"): "Got invalid dimensions",
+        ("onnxruntime", "other"): "its input 'input' is 3x9x9, not 3x8x8",
         ("onnxruntime", "no file"): "gone.onnx",
     }.items():
         assert told in reasons[place]

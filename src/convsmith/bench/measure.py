@@ -3,20 +3,24 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
+from convsmith.bench.files import batches_of, image_of
 from convsmith.bench.records import Bench, Latency, Skipped
 from convsmith.bench.runtimes import RUN_ERRORS, RUNTIMES, Run, Subject, subject_of
 from convsmith.bench.statistics import compare
+from convsmith.bounds import ELEMENTS, check_input
 from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.export import quiet, reason
 from convsmith.latency.interleaved import take_turns
-from convsmith.zoo import IMAGENET, input_of
+from convsmith.text import times
+from convsmith.zoo import input_of
 
 WARM_UP = 3  # runs before the first reading: allocation, and what a runtime tunes at first sight
 
@@ -26,8 +30,8 @@ Models = Mapping[str, nn.Module | Path]
 def bench(
     models: Models | Sequence[nn.Module | Path],
     *,
-    input: tuple[int, int, int] | None = None,
-    batches: Sequence[int] = (1, 32),
+    input: tuple[int, ...] | None = None,
+    batches: Sequence[int] | None = None,
     runtimes: Sequence[str] = ("eager", "compile", "onnxruntime"),
     threads: int | None = None,
     onnx: Mapping[str, Path] | None = None,
@@ -38,8 +42,10 @@ def bench(
 ) -> Bench:
     """Measure models, .onnx and .pt2 files on the CPU; the first is what the others are compared with.
 
-    models: by name, or in a row, to be named by their place and type. input: (channels, height, width), by default what
-    the first was built for if it is a zoo net, else 3, 224, 224.
+    models: by name, or in a row, to be named by their place and type. input: (channels, *map), by default what the
+    first module was built for if it is a zoo net, else 3, 224, 224; where all are files, what stands in the first one.
+    batches: by default 1 and 32, or what all files are fixed at.
+    A file's other inputs are filled as it says. A file that takes another shape, or another batch, is skipped there.
 
     The models of one runtime and batch are run in turn, round by round, so that what else the machine does strikes all
     alike. Modules run in evaluation and inference mode and channels_last, which convolutions on CPUs are faster in.
@@ -50,18 +56,28 @@ def bench(
     Raises ConvsmithError on an unknown runtime, a file of another kind or none, and sizes below 1.
     """
     models = models if isinstance(models, Mapping) else named(models)
-    input = input or next((input_of(model) for model in models.values() if isinstance(model, nn.Module)), IMAGENET)
+    modules = [model for model in models.values() if isinstance(model, nn.Module)]
+    input = input or (input_of(modules[0]) if modules else None)
     threads = torch.get_num_threads() if threads is None else threads
-    if not models or not runtimes or not batches or min(*batches, *input, threads) < 1:
+    if not models or not runtimes or batches == () or min(*(batches or ()), *(input or ()), threads, 1) < 1:
         raise ConvsmithError("bench: give a model, a runtime and a batch at least, and sizes and threads of 1 or more.")
+    check_input(input or (), "bench: input")
     starts = {name: RUNTIMES[name] for name in runtimes}
     cells: list[Latency] = []
     skipped: list[Skipped] = []
     with _threads(threads), TemporaryDirectory() as folder:
         exports = Path(folder) if "onnxruntime" in starts else None
-        subjects = [subject_of(name, model, input, onnx or {}, exports, seed, trust) for name, model in models.items()]
+        subjects = [
+            subject_of(name, model, input or (), onnx or {}, exports, seed, trust) for name, model in models.items()
+        ]
+        batches = batches or batches_of([subject.slots for subject in subjects])
+        if input is None:
+            first, path = next(iter(zip(subjects, models.values(), strict=True)))
+            input = image_of(first.slots, Path(str(path)))
         for runtime, batch in product(starts, batches):
             progress(f"measuring {runtime}, batch {batch}")
+            if prod((batch, *input)) > ELEMENTS:
+                raise ConvsmithError(f"bench: {batch} images of {times(input)} are too many; give a smaller batch.")
             images = torch.randn(batch, *input, generator=torch.Generator().manual_seed(seed))
             with torch.inference_mode():
                 runs, missed = _start(subjects, runtime, images, threads)

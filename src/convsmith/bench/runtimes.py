@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convsmith.bench.files import Slot, feeds_of, slots_of, slots_of_program
 from convsmith.errors import ConvsmithError, FileError
 from convsmith.export import ORT_ERRORS, evaluation_copy, export, load_pt2, reason, session
 from convsmith.graph.capture import FORWARD_ERRORS
-from convsmith.pt2 import read_program
+from convsmith.pt2 import inputs_of, read_program
 from convsmith.registry import Registry
 
 # OSError is torch.compile's where its cache folder cannot be written.
@@ -20,12 +21,16 @@ RUN_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, Convsmi
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model to measure, as a module in evaluation mode and as an ONNX file; `unfit` tells why not, by runtime."""
+    """A model to measure, as a module in evaluation mode and as an ONNX file; `unfit` tells why not, by runtime.
+
+    `slots` are the inputs of a file, none for a module, which takes images.
+    """
 
     name: str
     module: nn.Module | None
     onnx: Path | None
     unfit: Mapping[str, str]
+    slots: tuple[Slot, ...] = ()
 
 
 Run = Callable[[], Any]
@@ -34,6 +39,10 @@ RUNTIMES: Registry[Callable[[Subject, Tensor, int], Run]] = Registry("runtime") 
 
 @RUNTIMES.register("eager")
 def _eager(subject: Subject, images: Tensor, threads: int) -> Run:
+    if subject.module is not None and subject.slots:
+        module = subject.module
+        given = [torch.from_numpy(array) for array in feeds_of(subject.slots, images.numpy()).values()]
+        return lambda: module(*given)
     model, x = _channels_last(subject, images)
     return lambda: model(x)
 
@@ -53,6 +62,8 @@ def _compiled(subject: Subject, images: Tensor, threads: int) -> Run:
 def _channels_last(subject: Subject, images: Tensor) -> tuple[nn.Module, Tensor]:
     if subject.module is None:
         raise ValueError("there is no module of it")
+    if images.ndim != 4:
+        return subject.module, images
     layout = torch.channels_last
     return subject.module.to(memory_format=layout), images.contiguous(memory_format=layout)
 
@@ -62,12 +73,12 @@ def _onnxruntime(subject: Subject, images: Tensor, threads: int) -> Run:
     if subject.onnx is None:
         raise ValueError("there is no ONNX file of it")
     runtime = session(subject.onnx, threads)
-    feed = {runtime.get_inputs()[0].name: images.numpy()}
+    feed = feeds_of(subject.slots or slots_of(subject.onnx), images.numpy())
     return lambda: runtime.run(None, feed)
 
 
 def subject_of(
-    name: str, model: nn.Module | Path, input: tuple[int, int, int], onnx: Mapping[str, Path], folder: Path | None,
+    name: str, model: nn.Module | Path, input: tuple[int, ...], onnx: Mapping[str, Path], folder: Path | None,
     seed: int, trust: bool = False,
 ) -> Subject:  # fmt: skip
     """A model made ready; folder: where to export a module that has no ONNX file yet, None where that is not needed.
@@ -90,6 +101,11 @@ def _file(name: str, path: Path, trust: bool) -> Subject:
     if not path.is_file() or path.suffix not in (".onnx", ".pt2"):
         raise FileError(f"{path}: cannot be measured; give a .onnx or .pt2 file that is there.")
     if path.suffix == ".onnx":
-        return Subject(name, None, path, dict.fromkeys(("eager", "compile"), "a .onnx file runs in onnxruntime only"))
-    module = load_pt2(path).module() if trust else read_program(path)
-    return Subject(name, module, None, dict.fromkeys(("compile", "onnxruntime"), "a .pt2 file runs in eager only"))
+        unfit = dict.fromkeys(("eager", "compile"), "a .onnx file runs in onnxruntime only")
+        return Subject(name, None, path, unfit, slots_of(path))
+    unfit = dict.fromkeys(("compile", "onnxruntime"), "a .pt2 file runs in eager only")
+    if trust:
+        exported = load_pt2(path)
+        return Subject(name, exported.module(), None, unfit, slots_of_program(inputs_of(exported)))
+    program = read_program(path)
+    return Subject(name, program, None, unfit, slots_of_program(program.inputs))

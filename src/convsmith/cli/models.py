@@ -141,7 +141,7 @@ def bench(
     ],
     input: opt.Input = None,
     classes: opt.Classes = None,
-    batches: opt.Batches = "1,32",
+    batches: opt.Batches = None,
     runtimes: Annotated[str | None, typer.Option(metavar="eager,onnxruntime", help="Runtimes (default: all).")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     seed: opt.Seed = 0,
@@ -157,7 +157,7 @@ def bench(
     torch.manual_seed(seed)
     loaded = {name: _measurable(name, Wish(input, classes), trust) for name in models}
     shapes = {net.origin.input for net in loaded.values() if isinstance(net, Loaded)} or {input}
-    if len(shapes) > 1 or None in shapes:
+    if len(shapes) > 1:
         raise ConvsmithError(f"bench: got input shapes {shapes}; give --input C,H,W, the same for all.")
     nets: dict[str, nn.Module | Path] = {
         name: net.model if isinstance(net, Loaded) else net for name, net in loaded.items()
@@ -175,6 +175,9 @@ def bench(
     )
     terminal.show(bench_table(result))
     terminal.record(result.to_dict())
+    if not result.cells:
+        skip = result.skipped[0]
+        raise ConvsmithError(f"bench: nothing was measured; {skip.model} in {skip.runtime}: {skip.reason}.")
 
 
 def _measurable(reference: str, wish: Wish, trust: bool) -> Loaded | Path:

@@ -85,7 +85,10 @@ Input = Annotated[
 ]
 Classes = Annotated[int | None, typer.Option("--classes", min=1, help="Outputs of the head.")]
 Batches = Annotated[
-    Any, typer.Option("--batches", metavar="1,32", parser=_reads(_integers, "1,32"), help="Batch sizes.")
+    Any,
+    typer.Option(
+        "--batches", metavar="1,32", parser=_reads(_integers, "1,32"), help="Batch sizes (default: 1,32 or the file's)."
+    ),
 ]
 Depths = Annotated[
     Any,

@@ -12,7 +12,7 @@ from convsmith.graph import Graph
 from convsmith.graph.capture import FORWARD_ERRORS, capture
 from convsmith.graph.onnx import capture_onnx
 from convsmith.graph.onnx.file import settled
-from convsmith.pt2 import Input, read_program
+from convsmith.pt2 import Input, inputs_of, read_program
 from convsmith.registry import Registry
 
 Shape = tuple[int, ...]
@@ -55,15 +55,8 @@ def _read(path: Path) -> tuple[nn.Module, Mapping[str, Input]]:
 
 def _loaded(path: Path) -> tuple[nn.Module, Mapping[str, Input]]:
     program = load_pt2(path)
-    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
-    inputs = {
-        str(name): Input(
-            tuple(size if isinstance(size, int) else None for size in values[name].shape), values[name].dtype
-        )
-        for name in program.graph_signature.user_inputs
-    }
     try:
-        return torch.export.unflatten(program), inputs
+        return torch.export.unflatten(program), inputs_of(program)
     except FORWARD_ERRORS as error:
         raise FileError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from convsmith.pt2.archive import DTYPES, UnsafeError
 from convsmith.pt2.steps import Body, Step, Values, filled, run, steps_of
@@ -36,6 +37,16 @@ class Input:
             own, got = ("x".join("?" if size is None else str(size) for size in sizes)
                         for sizes in (self.shape, given.shape))  # fmt: skip
             raise ValueError(f"its input {name!r} is {own}, and was given {got}")
+
+
+def inputs_of(program: ExportedProgram) -> dict[str, Input]:
+    """The inputs of a program that torch has loaded."""
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    return {
+        str(name): Input(tuple(s if isinstance(s, int) else None for s in values[name].shape), values[name].dtype)
+        for name in program.graph_signature.user_inputs
+        if isinstance(values.get(name), Tensor)
+    }
 
 
 class Scope(nn.Module):
