@@ -72,9 +72,10 @@ def _tiles(scores: Scores, advice: Advice) -> list[Tile]:
     stages = len(scores.stages)
     counted = sum(stage.layers for stage in scores.stages)
     cost = share(sum(finding.share for finding in advice.findings), 1)
+    least = "at least " if scores.lower_bound else ""
     return [
-        Tile(count(scores.params), "parameters"),
-        Tile(count(scores.macs), "MACs", "multiply-accumulates, batch 1"),
+        Tile(least + count(scores.params), "parameters"),
+        Tile(least + count(scores.macs), "MACs", "multiply-accumulates, batch 1"),
         Tile(f"{scores.gain:.2f}", "3DRF gain", f"{scores.convention} convention"),
         Tile(str(counted), "counted layers", f"in {stages} stage{'' if stages == 1 else 's'}"),
         Tile(str(len(advice.idle)), "idle layers", f"with {cost} of the MACs" if advice.idle else ""),
@@ -95,4 +96,8 @@ def _advised(name: str, advice: Advice) -> str:
 
 def _unknown(scores: Scores) -> str:
     told = ", ".join(f"{op} ({calls})" for op, calls in scores.unknown_ops.items())
-    return f"No rule for {told}: what is behind is not known, and not edited." if told else ""
+    return (
+        f"No rule for {told}: what it costs is not in the totals, and what is behind is not known, and not edited."
+        if told
+        else ""
+    )

@@ -28,7 +28,9 @@ IDLE = "*: idle, little or nothing new for its cost (in a row of alike layers, s
 def scores_table(scores: Scores, advice: Advice | None = None) -> RenderableType:
     """What `analyze` shows: layers by stage with their costs, window and gain, sums, what columns say, and advice."""
     advice = advice or Advice()
-    title = f"{scores.model} on {times(scores.input)}: {count(scores.params)} parameters, {count(scores.macs)} MACs"
+    least = "at least " if scores.lower_bound else ""
+    costs = f"{least}{count(scores.params)} parameters, {least}{count(scores.macs)} MACs"
+    title = f"{scores.model} on {times(scores.input)}: {costs}"
     table = grid(title, *COLUMNS)
     sums = {stage.name: _stage_cells(stage) for stage in scores.stages}
     total = "total", "", "", "", *_sums(scores)
@@ -84,7 +86,12 @@ def _unknown(scores: Scores) -> list[Text]:
     if not scores.unknown_ops:
         return []
     told = ", ".join(f"{op} ({calls})" for op, calls in scores.unknown_ops.items())
-    return [Text(f"No rule for {told}: what is behind is not known, and not edited.", style="yellow")]
+    return [
+        Text(
+            f"No rule for {told}: what it costs is not in the totals, and what is behind is not known, and not edited.",
+            style="yellow",
+        )
+    ]
 
 
 STAGE_COLUMNS = ("stage", ">map", ">layers", ">params", ">", ">MACs", ">", ">gain")

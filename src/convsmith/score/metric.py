@@ -86,6 +86,11 @@ class Scores:
     layers: tuple[Layer, ...]
 
     @property
+    def lower_bound(self) -> bool:
+        """Whether the totals leave something out: an op without a rule may multiply, and hold parameters."""
+        return bool(self.unknown_ops)
+
+    @property
     def gain(self) -> float:
         """The sum over the stages."""
         return sum(stage.gain for stage in self.stages)
@@ -96,6 +101,7 @@ class Scores:
             "params": self.params, "macs": self.macs, "gain": self.gain,
             "spatial_layers": sum(stage.layers for stage in self.stages), "unknown_ops": dict(self.unknown_ops),
         }  # fmt: skip
+        totals |= {"lower_bound": True} if self.lower_bound else {}
         return {
             "model": self.model, "input": list(self.input), "convention": self.convention, "alpha": self.alpha,
             "clamp": self.clamp, "count": self.count, "totals": totals,
@@ -110,7 +116,10 @@ class Scores:
     def _repr_html_(self) -> str:
         """What a notebook shows: totals, stages, and layers in a box that scrolls."""
         shape = times(self.input)
-        totals = f"{self.params:,} parameters, {self.macs:,} MACs, gain {self.gain:.3f} ({self.convention})"
+        least = "at least " if self.lower_bound else ""
+        totals = (
+            f"{least}{self.params:,} parameters, {least}{self.macs:,} MACs, gain {self.gain:.3f} ({self.convention})"
+        )
         stages = [
             (s.name, f"{s.width} px", f"{s.layers}", f"{s.params:,}", f"{s.macs:,}", f"{s.gain:.3f}")
             for s in self.stages

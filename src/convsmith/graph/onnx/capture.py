@@ -205,7 +205,7 @@ class _Reader:
         if shape is None and node.domain not in ("", "ai.onnx"):
             lacks = "has a translation that states no shape" if name_of(node) in TRANSLATIONS else "has no translation"
             raise CaptureError(
-                f"{self._path}: {told(node)} makes a tensor whose shape is not known: {name_of(node)} {lacks}, and the "
+                f"{self._path}: {told(node)} makes a tensor of unknown shape: {name_of(node)} {lacks}, and the "
                 "file does not say it; write the file with its shapes, or state them by "
                 f'translates("{name_of(node)}", shape=..).'
             )

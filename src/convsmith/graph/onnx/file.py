@@ -155,7 +155,8 @@ def declared(model: ModelProto, bound: Mapping[str, int]) -> dict[str, TypeProto
         for dim in kind.tensor_type.shape.dim if kind.HasField("tensor_type") else ():
             if dim.dim_param in bound:
                 dim.dim_value = bound[dim.dim_param]
-        types[value.name] = kind
+        if value.name not in types or kind.tensor_type.HasField("shape"):
+            types[value.name] = kind
     return types
 
 
