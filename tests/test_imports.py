@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "errors text bounds limits progress registry files environment markup plan",
+    "errors text bounds limits progress registry files locks environment markup plan",
     "reach algebra",
     "kernels blocks zoo",
     "graph structure score",

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
-from io import StringIO
+from io import SEEK_SET, RawIOBase, StringIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import onnx
 import onnxruntime
@@ -166,7 +166,45 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 def _write_pt2(program: ExportedProgram, path: Path) -> None:
     with path.open("wb") as file:
-        torch.export.save(program, file)
+        patient = _Patient(file)
+        torch.export.save(program, cast(IO[bytes], patient))
+        patient.check()
+
+
+class _Patient(RawIOBase):
+    """A file for torch's archive writer, which ends the process where a write fails: it hears of it afterwards."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self._failed: OSError | None = None
+
+    def writable(self) -> bool:
+        """It is written to."""
+        return True
+
+    def seekable(self) -> bool:
+        """It has a place."""
+        return True
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        """Go to a place, where nothing has failed yet."""
+        return offset if self._failed else self._file.seek(offset, whence)
+
+    def write(self, data: Any) -> int:
+        """Write, or note the first failure and take the rest for written."""
+        if self._failed is None:
+            try:
+                self._file.write(data)
+                self._file.flush()
+            except OSError as error:
+                self._failed = error
+        return memoryview(data).nbytes
+
+    def check(self) -> None:
+        """Raise the first failure."""
+        if self._failed is not None:
+            raise self._failed
 
 
 def _load_pt2(path: Path) -> Run:

@@ -155,6 +155,10 @@ Overrides = Annotated[
 ]
 BlockName = Annotated[str, typer.Option("--block", help="auto, or a block such as dw-pw:r=2 or dw-rpw:g=2,o=0.5.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=0, help="Training epochs (default: what suits the data).")]
+Rate = Annotated[
+    float | None,
+    typer.Option("--lr", help="Largest learning rate (default: what suits the data; for trained weights it is found)."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda (default: cuda where there is one).")]
 Formats = Annotated[str, typer.Option("--format", metavar="onnx,pt2", help="File formats to export.")]

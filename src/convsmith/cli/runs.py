@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,12 @@ from convsmith.report import (
     accuracy_table,
     before_after,
     expansion_table,
+    falls,
     plan_table,
+    rate_line,
     read_net,
     read_run,
+    run_falls,
 )
 from convsmith.report import report as write_report
 
@@ -41,6 +44,7 @@ def optimize(
     ] = None,
     max_macs: opt.MaxMacs = None,
     epochs: opt.Epochs = None,
+    lr: opt.Rate = None,
     format: opt.Formats = "onnx,pt2",
     runtimes: Annotated[str | None, typer.Option(metavar="eager,onnxruntime", help="Runtimes to measure.")] = None,
     input: opt.Input = None,
@@ -55,17 +59,28 @@ def optimize(
     verbose: opt.Verbose = False,
 ) -> None:
     """Go the whole way: plan, build, train or recover, export, measure, report; stopped runs go on."""
-    from convsmith.optimize import Settings, Watch, run
+    from convsmith.optimize import Settings, run
 
     terminal = Terminal(quiet=quiet, verbose=verbose)
     wish = Wish(input, classes, blocks_per_stage, mean, std)
-    settings = Settings(model, data, str(weights) if weights else None, wish, block, organize, max_macs, epochs, seed)
+    settings = Settings(
+        model, data, str(weights) if weights else None, wish, block, organize, max_macs, epochs, seed, lr=lr
+    )
     run(
-        settings, out, watch=Watch(terminal.step, terminal.epoch), device=device, trust=trust,
+        settings, out, watch=_watch(terminal), device=device, trust=trust,
         formats=format.split(","), runtimes=runtimes.split(",") if runtimes else None,
         command=shlex.join(["convsmith", *sys.argv[1:]]),
     )  # fmt: skip
-    terminal.show(before_after(read_run(out)), f"report: {write_report(out)}")
+    records = read_run(out)
+    terminal.show(before_after(records), f"report: {write_report(out)}")
+    terminal.warn(*run_falls(records))
+
+
+def _watch(terminal: Terminal) -> Any:
+    """A run's steps, epochs and learning rates on the terminal."""
+    from convsmith.optimize import Watch
+
+    return Watch(terminal.step, terminal.epoch, terminal.progress, lambda found: terminal.step(rate_line(found)))
 
 
 @told_in_one_line
@@ -78,8 +93,10 @@ def expand(
     finetune: Annotated[
         int | None, typer.Option(min=0, help="Epochs after decomposing (default: half of --epochs).")
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
-    finetune_lr: Annotated[float | None, typer.Option(help="That after decomposing (default: the same).")] = None,
+    lr: opt.Rate = None,
+    finetune_lr: Annotated[
+        float | None, typer.Option(help="That after decomposing (default: --lr, or it is found).")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
     images: opt.Images = IMAGES,
     teacher: Annotated[
@@ -99,7 +116,7 @@ def expand(
     verbose: opt.Verbose = False,
 ) -> None:
     """Train a separable net as standard convolutions, decompose it to its old cost, fine-tune; stopped runs go on."""
-    from convsmith.optimize import Expansion, Watch, expansion
+    from convsmith.optimize import Expansion, expansion
 
     terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
     wish = Wish(input, classes, blocks_per_stage, mean, std)
@@ -130,10 +147,11 @@ def expand(
         seed,
     )
     expansion(
-        settings, out, watch=Watch(terminal.step, terminal.epoch), device=device, trust=trust,
+        settings, out, watch=_watch(terminal), device=device, trust=trust,
         command=shlex.join(["convsmith", *sys.argv[1:]]),
     )  # fmt: skip
     terminal.show(expansion_table(out), f"model: {out / 'decomposed'}")
+    terminal.warn(*falls(read_net(out / "decomposed")))
 
 
 @told_in_one_line
@@ -153,8 +171,10 @@ def report(
     elif holds_model(folder):
         nets = [read_net(folder)]
         terminal.show(accuracy_table(nets[0]), f"report: {write_report(folder)}")
+        terminal.warn(*falls(nets[0]))
     else:
         run = read_run(folder)
         nets = [*run.nets]
         terminal.show(before_after(run), f"report: {write_report(folder)}")
+        terminal.warn(*run_falls(run))
     terminal.record({"accuracy": accuracy_record(nets)})

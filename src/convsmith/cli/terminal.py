@@ -17,10 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
-from convsmith.train import Epoch
+from convsmith.train import Epoch, check_alone, leave, rank
 
 P = ParamSpec("P")
 
+SHARED = ("train", "evaluate")  # commands whose work several processes share
 EVERY = 3.0  # seconds between lines that say how far long work is
 
 
@@ -28,9 +29,10 @@ class Terminal:
     """One command's output; `quiet` prints nothing, and JSON for stdout (`-`) keeps everything else off it."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, json: str | None = None) -> None:
-        self._json = json
-        self._out = Console(quiet=quiet or json == "-", highlight=False)
-        self._err = Console(stderr=True, quiet=quiet, highlight=False)
+        self._json = json if rank() == 0 else None  # of several processes that train, the first speaks
+        self._out = Console(quiet=quiet or json == "-" or rank() > 0, highlight=False)
+        self._err = Console(stderr=True, quiet=quiet or rank() > 0, highlight=False)
+        self._alarm = Console(stderr=True, quiet=rank() > 0, highlight=False)
         self._bar: Progress | None = None
         self._said = monotonic()
         if not verbose:
@@ -59,6 +61,12 @@ class Terminal:
         """Say what a user should know about what was read."""
         for note in notes:
             self.step(f"note: {note}")
+
+    def warn(self, *texts: str) -> None:
+        """Say what must not be missed, quiet or not."""
+        self._close()
+        for text in texts:
+            self._alarm.print(text, style="bold red", soft_wrap=True)
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Say how far long work is, every few seconds."""
@@ -99,7 +107,10 @@ def told_in_one_line(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
+            if command.__name__ not in SHARED:
+                check_alone(command.__name__)
             command(*args, **kwargs)
+            leave()
         except ConvsmithError as error:
             if kwargs.get("verbose"):
                 traceback.print_exc()
@@ -114,5 +125,6 @@ def told_in_one_line(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _fail(message: str) -> None:
-    sys.stderr.write(f"convsmith: {message}\n")
+    who = f"convsmith (process {rank()})" if rank() else "convsmith"
+    sys.stderr.write(f"{who}: {message}\n")
     raise typer.Exit(1) from None

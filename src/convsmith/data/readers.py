@@ -58,8 +58,11 @@ class ReaderSplit(Split):
     def __len__(self) -> int:
         return self.length
 
-    def batches(self, size: int, *, device: torch.device | str = "cpu") -> Batches:
-        """Every image once, its central part; the last batch of each worker may be short."""
+    def batches(self, size: int, *, share: tuple[int, int] = (0, 1), device: torch.device | str = "cpu") -> Batches:
+        """Every image once, its central part; the last batch of each worker may be short.
+
+        The reader knows the processes and deals the images out itself.
+        """
         dataset = self._open(is_training=False, batch_size=size)
         for images, labels in self._load(dataset, central(self.shape), device, batch_size=size):
             yield self.normalize(images), labels

@@ -85,7 +85,6 @@ class Split(ABC):
 
     classes: int
     shape: Shape
-
     normalize: Normalize
 
     @abstractmethod
@@ -96,8 +95,11 @@ class Split(ABC):
         """`count` images as bytes (n, c, h, w), fewer where there are no more, in an order that depends on the seed."""
 
     @abstractmethod
-    def batches(self, size: int, *, device: torch.device | str = "cpu") -> Batches:
-        """Every image once, in the stored order; the last batch may be short."""
+    def batches(self, size: int, *, share: tuple[int, int] = (0, 1), device: torch.device | str = "cpu") -> Batches:
+        """Every image once, in the stored order; the last batch may be short.
+
+        `share` = (rank, processes) takes every so many-th batch.
+        """
 
     def shuffled(
         self,

@@ -75,9 +75,9 @@ class StreamSplit(Split):
     def __len__(self) -> int:
         return len(self.stored)
 
-    def batches(self, size: int, *, device: torch.device | str = "cpu") -> Batches:
+    def batches(self, size: int, *, share: tuple[int, int] = (0, 1), device: torch.device | str = "cpu") -> Batches:
         """Every image once, its central part, in the stored order; the last batch may be short."""
-        rows = list(torch.split(torch.arange(len(self)), size))
+        rows = list(torch.split(torch.arange(len(self)), size))[share[0] :: share[1]]
         for images, labels in self._load(central(self.shape), 0, rows, device):
             yield self.normalize(images), labels
 

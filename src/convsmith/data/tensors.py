@@ -1,6 +1,7 @@
 """A split kept decoded: one uint8 tensor, batched, augmented and normalized on the device."""
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -32,9 +33,10 @@ class TensorSplit(Split):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, size: int, *, device: torch.device | str = "cpu") -> Batches:
+    def batches(self, size: int, *, share: tuple[int, int] = (0, 1), device: torch.device | str = "cpu") -> Batches:
         """Every image once, in the stored order; the last batch may be short."""
-        for images, labels in zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True):
+        pairs = zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True)
+        for images, labels in islice(pairs, share[0], None, share[1]):
             yield self.normalize(images.to(device)), labels.to(device)
 
     def drawn(self, count: int, *, seed: int) -> Tensor:

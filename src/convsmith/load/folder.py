@@ -1,39 +1,54 @@
 """A model's folder: model.json tells how to build it, the plans what was changed, model.safetensors its weights."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from convsmith.errors import FileError
-from convsmith.files import whole, write_text
+from convsmith.files import is_marked, save_tensors, together
 from convsmith.load.consent import KNOWN
 from convsmith.load.records import Loaded, Origin
 from convsmith.load.sources import is_built_in, source_of
 from convsmith.load.weights import load_weights
+from convsmith.locks import owned
 from convsmith.plan import Plan
 from convsmith.rewriting.apply import apply
 
 MODEL, WEIGHTS, PLAN = "model.json", "model.safetensors", "plan.json"
 
+PLANS = re.compile(r"plan(-\d+)?\.json")
+
 _ORIGIN = TypeAdapter(Origin)
 
 
 def save(loaded: Loaded, folder: Path) -> None:
-    """Write a model into `folder`, for `load` to read back to the same weights; model.json comes last.
+    """Write a model into `folder`, for `load` to read back to the same weights: all of its files, or none.
 
     The last plan is plan.json, those before it plan-1.json and so on. Raises ConvsmithError when the folder cannot be
-    written.
+    written, and when it holds files of another program under these names.
     """
     names = [f"plan-{number}.json" for number in range(1, len(loaded.plans))] + [PLAN] * bool(loaded.plans)
-    for name, plan in zip(names, loaded.plans, strict=True):
-        write_text(folder / name, plan.to_json() + "\n")
-    with whole(folder / WEIGHTS) as draft:
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in _state(loaded).items()}, draft)
     origin = replace(loaded.origin, plans=tuple(names))
-    write_text(folder / MODEL, _ORIGIN.dump_json(origin, indent=1).decode() + "\n")
+    with owned(folder):
+        check_own(folder)
+        with together(*(folder / name for name in (WEIGHTS, *names, MODEL))) as (weights, *plans, model):
+            save_tensors({key: tensor.detach().cpu().contiguous() for key, tensor in _state(loaded).items()}, weights)
+            for draft, plan in zip(plans, loaded.plans, strict=True):
+                draft.write_text(plan.to_json() + "\n", encoding="utf-8")
+            model.write_text(_ORIGIN.dump_json(origin, indent=1).decode() + "\n", encoding="utf-8")
+
+
+def check_own(folder: Path) -> None:
+    """Refuse a folder where a model's files would replace those of another program."""
+    own = holds_model(folder) and bool(read_origin(folder))
+    plans = [path for path in folder.glob("plan*.json") if PLANS.fullmatch(path.name)]
+    for path in plans:
+        read_plan(path)
+    if (folder / WEIGHTS).exists() and not own and not is_marked(folder / WEIGHTS):
+        raise FileError(f"{folder / WEIGHTS}: is of another program; choose another folder, or remove it.")
 
 
 def _state(loaded: Loaded) -> dict[str, Tensor]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from math import isclose
+from math import isclose, nan
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from torch import nn
 
 from convsmith.data import Data
@@ -20,18 +21,21 @@ TEACHER, ORIGINAL, NORMS, TRAINED, RECOVERED = "teacher", "original", "BatchNorm
 MADE = {Remove: "organized", Repeat: "organized", Merge: "expanded", Replace: "decomposed"}  # the last counts
 STARTS = tuple(dict.fromkeys((ORIGINAL, *MADE.values())))  # what the first evaluation is of
 
+# JSON has no word for what a net with NaN in it answers: it is kept as null.
+Loss = Annotated[float, BeforeValidator(lambda value: nan if value is None else value)]
+
 
 @dataclass(frozen=True)
 class Evaluated:
     """One evaluation on the test split: after which step, accuracies in [0, 1], mean loss, images.
 
-    kept: False where the step was undone, as it made the net worse on held-out training images.
+    kept: False where the step was undone, as it made the net worse; the figures are then those of the net without it.
     """
 
     when: str
     top1: float
     top5: float
-    loss: float
+    loss: Loss
     images: int
     kept: bool = True
 
@@ -88,9 +92,18 @@ class Evaluations:
         undone = replace(self.told[-1], when=NORMS, kept=False)
         self.told.append(self._evaluated(NORMS, model) if kept else undone)
 
-    def finish(self, when: str, final: Evaluation) -> None:
-        """Add the evaluation that ended a training; once, where a finished run came back."""
-        last = Evaluated(when, **asdict(final))
+    @property
+    def worse(self) -> bool:
+        """Whether the last step made the net worse."""
+        return len(self.told) > 1 and self.told[-1].kept and self.told[-1].top1 < self.told[-2].top1
+
+    def undo(self) -> None:
+        """Note that the last step was undone."""
+        self.told[-1] = replace(self.told[-2], when=self.told[-1].when, kept=False)
+
+    def finish(self, when: str, final: Evaluation, kept: bool = True) -> None:
+        """Add the evaluation that ended a training, not kept where no epoch was better; once, where it came back."""
+        last = Evaluated(when, **asdict(final), kept=kept)
         self.told += [last] if self.told[-1:] != [last] else []
 
     def write(self, folder: Path) -> None:

@@ -30,9 +30,9 @@ class Expansion:
     """What decides such a run's result: one folder holds one of them.
 
     `epochs` train the expanded net, `finetune` the decomposed one (None: what suits the data, and half of that); the
-    baseline gets their sum. `lr` is the largest learning rate, `finetune_lr` that of the decomposed net (None: the
-    same). `images` are what the decomposition is fitted to. With `teacher` the decomposed net learns from the expanded
-    one too; the baseline has no such help.
+    baseline gets their sum. `lr` is the largest learning rate (None: what suits the data, found for trained weights),
+    `finetune_lr` that of the decomposed net (None: `lr`, or found). `images` are what the decomposition is fitted to.
+    With `teacher` the decomposed net learns from the expanded one too; the baseline has no such help.
     """
 
     model: str
@@ -72,8 +72,14 @@ def expansion(
     watch.step(data.summary)
     for note in base.notes:
         watch.step(f"note: {note}")
-    claim(settings, out, command)
-    recipe = _recipe(data, settings, device)
+    with claim(settings, out, command):
+        _run(base, data, settings, out, watch, device)
+    return out
+
+
+def _run(base: Loaded, data: Data, settings: Expansion, out: Path, watch: Watch, device: str | None) -> None:
+    """The steps, in a folder that is this run's alone."""
+    recipe = _recipe(data, settings, base.origin.trained, device)
     finetune = max(1, recipe.epochs // 2) if settings.finetune is None else settings.finetune
     watch.step("planning")
     plan = _plan(base, out)
@@ -82,15 +88,15 @@ def expansion(
     wide = finish(wide, data, recipe, None, out / EXPANDED, watch)
     narrow = _decomposed(wide, plan, data, settings, out, watch, device)
     teacher = wide.model if settings.teacher else None
-    gentle = replace(recipe, epochs=finetune, lr=recipe.lr if settings.finetune_lr is None else settings.finetune_lr)
+    gentle = replace(recipe, epochs=finetune, lr=settings.finetune_lr or settings.lr, keep_best=True)
     finish(narrow, data, gentle, teacher, out / DECOMPOSED, watch)
-    return out
 
 
-def _recipe(data: Data, settings: Expansion, device: str | None) -> Recipe:
+def _recipe(data: Data, settings: Expansion, trained: bool, device: str | None) -> Recipe:
     given: dict[str, Any] = {"epochs": settings.epochs, "lr": settings.lr, "batch_size": settings.batch_size}
     changes = {name: value for name, value in given.items() if value is not None}
-    return recipe_for(data, seed=settings.seed, device=device, **changes)
+    suits: dict[str, Any] = {"lr": None, "keep_best": True} if trained else {}
+    return recipe_for(data, seed=settings.seed, device=device, **(suits | changes))
 
 
 def _plan(base: Loaded, out: Path) -> Plan:

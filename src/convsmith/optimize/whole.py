@@ -35,8 +35,8 @@ class Settings:
 
     `block` is what `decompose` takes, `none` for leaving convolutions as they are; `organize` None organizes unless the
     weights are trained; `max_macs` and `max_latency` limit the result (`0.5x`, `300M`, `5ms`); `epochs`, `lr`
-    and `batch_size` None take the recipe's. `keep`, `overrides` and `method` are those of `decompose` and `apply`,
-    which look at so many `images`.
+    and `batch_size` None take the recipe's; the rate is found for trained weights. `keep`, `overrides` and `method`
+    are those of `decompose` and `apply`, which look at so many `images`.
     """
 
     model: str
@@ -85,7 +85,23 @@ def run(
     watch.step(data.summary)
     for note in base.notes:
         watch.step(f"note: {note}")
-    claim(settings, out, command)
+    with claim(settings, out, command):
+        _run(base, data, settings, out, watch, device, formats, runtimes, seconds)
+    return out
+
+
+def _run(
+    base: Loaded,
+    data: Data,
+    settings: Settings,
+    out: Path,
+    watch: Watch,
+    device: str | None,
+    formats: Sequence[str],
+    runtimes: Sequence[str] | None,
+    seconds: float,
+) -> None:
+    """The steps, in a folder that is this run's alone."""
     watch.step("planning")
     better = (
         load_folder(out / OPTIMIZED)
@@ -102,7 +118,6 @@ def run(
         _export(net, out / name, formats, settings.seed)
     watch.step("measuring latency")
     _bench(nets, out, runtimes, seconds, watch)
-    return out
 
 
 def _plan(base: Loaded, data: Data, settings: Settings, out: Path, device: str | None, progress: Progress) -> Loaded:

@@ -1,6 +1,7 @@
 """Records in; tables, and pages that need no network, out."""
 
 from convsmith.report.expansion import expansion_table
+from convsmith.report.falls import falls, rate_line, run_falls
 from convsmith.report.net_pages import compare_page, scores_page
 from convsmith.report.net_tables import compare_table, scores_table
 from convsmith.report.page import report, run_page
@@ -16,11 +17,14 @@ __all__ = [
     "compare_page",
     "compare_table",
     "expansion_table",
+    "falls",
     "pareto_table",
     "plan_table",
+    "rate_line",
     "read_net",
     "read_run",
     "report",
+    "run_falls",
     "run_page",
     "scores_page",
     "scores_table",

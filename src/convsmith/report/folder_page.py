@@ -9,6 +9,7 @@ from convsmith.load import read_origin, read_plan
 from convsmith.optimize import made_by
 from convsmith.plan import Plan
 from convsmith.report.charts import Figure
+from convsmith.report.falls import alerts, falls
 from convsmith.report.html import Tile, facts, page, section, tiles
 from convsmith.report.numbers import change, count, percent
 from convsmith.report.records import NetRecords, read_net
@@ -23,6 +24,7 @@ def folder_page(folder: Path) -> str:
     numbers = [f"Plan {number}" if len(plans) > 1 else "Blocks" for number in range(1, len(plans) + 1)]
     body = [
         f"<h1>{escape(name)}</h1>",
+        *alerts(falls(net)),
         tiles([*_costs(plans), *_accuracy(net)]),
         *accuracy_section([net], figures),
         *map(plan_section, numbers, plans),

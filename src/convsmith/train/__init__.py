@@ -5,6 +5,8 @@ from convsmith.train.evaluate import evaluate
 from convsmith.train.loop import train
 from convsmith.train.norms import Reestimated, reestimate_norms
 from convsmith.train.place import fastest_precision, lent, pick_device
+from convsmith.train.probe import Probe
+from convsmith.train.processes import check_alone, count, joined, leave, rank
 from convsmith.train.records import Epoch, Evaluation, History, Recipe, recipe_for, recovery_for
 from convsmith.train.schedules import SCHEDULES
 
@@ -14,13 +16,19 @@ __all__ = [
     "Epoch",
     "Evaluation",
     "History",
+    "Probe",
     "Recipe",
     "Reestimated",
+    "check_alone",
+    "count",
     "digest",
     "evaluate",
     "fastest_precision",
+    "joined",
+    "leave",
     "lent",
     "pick_device",
+    "rank",
     "recipe_for",
     "recovery_for",
     "reestimate_norms",

@@ -1,6 +1,6 @@
 """A run's state between epochs: tensors as safetensors, the rest as JSON, for a resumed run to take the same steps."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from json import dumps
 from pathlib import Path
@@ -10,13 +10,13 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from convsmith.errors import FileError
-from convsmith.files import whole, write_text
-from convsmith.train.records import Epoch, Recipe
+from convsmith.files import is_marked, save_tensors, whole, write_text
+from convsmith.train.records import Epoch, Evaluation, Recipe
 
 FOLDER, STATE, HISTORY = "checkpoint", "state.json", "history.jsonl"
 RECORDS = (FOLDER, HISTORY)  # what a run leaves beside a net
@@ -26,8 +26,9 @@ RECORDS = (FOLDER, HISTORY)  # what a run leaves beside a net
 class State:
     """The run that a checkpoint belongs to, its epochs so far, and the file of its tensors.
 
-    `start` names the weights it began with, where that is known. Every epoch draws its randomness from (seed, epoch),
-    so no generator has a state to keep.
+    `start` names the weights it began with, where that is known. `lr` is its largest rate, `before` how its start was
+    judged and `best` the epoch that is to be kept, 0 for the start, where the recipe asks for that. Every epoch draws
+    its randomness from (seed, epoch), so no generator has a state to keep.
     """
 
     recipe: Recipe
@@ -37,20 +38,45 @@ class State:
     start: str = ""
     epochs: tuple[Epoch, ...] = ()
     tensors: str = ""
+    lr: float | None = None
+    before: Evaluation | None = None
+    best: int | None = None
+
+    def judged(self, images: int) -> Evaluation | None:
+        """The evaluation of what is to be kept, on so many test images; None where nothing was judged."""
+        place = len(self.epochs) if self.best is None else self.best
+        return self.epochs[place - 1].evaluation(images) if place else self.before
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What a step changes: the model, the optimizer's momentum, and the averaged weights (None without)."""
+    """What a step changes: the model, the optimizer's momentum, and the averaged weights (None without).
+
+    `best` are the weights to go back to, where the last are not the best.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
+    best: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def kept(self) -> nn.Module:
         """The net whose weights the run is judged by and leaves: the average where there is one."""
         return self.average.module if self.average is not None else self.model
+
+    def remember(self) -> None:
+        """Take the weights as they are for the best."""
+        self.best.clear()
+        self.best.update(copied(self.kept.state_dict()))
+
+    def bests(self) -> dict[str, Tensor]:
+        """The best weights, under names for `restore`."""
+        return {f"best.{name}": tensor for name, tensor in self.best.items()}
+
+    def result(self) -> dict[str, Tensor]:
+        """The state that the run leaves."""
+        return self.best or self.kept.state_dict()
 
     def update_average(self) -> None:
         """Take the model's weights into the average, if there is one."""
@@ -65,10 +91,7 @@ class Parts:
         for name, parameter in self.model.named_parameters():
             if (buffer := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
                 named[f"momentum.{name}"] = buffer
-        return {
-            name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for name, tensor in named.items()
-        }
+        return copied(named)
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take over tensors that `tensors` gave, in the memory layout of the parameters."""
@@ -79,6 +102,15 @@ class Parts:
         for name, parameter in self.model.named_parameters():
             if name in momentum:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum[name])
+        self.best.update(_under("best.", tensors))
+
+
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors to contiguous ones on the CPU."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
 
 
 def write(out: Path, state: State, parts: Parts) -> None:
@@ -89,9 +121,9 @@ def write(out: Path, state: State, parts: Parts) -> None:
     folder = out / FOLDER
     state = replace(state, tensors=f"epoch-{len(state.epochs)}.safetensors")
     with whole(folder / state.tensors) as draft:
-        save_file(parts.tensors(), draft)
+        save_tensors(parts.tensors() | (parts.bests() if state.best not in (None, len(state.epochs)) else {}), draft)
     write_text(folder / STATE, TypeAdapter(State).dump_json(state, indent=1).decode() + "\n")
-    for old in folder.glob("*.safetensors"):
+    for old in folder.glob("epoch-*.safetensors"):
         if old.name != state.tensors:
             old.unlink()
     _write_history(out, state)
@@ -104,7 +136,10 @@ def resumed(out: Path | None, fresh: State, parts: Parts, resume: bool) -> State
 
     Raises ConvsmithError when the checkpoint cannot be read, or is of another recipe, data set or net.
     """
-    if out is None or not (out / FOLDER / STATE).is_file():
+    if out is None:
+        return fresh
+    check_own(out)
+    if not (out / FOLDER / STATE).is_file():
         return fresh
     if not resume:
         (out / FOLDER / STATE).unlink()
@@ -115,7 +150,25 @@ def resumed(out: Path | None, fresh: State, parts: Parts, resume: bool) -> State
     _check_same_net(out, _under("model.", tensors), parts.model)
     parts.restore(tensors)
     _write_history(out, state)
-    return replace(fresh, start=fresh.start or state.start, epochs=state.epochs)
+    return replace(state, recipe=fresh.recipe, start=fresh.start or state.start)
+
+
+def check_own(out: Path) -> None:
+    """Refuse a folder where a run's records would replace those of another program."""
+    folder, history = out / FOLDER, out / HISTORY
+    own = (folder / STATE).is_file() and bool(_read_state(folder))
+    foreign = [path for path in folder.glob("epoch-*.safetensors") if not own and not is_marked(path)]
+    if history.is_file() and not _is_history(history):
+        foreign.append(history)
+    if foreign:
+        raise FileError(f"{foreign[0]}: is of another program; choose another folder, or remove it.")
+
+
+def _is_history(path: Path) -> bool:
+    try:
+        return all(TypeAdapter(Epoch).validate_json(line) for line in path.read_bytes().splitlines())
+    except (ValidationError, OSError):
+        return False
 
 
 def _write_history(out: Path, state: State) -> None:

@@ -6,27 +6,34 @@ from torch.nn import functional as F
 
 from convsmith.data import Split
 from convsmith.train.place import autocast, check_fit, lent, pick_device
+from convsmith.train.processes import Processes
 from convsmith.train.records import Evaluation
 
 
 def evaluate(
-    model: nn.Module, split: Split, *, device: str | None = None, batch_size: int = 256, precision: str = "fp32"
+    model: nn.Module,
+    split: Split,
+    *,
+    device: str | None = None,
+    batch_size: int = 256,
+    precision: str = "fp32",
+    among: Processes | None = None,
 ) -> Evaluation:
     """Measure top-1, top-5 and mean cross-entropy over a whole split; the model comes back as it was.
 
-    With fewer than five classes, top-5 counts all of them. Raises ConvsmithError when images or classes do not fit.
+    With fewer than five classes, top-5 counts all of them. among: the processes that share the images, on their own
+    devices; each is told the sum. Raises ConvsmithError when images or classes do not fit.
     """
-    place = pick_device(device)
-    totals = torch.zeros(3, dtype=torch.float64, device=place)  # loss, top-1, top-5
-    images = 0
+    place = among.device if among else pick_device(device)
+    share = among.share if among else (0, 1)
+    totals = torch.zeros(4, dtype=torch.float64, device=place)  # loss, top-1, top-5, images
     with lent(model, place), torch.no_grad():
         check_fit(model, split.shape, split.classes, place)
-        for batch, labels in split.batches(batch_size, device=place):
+        for batch, labels in split.batches(batch_size, share=share, device=place):
             with autocast(place, precision):
                 logits = model(batch).float()
             hits = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)  # (n, 5)
             loss = F.cross_entropy(logits, labels, reduction="sum")
-            totals += torch.stack([loss.double(), hits[:, 0].sum(), hits.sum()])
-            images += len(labels)
-    loss_sum, top1, top5 = totals.tolist()
-    return Evaluation(top1 / images, top5 / images, loss_sum / images, images)
+            totals += torch.stack([loss.double(), hits[:, 0].sum(), hits.sum(), loss.new_tensor(len(labels))])
+    loss_sum, top1, top5, images = (among.total(totals) if among else totals).tolist()
+    return Evaluation(top1 / images, top5 / images, loss_sum / images, int(images))

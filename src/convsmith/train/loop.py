@@ -3,24 +3,27 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from time import perf_counter
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from convsmith.data import PLAIN, Data, epoch_seed
 from convsmith.errors import ConvsmithError, DataError
-from convsmith.train.checkpoint import Parts, State, resumed, write
+from convsmith.locks import owned
+from convsmith.train.checkpoint import Parts, State, copied, resumed, write
 from convsmith.train.evaluate import evaluate
 from convsmith.train.losses import Objective, objective
-from convsmith.train.place import autocast, check_fit, lent, pick_device
-from convsmith.train.records import Epoch, Evaluation, History, Recipe, recipe_for
+from convsmith.train.place import autocast, check_fit, lent
+from convsmith.train.probe import Held, Probe, find_rate
+from convsmith.train.processes import Processes, joined, together
+from convsmith.train.records import USUAL, Epoch, Evaluation, History, Recipe, recipe_for
 from convsmith.train.responses import Responses
 from convsmith.train.schedules import SCHEDULES
+from convsmith.train.synced import synced_norms
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the GPU
 
@@ -34,8 +37,13 @@ class _Run:
     parts: Parts
     net: nn.Module
     loss_of: Objective
-    accelerator: Accelerator
-    device: torch.device
+    judge: Objective
+    processes: Processes
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.processes.device
 
 
 def train(
@@ -49,6 +57,7 @@ def train(
     responses: Sequence[str] = (),
     start: str = "",
     progress: Callable[[Epoch], None] | None = None,
+    told: Callable[[Probe], None] | None = None,
 ) -> History:
     """Train `model` in place and give its history; the final weights stay in it, on the device it came from.
 
@@ -57,66 +66,164 @@ def train(
     `teacher` is a net whose answers the model learns too (Hinton et al., arXiv 1503.02531), and `responses` are modules
     whose outputs are to match the teacher's (FitNets, Romero et al., arXiv 1412.6550). `start` is what the model's
     weights are known by (`digest`): a run that began with others is not gone on with. `progress` is called after each
-    epoch. Under `accelerate launch`, each process takes its share of every batch.
+    epoch, `told` when a learning rate was found. Under torchrun or `accelerate launch`, each process takes its share of
+    every batch, and the first alone reads and writes `out`.
 
     Raises ConvsmithError when model and data do not fit, the loss diverges, or the checkpoint is of another run.
     """
     recipe = recipe or recipe_for(data)
-    with _prepared(model, data, recipe, teacher, responses) as run:
+    with ExitStack() as held:
+        held.enter_context(together())
+        run = held.enter_context(_prepared(model, data, recipe, teacher, responses))
+        if out is not None and run.processes.first:
+            held.enter_context(owned(out))
         fresh = State(recipe, data.name, teacher is not None, tuple(responses), start)
-        state = resumed(out, fresh, run.parts, resume)
+        state = _begun(run, _resumed(run, out, fresh, resume), told)
         for epoch in range(len(state.epochs), recipe.epochs):
-            began = perf_counter()
-            rate, loss, top1 = _train_epoch(run, epoch)
-            test = evaluate(run.parts.kept, data.test, device=str(run.device))
-            _check_finite(test.loss, epoch, rate)
-            record = Epoch(epoch + 1, rate, loss, top1, test.loss, test.top1, test.top5, perf_counter() - began)
-            state = replace(state, epochs=(*state.epochs, record))
-            if out and run.accelerator.is_main_process:
+            record = _epoch(run, epoch, state.lr or USUAL)
+            state = _judged(run, replace(state, epochs=(*state.epochs, record)))
+            if out and run.processes.first:
                 write(out, state, run.parts)
             if progress:
                 progress(record)
-        model.load_state_dict(run.parts.kept.state_dict())
-        return History(state.epochs, _final(run, state.epochs))
+        model.load_state_dict(run.parts.result())
+        return History(state.epochs, _final(run, state), state.best, state.lr, state.before)
 
 
-def _train_epoch(run: _Run, epoch: int) -> tuple[float, float, float]:
+def _resumed(run: _Run, out: Path | None, fresh: State, resume: bool) -> State:
+    """The state of the checkpoint, read by the first process and told to all, or `fresh` where there is none."""
+
+    def read() -> tuple[State, dict[str, Tensor]]:
+        state = resumed(out, fresh, run.parts, resume)
+        return state, run.parts.tensors() | run.parts.bests() if state.epochs and run.processes.several else {}
+
+    state, tensors = run.processes.from_first(read)
+    if tensors and not run.processes.first:
+        run.parts.restore(tensors)
+    if state.best is not None and not run.parts.best:
+        run.parts.remember()
+    return state
+
+
+def _begun(run: _Run, state: State, told: Callable[[Probe], None] | None) -> State:
+    """A fresh run's start: judged where it may be what is kept, and a learning rate found where none is given."""
+    recipe = run.recipe
+    if state.epochs or not recipe.epochs:
+        return state
+    if recipe.keep_best:
+        run.parts.remember()
+        state = replace(state, best=0, before=evaluate(run.parts.model, run.data.test, among=run.processes))
+    if recipe.lr is not None:
+        return replace(state, lr=recipe.lr)
+    found = _find_rate(run)
+    if told:
+        told(found)
+    return replace(state, lr=found.rate)
+
+
+def _epoch(run: _Run, epoch: int, top: float) -> Epoch:
+    """One epoch, and how its weights do on the test split."""
+    began = perf_counter()
+    rate, loss, top1 = _train_epoch(run, epoch, top)
+    run.processes.agree(run.parts.model)
+    run.processes.agree(run.parts.kept)
+    test = evaluate(run.parts.kept, run.data.test, among=run.processes)
+    _check_finite(test.loss, epoch, rate)
+    return Epoch(epoch + 1, rate, loss, top1, test.loss, test.top1, test.top5, perf_counter() - began)
+
+
+def _judged(run: _Run, state: State) -> State:
+    """Remember an epoch's weights where they are the best so far."""
+    images = len(run.data.test)
+    best = state.judged(images)
+    if state.best is None or best is None or not state.epochs[-1].evaluation(images).beats(best):
+        return state
+    run.parts.remember()
+    return replace(state, best=len(state.epochs))
+
+
+def _train_epoch(run: _Run, epoch: int, top: float) -> tuple[float, float, float]:
     """Take the steps of one epoch; give its last learning rate, mean loss and top-1 accuracy."""
-    recipe, optimizer, rank = run.recipe, run.parts.optimizer, run.accelerator.process_index
+    recipe, rank = run.recipe, run.processes.share[0]
     torch.manual_seed(epoch_seed(epoch_seed(recipe.seed, epoch), rank))  # what dropout draws
     run.net.train()
     rate, steps = 0.0, max(1, len(run.data.train) // recipe.batch_size)
     totals = torch.zeros(3, dtype=torch.float64, device=run.device)  # loss, hits, images
     for step, (images, labels) in enumerate(_batches(run, epoch)):
-        rate = recipe.lr * SCHEDULES[recipe.schedule](min(1.0, (epoch + step / steps) / recipe.epochs))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with autocast(run.device, recipe.precision):
-            logits = run.net(images)
-            loss = run.loss_of(images, logits, labels)
-        optimizer.zero_grad()
-        run.accelerator.backward(loss)
-        optimizer.step()
+        rate = top * SCHEDULES[recipe.schedule](min(1.0, (epoch + step / steps) / recipe.epochs))
+        totals += _step(run, run.parts.optimizer, images, labels, rate)
         run.parts.update_average()
-        count = loss.new_tensor(len(labels))
-        totals += torch.stack([loss.detach() * count, (logits.argmax(1) == labels).sum(), count])
         if step % CHECK_EVERY == CHECK_EVERY - 1:
             _check_finite(totals[0].item(), epoch, rate)
-    loss_sum, hits, count = run.accelerator.reduce(totals, reduction="sum").tolist()
+    loss_sum, hits, count = run.processes.total(totals).tolist()
     if not count:
         raise DataError(f"The training split gave no batch of {recipe.batch_size} images; lower the batch size.")
     return rate, loss_sum / count, hits / count
 
 
+def _step(run: _Run, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+    """Take a step at a rate; give the sum of losses, the hits, and the images of this process."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with autocast(run.device, run.recipe.precision):
+        logits = run.net(images)
+        loss = run.loss_of(images, logits, labels)
+    optimizer.zero_grad()
+    run.processes.accelerator.backward(loss)
+    optimizer.step()
+    count = loss.new_tensor(len(labels))
+    return torch.stack([loss.detach() * count, (logits.argmax(1) == labels).sum(), count])
+
+
+def _find_rate(run: _Run) -> Probe:
+    """Try learning rates in short from the weights as they are, which come back; the images held out judge."""
+    recipe, processes, usual = run.recipe, run.processes, recipe_for(run.data, device="cpu").lr or USUAL
+    held = Held.of(len(run.data.train), recipe.batch_size, recipe.epochs, processes.share[1])
+    if held is None:
+        return find_rate(usual, inf, lambda rate: inf)
+    parting = run.data, recipe.seed, processes.share, run.device
+    judges = held.judging(*parting)
+    begin = copied(run.parts.model.state_dict())
+    augment = run.data.augment if recipe.augment else PLAIN
+
+    def loss_after(rate: float) -> float:
+        torch.manual_seed(epoch_seed(recipe.seed, processes.share[0]))
+        run.net.train()
+        optimizer = _sgd(run.parts.model, recipe)
+        for step, (images, labels) in enumerate(held.training(*parting, augment)):
+            _step(run, optimizer, _laid(run, images), labels, rate * SCHEDULES[recipe.schedule](step / held.steps))
+        loss = _held_loss(run, judges)
+        run.parts.model.load_state_dict(begin)
+        return loss
+
+    return find_rate(usual, _held_loss(run, judges), loss_after)
+
+
+@torch.no_grad()
+def _held_loss(run: _Run, judges: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """The mean loss of the model, as it is used, on batches of all processes."""
+    run.processes.agree(run.parts.model)
+    model = run.parts.model.eval()
+    totals = torch.zeros(2, dtype=torch.float64, device=run.device)
+    for images, labels in judges:
+        loss = run.judge(images, model(images), labels)
+        totals += torch.stack([loss * len(labels), loss.new_tensor(len(labels))])
+    loss_sum, count = run.processes.total(totals).tolist()
+    return float(loss_sum / count)
+
+
 def _batches(run: _Run, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     recipe, data = run.recipe, run.data
-    share = run.accelerator.process_index, run.accelerator.num_processes
     augment = data.augment if recipe.augment else PLAIN
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     for images, labels in data.train.shuffled(
-        recipe.batch_size, seed=recipe.seed, epoch=epoch, augment=augment, share=share, device=run.device
+        recipe.batch_size, seed=recipe.seed, epoch=epoch, augment=augment, share=run.processes.share, device=run.device
     ):
-        yield images.contiguous(memory_format=layout), labels
+        yield _laid(run, images), labels
+
+
+def _laid(run: _Run, images: Tensor) -> Tensor:
+    """Images in the memory layout of the recipe."""
+    return images.contiguous(memory_format=torch.channels_last if run.recipe.channels_last else torch.contiguous_format)
 
 
 @contextmanager
@@ -125,27 +232,29 @@ def _prepared(
 ) -> Iterator[_Run]:
     """Bring everything to the device; at the end nets, but for their weights, and torch's generator are as before."""
     # One process may train in several precisions, which Accelerator's own setting does not allow: autocast is torch's.
-    accelerator = Accelerator(mixed_precision="no", device_placement=False)
-    device = accelerator.device if accelerator.num_processes > 1 else pick_device(recipe.device)
-    if recipe.batch_size % accelerator.num_processes:
-        shared = f"{recipe.batch_size} cannot be shared evenly by {accelerator.num_processes} processes"
+    processes = joined(recipe.device)
+    number = processes.share[1]
+    if recipe.batch_size % number or len(data.train) < number:
+        shared = f"{min(recipe.batch_size, len(data.train))} cannot be shared evenly by {number} processes"
         raise ConvsmithError(f"Recipe: batch_size {shared}; make it a multiple of them.")
     with ExitStack() as borrowed:
         borrowed.enter_context(torch.random.fork_rng(devices=()))
         for net in (model, teacher) if teacher else (model,):
             layout = torch.channels_last if recipe.channels_last else torch.preserve_format
-            borrowed.enter_context(lent(net, device, layout))
-            check_fit(net, data.shape, len(data.classes), device)
+            borrowed.enter_context(lent(net, processes.device, layout))
+            check_fit(net, data.shape, len(data.classes), processes.device)
         parts = Parts(model, _sgd(model, recipe), _average(model, recipe))
-        net = accelerator.prepare_model(model)
+        net = processes.accelerator.prepare_model(model)
         borrowed.callback(vars(net).pop, "_is_accelerate_prepared")  # a net with this mark is not wrapped again
-        matched = None
+        matched, plain = None, replace(recipe, label_smoothing=0.0)
         if responses:
             if teacher is None:
                 raise ConvsmithError("Responses are matched with a teacher's; give one.")
             matched = Responses(model, teacher, responses)
             borrowed.enter_context(matched.watched())
-        yield _Run(recipe, data, parts, net, objective(recipe, teacher, matched), accelerator, device)
+        if recipe.sync_norms and processes.several:
+            borrowed.enter_context(synced_norms(model))
+        yield _Run(recipe, data, parts, net, objective(recipe, teacher, matched), objective(plain, teacher), processes)
 
 
 def _sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
@@ -156,7 +265,7 @@ def _sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    return torch.optim.SGD(groups, lr=recipe.lr or USUAL, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
 def _average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
@@ -172,7 +281,7 @@ def _check_finite(loss: float, epoch: int, rate: float) -> None:
         raise ConvsmithError(f"The loss became {loss} in {where}; train with a lower lr, or with precision fp32.")
 
 
-def _final(run: _Run, epochs: tuple[Epoch, ...]) -> Evaluation:
-    if not epochs:
-        return evaluate(run.parts.model, run.data.test, device=str(run.device))
-    return Evaluation(epochs[-1].test_top1, epochs[-1].test_top5, epochs[-1].test_loss, len(run.data.test))
+def _final(run: _Run, state: State) -> Evaluation:
+    if not state.epochs:
+        return evaluate(run.parts.model, run.data.test, among=run.processes)
+    return state.judged(len(run.data.test)) or state.epochs[-1].evaluation(len(run.data.test))

@@ -8,6 +8,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.train.place import fastest_precision, pick_device
 from convsmith.train.schedules import SCHEDULES
 
+USUAL, SMALL_SETS = 0.05, 0.03  # largest learning rates from a fresh start, and on few images
 SMALL = 5_000  # train images; with fewer, an epoch of usual batches has too few steps
 
 
@@ -15,10 +16,12 @@ SMALL = 5_000  # train images; with fewer, an epoch of usual batches has too few
 class Recipe:
     """How to train: SGD with momentum, its learning rate scheduled over all steps of the run.
 
-    `lr` is the schedule's largest rate. Norms and biases get no weight decay. `ema` is the decay of an average of the
-    weights that takes their place at the end, None for none. `teacher_weight` is a teacher's share of the loss, at 1
-    labels are not looked at; `response_weight` is that of layers' responses, where there are layers to match.
-    `device` is cpu or cuda, None for the GPU where there is one.
+    `lr` is the schedule's largest rate; None finds it by a short probe from small rates up, which suits nets that are
+    trained already. Norms and biases get no weight decay. `ema` is the decay of an average of the weights that takes
+    their place at the end, None for none. `teacher_weight` is a teacher's share of the loss, at 1 labels are not looked
+    at; `response_weight` is that of layers' responses, where there are layers to match. `keep_best` leaves the weights
+    of the epoch that is best on the test split, the start's where no epoch is better. `sync_norms` has BatchNorm see
+    the images of all processes. `device` is cpu or cuda, None for the GPU where there is one.
 
     >>> Recipe(lr=0)
     Traceback (most recent call last):
@@ -27,7 +30,7 @@ class Recipe:
 
     epochs: int = 30
     batch_size: int = 128
-    lr: float = 0.05
+    lr: float | None = USUAL
     schedule: str = "one-cycle"
     momentum: float = 0.9
     nesterov: bool = True
@@ -40,6 +43,8 @@ class Recipe:
     response_weight: float = 1.0
     precision: str = "fp32"
     channels_last: bool = True
+    keep_best: bool = False
+    sync_norms: bool = False
     seed: int = 0
     device: str | None = None
 
@@ -48,7 +53,7 @@ class Recipe:
         for name, holds, wanted in (
             ("epochs", self.epochs >= 0, "at least 0"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
-            ("lr", self.lr > 0, "above 0"),
+            ("lr", self.lr is None or self.lr > 0, "above 0"),
             ("momentum", 0 <= self.momentum < 1, "from 0 to below 1"),
             ("nesterov", self.momentum > 0 or not self.nesterov, "False without momentum"),
             ("weight_decay", self.weight_decay >= 0, "at least 0"),
@@ -70,14 +75,14 @@ def recipe_for(data: Data, **changes: Any) -> Recipe:
     """
     precision = fastest_precision(pick_device(changes.get("device")))
     if len(data.train) < SMALL:
-        return replace(Recipe(epochs=4, batch_size=32, lr=0.03, precision=precision), **changes)
+        return replace(Recipe(epochs=4, batch_size=32, lr=SMALL_SETS, precision=precision), **changes)
     return replace(Recipe(precision=precision), **changes)
 
 
 def recovery_for(data: Data, **changes: Any) -> Recipe:
-    """Give a recipe for a net whose weights were carried: the usual one, with half the epochs."""
+    """Give a recipe for a net that has weights: half the epochs, a rate that is found, the best epoch kept."""
     usual = recipe_for(data, **changes)
-    return replace(usual, **({"epochs": max(1, usual.epochs // 2)} | changes))
+    return replace(usual, **({"epochs": max(1, usual.epochs // 2), "lr": None, "keep_best": True} | changes))
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,10 @@ class Evaluation:
     top5: float
     loss: float
     images: int
+
+    def beats(self, other: "Evaluation") -> bool:
+        """Whether more is right, or as much at less loss."""
+        return (self.top1, -self.loss) > (other.top1, -other.loss)
 
 
 @dataclass(frozen=True)
@@ -103,10 +112,21 @@ class Epoch:
     test_top5: float
     seconds: float
 
+    def evaluation(self, images: int) -> Evaluation:
+        """Its test figures, on so many images."""
+        return Evaluation(self.test_top1, self.test_top5, self.test_loss, images)
+
 
 @dataclass(frozen=True)
 class History:
-    """All epochs of a run and the evaluation of its final weights."""
+    """All epochs of a run and the evaluation of its final weights.
+
+    `kept` is the epoch they are of, 0 for the start, None where always the last is kept; `lr` is the largest rate, and
+    `start` the evaluation of the weights the run began with, where the best epoch is kept.
+    """
 
     epochs: tuple[Epoch, ...]
     final: Evaluation
+    kept: int | None = None
+    lr: float | None = None
+    start: Evaluation | None = None
