@@ -10,7 +10,8 @@ from torch import Tensor
 from convsmith.data import PLAIN, Augment, Data
 
 LADDER = tuple(10 ** (-step / 2) for step in range(6, -1, -1))  # rates to try, as shares of the usual one
-WORSE = 2.0  # so many times the least loss, and larger rates are not tried
+WORSE = 2.0  # so many times the least loss of a try, and larger rates are not tried
+ENOUGH = 0.9  # share of the largest gain
 SHARE, MOST = 5, 500  # one in so many of the training images judges, at most so many
 STEPS, LEAST, PART = 60, 8, 20  # a try takes one in PART of the run's steps, from LEAST to STEPS
 
@@ -25,10 +26,11 @@ class Probe:
 
 
 def find_rate(usual: float, before: float, loss_after: Callable[[float], float]) -> Probe:
-    """Try rates from `usual` / 1000 up to `usual`; take the one with the least loss.
+    """Try rates from `usual` / 1000 up to `usual`; take the largest that gains nearly as much as the best of them.
 
-    Larger ones are not tried once the loss is twice the least, or no number. Where none makes the loss less than
-    `before`, the smallest is taken.
+    A run is longer than a try, and what it anneals gains from larger rates (Wu et al., "Understanding Short-Horizon
+    Bias", ICLR 2018). Still larger ones are not tried once the loss is twice that of another, or no number. Where none makes
+    the loss less than `before`, the smallest is taken.
 
     >>> find_rate(0.1, 1.0, lambda rate: (rate - 0.01) ** 2).rate
     0.01
@@ -40,10 +42,11 @@ def find_rate(usual: float, before: float, loss_after: Callable[[float], float])
         rate = float(f"{part * usual:.3g}")
         loss = loss_after(rate)
         tried.append((rate, loss if isfinite(loss) else inf))
-        if tried[-1][1] > WORSE * min([before, *(each for _, each in tried)]):
+        if tried[-1][1] == inf or tried[-1][1] > WORSE * min(each for _, each in tried):
             break
-    rate, least = min(tried, key=lambda each: each[1])
-    return Probe(rate if least < before else tried[0][0], before, tuple(tried))
+    gain = before - min(loss for _, loss in tried)
+    good = [rate for rate, loss in tried if gain > 0 and before - loss >= ENOUGH * gain]
+    return Probe(good[-1] if good else tried[0][0], before, tuple(tried))
 
 
 @dataclass(frozen=True)
