@@ -15,7 +15,7 @@ LEVELS = (
     "calibration latency",
     "rewriting planning",
     "pt2 data train export load bench optimize",
-    "report",
+    "report testing",
     "cli",
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names.split()}

@@ -31,7 +31,7 @@ from convsmith.plan import Replace
 from convsmith.planning.by_cost import SEPARABLE
 from convsmith.planning.candidates import try_block
 from convsmith.rewriting.apply import rewrite
-from oracles import gradient_support, seen_by_gradient, transparent
+from convsmith.testing.oracles import gradient_support, seen_by_gradient, transparent
 
 SIZE = (9, 10)
 UNITS: list[Block] = [Shuffle(), Shuffle(g=4), Ant(), Ant(t=1, r=4, g=2), Address(), Address(g=4), DiceUnit(h=9, w=10)]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import convsmith as cs
 from convsmith.errors import ConvsmithError
 from convsmith.graph.aliases import Aliases
-from oracles import torch_macs
+from convsmith.testing.oracles import torch_macs
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
 

@@ -9,8 +9,8 @@ from torchvision import models
 
 import convsmith as cs
 from convsmith.errors import ConvsmithError
+from convsmith.testing.oracles import torch_macs
 from convsmith.zoo import NETS, default_input
-from oracles import torch_macs
 
 SMALL = (3, 32, 32)
 

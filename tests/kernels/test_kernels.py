@@ -33,7 +33,7 @@ from convsmith.kernels import (
     resize,
     start_as_identity,
 )
-from oracles import Seen, disagreements, transparent
+from convsmith.testing.oracles import Seen, disagreements, transparent
 
 SIZE = (7, 6)
 KINDS: dict[str, nn.Module] = {  # on 8 channels

@@ -8,7 +8,7 @@ from torch import nn
 
 from convsmith.errors import ConvsmithError
 from convsmith.kernels.spec import ConvSpec
-from oracles import torch_macs
+from convsmith.testing.oracles import torch_macs
 
 # torch, of an even kernel under `same`, which pads one side more than the other
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")

@@ -14,7 +14,7 @@ from convsmith.blocks import parse_block
 from convsmith.graph import Node
 from convsmith.plan import Replace
 from convsmith.planning.conv_chains import StandIn, Window, find_windows, shortest, split, stand_in
-from oracles import gradient_support, transparent
+from convsmith.testing.oracles import gradient_support, transparent
 
 
 def conv(channels: int, width: int, kernel: int = 3, **options: int) -> nn.Conv2d:

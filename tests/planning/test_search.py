@@ -25,7 +25,7 @@ from convsmith.planning.candidates import try_block
 from convsmith.planning.ladder import RUNG
 from convsmith.planning.search.mixing import OVERLAPS, Mixing, mixings, repeated
 from convsmith.planning.search.sequences import Found, cheapest_by_form, find_sequences, merged
-from oracles import gradient_support, torch_macs, transparent
+from convsmith.testing.oracles import gradient_support, torch_macs, transparent
 
 Bools = NDArray[np.bool_]
 

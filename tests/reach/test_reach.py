@@ -13,7 +13,7 @@ from convsmith.reach import PLACES, Reach
 from convsmith.reach.unions import concatenate, union
 from convsmith.reach.windows import Taps
 from convsmith.score.advice import advise
-from oracles import disagreements, transparent
+from convsmith.testing.oracles import disagreements, transparent
 
 MAP = (4, 7, 6)
 Function = Callable[[Tensor], Tensor]

@@ -125,11 +125,13 @@ def descend_chain(form: Chain, target: Target) -> Factors:
 
         min |W' - W|^2,   or with moments G of patches and B against responses   tr W' G W'^T - 2 tr W' B
 
-    It ends in a local optimum. In float32, as the product of all is large and its optimum flat.
+    It ends in a local optimum. In float32, as the product of all is large and its optimum flat. The weight is brought to
+    one scale: a last kernel of another size than the rest would make the descent creep.
     """
-    weight, energy, moments = target.weight.float(), target.energy.float(), None
+    size = (target.weight.square().mean().sqrt() * prod(target.weight.shape[1:]) ** 0.5).clamp(min=1e-150)
+    weight, energy, moments = (target.weight / size).float(), (target.energy / size**2).float(), None
     if target.statistics is not None:
-        moments = target.statistics.gram.float(), target.statistics.cross.float()
+        moments = target.statistics.gram.float(), (target.statistics.cross / size).float()
 
     def measure(at: Factors) -> tuple[Tensor, Factors]:
         with torch.enable_grad():
@@ -138,7 +140,8 @@ def descend_chain(form: Chain, target: Target) -> Factors:
             gradients = torch.autograd.grad(objective, free)
         return objective.detach(), gradients
 
-    return tuple(factor.double() for factor in descend(_start(form.links, weight), measure, EVALUATIONS))
+    *before, last = (factor.double() for factor in descend(_start(form.links, weight), measure, EVALUATIONS))
+    return *before, last * size
 
 
 def _objective(made: Tensor, weight: Tensor, energy: Tensor, moments: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -149,9 +152,8 @@ def _objective(made: Tensor, weight: Tensor, energy: Tensor, moments: tuple[Tens
 
 
 def _start(links: Sequence[Link], weight: Tensor) -> Factors:
-    """Kernels that pass the variance on, the last at the size of the weight."""
+    """Kernels that pass the variance on; none where the weight is zero."""
     draw = torch.Generator().manual_seed(0)
     found = [torch.randn(link.shape, generator=draw) / prod(link.shape[1:]) ** 0.5 for link in links if link.weighted]
-    size = weight.square().mean().sqrt() * prod(weight.shape[1:]) ** 0.5
-    found[-1] *= size.cpu() if size > 0 else 0.0
+    found[-1] *= float(weight.any())
     return tuple(factor.to(weight) for factor in found)

@@ -12,7 +12,7 @@ from specimens import Call, Join, conv
 from torch import Tensor, nn
 
 import convsmith as cs
-from oracles import disagreements, transparent
+from convsmith.testing.oracles import disagreements, transparent
 
 Build = Callable[[st.DrawFn], nn.Module]
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,7 +12,7 @@ from torchvision import models
 from torchvision.ops import SqueezeExcitation
 
 import convsmith as cs
-from oracles import disagreements, transparent
+from convsmith.testing.oracles import disagreements, transparent
 
 
 def from_timm(name: str) -> Callable[[], nn.Module]:

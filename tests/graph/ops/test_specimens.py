@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import convsmith as cs
 from convsmith.graph.call import RULES
-from oracles import disagreements, exceeded, torch_macs, transparent
+from convsmith.testing.oracles import disagreements, exceeded, torch_macs, transparent
 
 # torch, of an even kernel under `same`, which pads one side more than the other
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")

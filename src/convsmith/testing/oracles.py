@@ -16,7 +16,10 @@ Seen = tuple[tuple[bool, ...], tuple[tuple[int, int], ...]]  # source channels, 
 
 
 def torch_macs(model: nn.Module, x: Tensor) -> int:
-    """Half of what torch's FlopCounterMode counts in evaluation mode; fused attention of a CPU it would not count."""
+    """Half of what torch's FlopCounterMode counts in evaluation mode, attention by plain products.
+
+    Fused kernels of some processors are counted as nothing.
+    """
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model.eval()(x)
     return int(counter.get_total_flops()) // 2
@@ -90,3 +93,9 @@ def exceeded(computed: Seen, found: Seen) -> bool:
     channels = any(b and not a for a, b in zip(computed[0], found[0], strict=True))
     spans = zip(computed[1], found[1], strict=True)
     return channels or any(low <= high and (low < first or high > last) for (first, last), (low, high) in spans)
+
+
+def hold(true: object, otherwise: str) -> None:
+    """Raise an AssertionError with a sentence where something does not hold; unlike `assert`, under -O too."""
+    if not true:
+        raise AssertionError(otherwise)
