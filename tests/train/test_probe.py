@@ -51,8 +51,8 @@ def test_rates_that_ruin_are_not_tried_further() -> None:
 @pytest.mark.parametrize(
     ("images", "batch", "epochs", "processes", "size", "judges", "steps"),
     [
-        (150, 32, 2, 1, 30, 1, 8), (50_000, 128, 15, 1, 128, 3, 60), (1437, 32, 2, 2, 32, 8, 8), (10, 64, 3, 1, 2, 1, 3),
-        (5_000, 32, 2, 4, 32, 15, 15),
+        (150, 32, 2, 1, 30, 1, 8), (50_000, 128, 15, 1, 128, 3, 60), (1437, 32, 2, 2, 32, 8, 8),
+        (10, 64, 3, 1, 2, 1, 3), (5_000, 32, 2, 4, 32, 15, 15),
     ],
 )  # fmt: skip
 def test_images_are_parted_by_their_number(images, batch, epochs, processes, size, judges, steps) -> None:

@@ -125,8 +125,8 @@ def descend_chain(form: Chain, target: Target) -> Factors:
 
         min |W' - W|^2,   or with moments G of patches and B against responses   tr W' G W'^T - 2 tr W' B
 
-    It ends in a local optimum. In float32, as the product of all is large and its optimum flat. The weight is brought to
-    one scale: a last kernel of another size than the rest would make the descent creep.
+    It ends in a local optimum. In float32, as the product of all is large and its optimum flat. The weight is brought
+    to one scale: a last kernel of another size than the rest would make the descent creep.
     """
     size = (target.weight.square().mean().sqrt() * prod(target.weight.shape[1:]) ** 0.5).clamp(min=1e-150)
     weight, energy, moments = (target.weight / size).float(), (target.energy / size**2).float(), None
