@@ -1,6 +1,8 @@
 """The judge of op rules: autograd for what elements see, torch's own counter for what is multiplied."""
 
+from collections.abc import Callable
 from copy import deepcopy
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -10,21 +12,26 @@ from convsmith.graph.capture import capture
 from convsmith.testing.oracles import disagreements, exceeded, hold, torch_macs, transparent
 
 
-def check_rule(net: nn.Module, x: Tensor, *, draws: int = 3, bound: bool = False) -> Graph:
+def check_rule(
+    net: nn.Module | Callable[[Tensor], Tensor], x: Tensor, *, op: str = "", draws: int = 3, bound: bool = False
+) -> Graph:
     """Judge the rules of all ops that a small net calls on an input x (1, c, *map); its graph comes back.
 
     Every op is known; shapes are those of a run; multiply-accumulates are half of what FlopCounterMode counts; and of
     up to 60 output elements the channels and the window seen are those with a gradient, all weights made positive.
 
-    draws: random inputs whose gradients are united; ops that choose among elements need more. bound: the rule may say
-    more than is seen, never less, as where it depends on values. Raises AssertionError.
+    net: a module, or a function of x. op: one that it must call, so that a rule is not taken for judged that is not
+    asked. draws: random inputs whose gradients are united; ops that choose among elements need more. bound: the rule
+    may say more than is seen, never less, as where it depends on values. Raises AssertionError.
 
     >>> check_rule(nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.ReLU()), torch.zeros(1, 4, 7, 6)).macs
     2160
     """
-    judged = transparent(deepcopy(net))
+    judged = transparent(deepcopy(net) if isinstance(net, nn.Module) else _Called(net))
     x = x.double()
     graph = capture(judged, x)
+    called = sorted({node.call.op for node in graph.nodes})
+    hold(not op or op in called, f"{op} is not called, but {', '.join(called)}; judge it in a net that calls it.")
     hold(not graph.unknown_ops, f"No rule for {', '.join(graph.unknown_ops)}; register one.")
     output = graph.outputs[0]
     with torch.no_grad():
@@ -34,6 +41,19 @@ def check_rule(net: nn.Module, x: Tensor, *, draws: int = 3, bound: bool = False
     hold(graph.macs == counted, f"The rules count {graph.macs} multiply-accumulates, torch {counted}; mend `macs`.")
     check_reach(judged, x, graph, draws=draws, bound=bound)
     return graph
+
+
+@final
+class _Called(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(1, c, *map) -> what the function makes."""
+        return self._function(x)
 
 
 def check_reach(
