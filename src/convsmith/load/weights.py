@@ -53,7 +53,7 @@ def _refuse(path: Path, what: str, keys: list[str], more: str = "") -> None:
     if keys:
         raise FileError(
             f"{path}: does not fit the model: {_some(keys)} {'is' if len(keys) == 1 else 'are'} {what}{more}; "
-            "give weights of this model, or build it as they were (its name, --classes, --input)."
+            "give weights of this net, with the classes and input it is built for (--classes, --input)."
         )
 
 
