@@ -114,8 +114,8 @@ def test_a_file_written_again_takes_its_own_old_drafts_away(tmp_path: Path) -> N
 
 def test_files_come_together_or_not_at_all(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in "ab"]
-    full = pytest.raises(ConvsmithError, match=r"a: cannot be written \(No space left on device\)")
-    with full, together(*paths) as (first, second):
+    told = r"a: cannot be written \(No space left on device\)"
+    with pytest.raises(ConvsmithError, match=told), together(*paths) as (first, second):
         first.write_text("new")
         raise OSError(28, "No space left on device", str(second))
     assert list(tmp_path.iterdir()) == []

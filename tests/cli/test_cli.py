@@ -303,9 +303,8 @@ def test_accuracy_after_each_step_is_carried_from_folder_to_folder(run_folder: P
 
 def test_training_that_helps_in_no_epoch_says_so_and_changes_nothing(run_folder: Path, tmp_path: Path) -> None:
     had = answer("evaluate", run_folder / "baseline", "--data", "digits")
-    spoilt = run(
-        "train", run_folder / "baseline", "--data", "digits", "--lr", 2, "--epochs", 1, "--out", tmp_path, "-q"
-    )
+    ruin = ("--data", "digits", "--lr", 2, "--epochs", 1)
+    spoilt = run("train", run_folder / "baseline", *ruin, "--out", tmp_path, "-q")
     assert answer("evaluate", tmp_path, "--data", "digits") == had
     told = " ".join(spoilt.stderr.split())
     assert "TRAINING DID NOT HELP: no epoch of" in told

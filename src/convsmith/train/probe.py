@@ -29,8 +29,8 @@ def find_rate(usual: float, before: float, loss_after: Callable[[float], float])
     """Try rates from `usual` / 1000 up to `usual`; take the largest that gains nearly as much as the best of them.
 
     A run is longer than a try, and what it anneals gains from larger rates (Wu et al., "Understanding Short-Horizon
-    Bias", ICLR 2018). Still larger ones are not tried once the loss is twice that of another, or no number. Where
-    none makes the loss less than `before`, the smallest is taken.
+    Bias", ICLR 2018). Still larger ones are not tried once the loss is twice that of another, or no number. Where none
+    makes the loss less than `before`, the smallest is taken.
 
     >>> find_rate(0.1, 1.0, lambda rate: (rate - 0.01) ** 2).rate
     0.01

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -32,14 +32,37 @@ def _normalize(norm: _BatchNorm, x: Tensor) -> Tensor:
     wide = x.float()
     size = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
     distributed.all_reduce(size)
-    mean: Tensor = all_reduce(wide.sum(axes)) / size  # type: ignore[no-untyped-call]
+    mean = _total(wide.sum(axes)) / size
     apart = wide - mean.view(shape)
-    variance: Tensor = all_reduce(apart.square().sum(axes)) / size  # type: ignore[no-untyped-call]
+    variance = _total(apart.square().sum(axes)) / size
     _update(norm, mean.detach(), variance.detach() * size / (size - 1))
     out: Tensor = apart * torch.rsqrt(variance + norm.eps).view(shape)
     if norm.affine:
         out = out * norm.weight.view(shape) + norm.bias.view(shape)
     return out.to(x.dtype)
+
+
+class _Total(torch.autograd.Function):
+    """The sum of a tensor over all processes; what each gains from it is summed alike."""
+
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor) -> Tensor:
+        """The sum."""
+        total = mine.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        """The sum of all processes' gradients."""
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def _total(mine: Tensor) -> Tensor:
+    total: Tensor = _Total.apply(mine)  # type: ignore[no-untyped-call]
+    return total
 
 
 def _update(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
