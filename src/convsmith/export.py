@@ -22,6 +22,7 @@ from convsmith.errors import FileError
 from convsmith.files import whole
 from convsmith.graph.capture import FORWARD_ERRORS
 from convsmith.graph.plain import copied, plain
+from convsmith.graph.wrappers import unwrapped
 from convsmith.pt2 import PT2_ERRORS
 from convsmith.registry import Registry
 from convsmith.text import times
@@ -78,7 +79,7 @@ def export(model: nn.Module, path: str | Path, *, input: tuple[int, ...] | None 
     Raises ConvsmithError, and leaves no file, when the suffix is unknown, the folder cannot be written, the model
     cannot be exported, or the file's output is off by more than TOLERANCE.
     """
-    path, input = Path(path), input or input_of(model)
+    path, input = Path(path), input or input_of(unwrapped(model))
     form = FORMATS[path.suffix.lower()]
     generator = torch.Generator().manual_seed(seed)
     images = [torch.randn(batch, *input, generator=generator) for batch in CHECKED_BATCHES]
@@ -104,7 +105,7 @@ def export(model: nn.Module, path: str | Path, *, input: tuple[int, ...] | None 
 
 def evaluation_copy(model: nn.Module) -> nn.Module:
     """A copy on the CPU, in evaluation mode, to export and to measure."""
-    replica = copied(plain(model)).cpu()
+    replica = copied(plain(unwrapped(model))).cpu()
     # Modules made from a .pt2 file refuse eval(), which they do not need; set on the class, it still reaches children.
     return nn.Module.train(replica, False)
 

@@ -202,8 +202,8 @@ REASONS = {
     "left": "it shares its weights with another module",
     "right": "it shares its weights with another module",
     "padded": "its module does more than convolve, so a block would not do the same",
-    "": "it is not a plain two-dimensional convolution module with a weight of its own",
-    "behind": "it stands behind an op without a rule: what it sees is unknown",
+    "": "its weight weight is given to a function; hold it in an nn.Conv2d module to have it replaced",
+    "behind": "it stands behind an op without a rule (aten.renorm.default): what it sees is unknown",
 }
 
 
@@ -260,7 +260,7 @@ ALONE = {
         "it is not a plain two-dimensional convolution module",
     ),
     "a standardized weight": (nn.Sequential(Standardized(8, 8, 3)), (8, 8, 8), "it is no nn.Conv2d with a weight as"),
-    "a convolution of one's own": (nn.Sequential(OwnConvolution()), (8, 8, 8), "it is no nn.Conv2d with a weight as"),
+    "a convolution of one's own": (nn.Sequential(OwnConvolution()), (8, 8, 8), "its weight 0.weight is given to a fun"),
     "a normalized weight": (nn.Sequential(weight_norm(conv(8, 8))), (8, 8, 8), "it is no"),
     "a weight normalized by a hook": (nn.Sequential(hooked(conv(8, 8))), (8, 8, 8), "it is no nn.Conv2d with a weight"),
     "a signal": (nn.Sequential(nn.Conv1d(8, 8, 3)), (8, 8), "it is not a plain two-dimensional convolution module"),

@@ -205,7 +205,7 @@ REFUSED = {
     ),
     "few channels": (lambda: nn.Sequential(depthwise(3), pointwise(3)), "no way back"),
     "no module": (
-        lambda: called(lambda m, x: m.pw(F.conv2d(x, m.dw.weight, groups=C))), "not a plain two-dimensional",
+        lambda: called(lambda m, x: m.pw(F.conv2d(x, m.dw.weight, groups=C))), "dw.weight is given to a function",
     ),
 }  # fmt: skip
 

@@ -219,7 +219,7 @@ def test_the_json_contract() -> None:
     assert record["totals"] == totals | {"unknown_ops": {}}
     assert {key: record[key] for key in record.keys() - {"totals", "stages", "layers"}} == {
         "model": "vgg16", "input": [3, 32, 32], "convention": "published", "alpha": 3.0, "clamp": False,
-        "count": "plain",
+        "count": "plain", "notes": [],
     }  # fmt: skip
     assert stage.keys() == {"name", "width", "layers", "params", "macs", "gain"}
     assert (stage["name"], stage["width"], stage["layers"]) == ("stage1", 32, 2)

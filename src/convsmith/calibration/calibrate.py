@@ -20,6 +20,7 @@ from convsmith.files import whole
 from convsmith.graph import Node
 from convsmith.graph.capture import capture
 from convsmith.graph.replay import Replay, Tensors
+from convsmith.graph.wrappers import unwrapped
 from convsmith.kernels.spec import ConvSpec
 from convsmith.structure.editable import untouchable
 
@@ -154,6 +155,7 @@ def calibrate(
     >>> {layer: (tuple(found.gram.shape), found.samples) for layer, found in statistics.items()}
     {'0': ((27, 27), 432), '2': ((36, 36), 512)}
     """
+    model = unwrapped(model)
     like = next(model.parameters())
     modules = dict(model.named_modules())
     graph = capture(model, images[:1].to(like))

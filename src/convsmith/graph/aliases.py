@@ -1,13 +1,31 @@
 """Which tensors share memory: what a write to one changes in another."""
 
+import weakref
 from collections import defaultdict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from convsmith.graph.lattice import Box, Layout, box_in
+
+Reference = Callable[[], Tensor | None]
+
+
+def kept(tensor: Tensor) -> Reference:
+    """Refer to a tensor and keep it: neither its memory nor its id is used again."""
+    return lambda: tensor
+
+
+def let_go(tensor: Tensor) -> Reference:
+    """Refer to a tensor for as long as someone else keeps it."""
+    return weakref.ref(tensor)
+
 
 class Aliases:
-    """Tensors by their storage; kept alive, so that neither storages nor ids are used again.
+    """Tensors by their storage; the first one entered owns it.
+
+    refer: whether tensors are kept alive.
 
     >>> x = torch.zeros(4, 4)
     >>> aliases = Aliases()
@@ -16,19 +34,44 @@ class Aliases:
     [(4, 4), (2, 4)]
     """
 
-    def __init__(self) -> None:
-        self._by_storage: dict[int, list[Tensor]] = defaultdict(list)
+    def __init__(self, refer: Callable[[Tensor], Reference] = kept) -> None:
+        self._refer = refer
+        self._by_storage: dict[int, list[Reference]] = defaultdict(list)
+        self._owners: dict[int, tuple[Layout, torch.dtype]] = {}
+        self._stands_for: dict[int, int] = {}
 
     def add(self, tensor: Tensor) -> None:
         """Enter a tensor, once."""
-        here = self._by_storage[_storage(tensor)]
-        if all(other is not tensor for other in here):
-            here.append(tensor)
+        key = self._key(tensor)
+        here = self._by_storage[key]
+        if not any(other() is not None for other in here):  # memory used again
+            here.clear()
+            self._owners[key] = Layout.of(tensor), tensor.dtype
+        if all(other() is not tensor for other in here):
+            here.append(self._refer(tensor))
+
+    def stand_for(self, shadow: Tensor, tensor: Tensor) -> None:
+        """From now on the memory of `shadow`, laid out alike, counts as that of `tensor`."""
+        self._stands_for[_storage(shadow)] = self._key(tensor)
 
     def overlapping(self, tensor: Tensor) -> list[Tensor]:
         """The other tensors entered that hold an element of this one."""
-        others = self._by_storage.get(_storage(tensor), ())
-        return [other for other in others if other is not tensor and _overlap(tensor, other)]
+        others = [other() for other in self._by_storage.get(self._key(tensor), ())]
+        return [other for other in others if other is not None and other is not tensor and _overlap(tensor, other)]
+
+    def knows(self, tensor: Tensor) -> bool:
+        """Whether an element of this tensor is one of a tensor entered."""
+        others = [other() for other in self._by_storage.get(self._key(tensor), ())]
+        return any(other is tensor or (other is not None and _overlap(tensor, other)) for other in others)
+
+    def box(self, tensor: Tensor) -> Box | None:
+        """Where in its owner a tensor lies; None where that cannot be told by steps along dimensions."""
+        owner, kind = self._owners.get(self._key(tensor), (None, None))
+        return None if owner is None or kind != tensor.dtype else box_in(Layout.of(tensor), owner)
+
+    def _key(self, tensor: Tensor) -> int:
+        storage = _storage(tensor)
+        return self._stands_for.get(storage, storage)
 
 
 def _storage(tensor: Tensor) -> int:

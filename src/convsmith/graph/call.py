@@ -92,6 +92,21 @@ def unary(
     return register
 
 
+def shaped(*ops: str) -> Callable[[Callable[[Call, Reach], Answer]], Callable[[Call, Reach], Answer]]:
+    """The same for ops whose second tensor gives its shape or type alone: of a table of the model's own, nothing."""
+
+    def register(rule: Callable[[Call, Reach], Answer]) -> Callable[[Call, Reach], Answer]:
+        def reach(call: Call, seen: Seen) -> Answer:
+            x, like = seen
+            return rule(call, x) if x is not None else None if like is None else like.nothing(call.out)
+
+        for op in ops:
+            RULES.add(op, Rule(reach))
+        return rule
+
+    return register
+
+
 def joining(
     *ops: str, macs: Count = nothing, ptflops: Count = nothing, kind: str = ""
 ) -> Callable[[Callable[[Call, Seen], Answer]], Callable[[Call, Seen], Answer]]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from convsmith.errors import ConvsmithError
 from convsmith.graph.capture import capture
@@ -10,7 +10,8 @@ from convsmith.graph.graph import Graph
 
 
 def graph_of(net: Graph | nn.Module, example: Any = None) -> Graph:
-    """The graph itself, or that of a module on an example (a tensor with a batch in front, or a tuple of them).
+    """The graph itself, or that of a module on an example (a tensor with a batch in front, a tuple of arguments, or a list or
+    dictionary as forward takes it).
 
     Raises:
         ConvsmithError: for a module without an example, and for anything else.
@@ -25,7 +26,4 @@ def graph_of(net: Graph | nn.Module, example: Any = None) -> Graph:
         raise ConvsmithError(
             f"{type(net).__name__} was given without an example input; add one, as torch.zeros(1, 3, 224, 224)."
         )
-    inputs = example if isinstance(example, tuple) else (example,)
-    if not all(isinstance(each, Tensor) for each in inputs):
-        raise ConvsmithError(f"The example input is a {type(example).__name__}; give a tensor, or a tuple of tensors.")
-    return capture(net, *inputs)
+    return capture(net, *(example if isinstance(example, tuple) else (example,)))

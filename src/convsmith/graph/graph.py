@@ -11,6 +11,7 @@ from torch import Tensor
 
 from convsmith.graph.call import RULES, Call, Operand
 from convsmith.graph.ops import conv_padding
+from convsmith.graph.signature import Signature
 from convsmith.kernels.spec import ConvSpec
 from convsmith.reach import Reach
 
@@ -22,7 +23,8 @@ class Node:
     """One call that depends on the model's input.
 
     `module` is the path of the innermost module that made the call, `leaf` says that this module has no children;
-    `params` counts the learnable scalars first used here; `known` is false from an op without a rule on downwards.
+    `params` counts the learnable scalars first used here; `known` is false from an op without a rule on downwards;
+    `loose` says that sizes depend on values, from an op that selects by them on downwards: they hold for this input.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Node:
     leaf: bool
     params: int
     known: bool
+    loose: bool = False
 
     @property
     def ruled(self) -> bool:
@@ -83,7 +86,9 @@ class Graph:
     order; `calls` says how often each module ran; `shared` names modules whose parameters another module holds too;
     `convolutions` names plain `nn.Conv2d` modules, whose weight is what convolves;
     `constants` are the tensors that calls read and that are neither input, parameter nor buffer; `aside` counts the
-    multiply-accumulates of calls that make such tensors anew in every run.
+    multiply-accumulates of calls that make such tensors anew in every run, and `tables` names the modules that do;
+    `signature` is what the model is called with; `notes` say, in sentences, how far the capture holds;
+    `functional` tells by call which parameter convolves without a convolution module.
     """
 
     model: str
@@ -97,6 +102,10 @@ class Graph:
     convolutions: frozenset[str] = field(repr=False, default=frozenset())
     constants: Mapping[str, Tensor] = field(repr=False, default_factory=dict)
     aside: int = 0
+    signature: Signature = field(repr=False, default_factory=Signature)
+    notes: tuple[str, ...] = ()
+    tables: frozenset[str] = field(repr=False, default=frozenset())
+    functional: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -117,8 +126,9 @@ class Graph:
     def unknown_ops(self) -> dict[str, int]:
         """Ops without a rule, or called in a way that their rule has no answer for, and how often each is."""
         _, lost = self._from_input
-        unanswered = (n for n in self.nodes if n.name in lost and not lost.intersection(self.sources(n)))
-        unruled = (node for node in self.nodes if not node.ruled)
+        unanswered = (n for n in self.nodes if n.name in lost and not lost.keys() & self.sources(n))
+        loose = {node.name for node in self.nodes if node.loose}
+        unruled = (n for n in self.nodes if not n.ruled and not loose.intersection(self.sources(n)))
         return dict(Counter(node.call.op for node in dict.fromkeys([*unruled, *unanswered])))
 
     @property
@@ -127,14 +137,27 @@ class Graph:
         return sum(node.macs for node in self.nodes) + self.aside
 
     @property
+    def fixed_macs(self) -> int:
+        """The same without calls whose sizes depend on values: alike for every input and all weights."""
+        return self.macs - sum(node.macs for node in self.nodes if node.loose)
+
+    @cached_property
+    def ends(self) -> tuple[str, ...]:
+        """The outputs, and in the place of those whose sizes depend on values what such calls read."""
+        loose = {node.name for node in self.nodes if node.loose}
+        read = [name for node in self.nodes if node.loose for name in self.sources(node)]
+        return tuple(dict.fromkeys(name for name in (*self.outputs, *read) if name not in loose))
+
+    @property
     def ptflops(self) -> int:
         """Multiply-accumulates as ptflops counts them."""
         return sum(node.ptflops for node in self.nodes)
 
     @property
     def fingerprint(self) -> str:
-        """Tells this net on this input from others: a hash of its layers' paths, ops and shapes."""
-        layers = [(n.module, n.call.op, [x.shape for x in n.call.operands], n.call.out) for n in self.layers]
+        """Tells this net on this input from others: a hash of its layers' paths, ops and fixed shapes."""
+        fixed = (node for node in self.layers if not node.loose)
+        layers = [(n.module, n.call.op, [x.shape for x in n.call.operands], n.call.out) for n in fixed]
         return hashlib.sha256(repr(layers).encode()).hexdigest()[:16]
 
     @cached_property
@@ -186,13 +209,15 @@ class Graph:
         wanted: Collection[str] | None = None,
         inside: "Mapping[str, Graph] | None" = None,
     ) -> dict[str, Reach]:
-        """The reach of every tensor behind `source` (default: the model's first input), as far as it is known.
+        """The reach of every tensor behind `source`, as far as it is known.
+
+        By default each is from the model's first input, and where it depends on none of that, from the next.
 
         wanted: the tensors asked for, what they are made from among them; None for all. inside: by the name of a call,
         the calls that are to stand in its place.
         """
         start = self.inputs[0].name if source is None else source
-        if start == self.inputs[0].name and not inside:
+        if not inside and (source is None or (start == self.inputs[0].name and len(self.inputs) == 1)):
             answers, _ = self._from_input
         else:
             nodes = self.nodes if wanted is None else self.leading_to(wanted)
@@ -202,10 +227,24 @@ class Graph:
             answers, _ = self._answers({start: source_of(start)}, nodes, inside or {})
         return {name: reach for name, reach in answers.items() if isinstance(reach, Reach)}
 
-    @cached_property
-    def _from_input(self) -> tuple[dict[str, Any], set[str]]:
-        first = self.inputs[0].name
-        return self._answers({first: self._source(first)}, self.nodes, {})
+    def functional_reason(self, node: Node) -> str | None:
+        """Why no block can stand in for a convolution by a function, and what would help; None where it is a module."""
+        weight = self.functional.get(node.name)
+        if weight is None:
+            return None
+        holder = weight.rpartition(".")[0]
+        helps = f"call {holder} itself" if holder in self.convolutions else "hold it in an nn.Conv2d module"
+        return f"its weight {weight} is given to a function; {helps} to have it replaced"
+
+    def why_unknown(self, node: Node) -> str:
+        """Why it is not known what a call sees: what stands before it, or that no input comes to it."""
+        _, lost = self._from_input
+        if node.name not in lost:
+            return "what it reads comes from no input with channels"
+        cause = self.by_name[lost[node.name]]
+        if cause.loose:
+            return f"it stands behind {cause.call.op}, where sizes depend on values: what it sees is unknown"
+        return f"it stands behind an op without a rule ({cause.call.op}): what it sees is unknown"
 
     def _source(self, first: str) -> Reach:
         """The model's input seeing itself; a waveform (T, 1) or (T,) that no convolution reads as it is has a map."""
@@ -216,21 +255,35 @@ class Graph:
         wave = Reach.source((1, shape[0]))
         return wave.permute((0, 2, 1)) if len(shape) == 2 else wave.drop(1)
 
+    @cached_property
+    def _from_input(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """From the first input, and behind others from the first of them that a call depends on."""
+        known: dict[str, Any] = {}
+        lost: dict[str, str] = {}
+        for source in (x for x in self.inputs if len(x.shape) > 1):
+            rest = [node for node in self.nodes if node.name not in known and node.name not in lost]
+            answers, missed = self._answers({source.name: self._source(source.name)}, rest, {})
+            known, lost = answers | known, missed | lost
+        return known, lost
+
     def _answers(
         self, start: Mapping[str, Any], nodes: Sequence[Node], inside: "Mapping[str, Graph]"
-    ) -> tuple[dict[str, Any], set[str]]:
-        """What the rules answer behind `start` (several reaches for several outputs), and what they cannot answer."""
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """What the rules answer behind `start` (several reaches for several outputs), and what they cannot, from where.
+
+        Lost is also what joins such with something known: half an answer would be a guess.
+        """
         known = dict(start)
-        lost: set[str] = set()  # also what joins it with something known: half an answer would be a guess
+        lost: dict[str, str] = {}
         for node in nodes:
             sources = self.sources(node)
-            if not node.known or lost.intersection(sources):
-                lost.add(node.name)
+            if not node.known or lost.keys() & sources:
+                lost[node.name] = next((lost[name] for name in sources if name in lost), node.name)
             elif any(name in known for name in sources):
                 other = inside.get(node.name)
                 answer = _answer(node, known) if other is None else other._passed(known[node.call.input.name])
                 if answer is None:
-                    lost.add(node.name)
+                    lost[node.name] = node.name
                 else:
                     known.setdefault(node.name, answer)
         return known, lost

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from convsmith.errors import CaptureError
 from convsmith.graph.call import Operand
+from convsmith.graph.constants import copied, same_memory
 from convsmith.graph.graph import GETITEM, Graph, Node
+from convsmith.graph.ops.writes import OVERWRITTEN
 
 Tensors = dict[str, Any]  # by the names of a graph: what is alive at one point of a run
 
@@ -17,7 +19,7 @@ class Replay:
     """The calls of `graph`, captured of `model` or of one with the same modules, on the weights that `model` has.
 
     The graph must be captured for the batch size that is run. A stretch costs what its calls cost, so that a net
-    changed in one place is run from there on.
+    changed in one place is run from there on. Calls whose sizes depend on values are left out.
 
     >>> from convsmith.graph.capture import capture
     >>> net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), torch.rand(2, 3, 8, 8)
@@ -30,14 +32,17 @@ class Replay:
 
     def __init__(self, model: nn.Module, graph: Graph) -> None:
         self.graph = graph
-        self._own = dict(graph.constants) | dict(model.named_parameters()) | dict(model.named_buffers())
+        held = dict(model.named_parameters()) | dict(model.named_buffers())
+        self._own = dict(graph.constants) | held
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._calls = [_callable(node) for node in graph.nodes]
+        self._tables = _written_tables(graph, held)
         self._freed = _last_reads(graph)
 
     def start(self, *inputs: Tensor) -> Tensors:
-        """What is alive before the first call."""
-        return dict(zip((x.name for x in self.graph.inputs), inputs, strict=True))
+        """What is alive before the first call: the inputs, and tables that calls write into, made anew."""
+        tables = copied({name: self._own[name] for name in self._tables})
+        return dict(zip((x.name for x in self.graph.inputs), inputs, strict=True)) | tables
 
     def run(self, alive: Tensors, first: int, stop: int, modules: Mapping[str, nn.Module] | None = None) -> None:
         """Run the calls `first` up to but not including `stop`, and let go of what no later call reads.
@@ -48,8 +53,10 @@ class Replay:
         with torch.no_grad():
             for place in range(first, stop):
                 node = self.graph.nodes[place]
+                if node.loose:
+                    continue
                 if node.name in modules:
-                    alive[node.name] = modules[node.name](alive[node.call.input.name])
+                    alive[node.name] = _in_its_type(modules[node.name], alive[node.call.input.name])
                 else:
                     alive[node.name] = self._call(place, node, alive)
                 for name in self._freed[place]:
@@ -69,32 +76,58 @@ class Replay:
 
     def _value(self, arg: Any, alive: Tensors) -> Any:
         if isinstance(arg, Operand):
-            return self._own[arg.name] if arg.own else alive[arg.name]
+            return self._own[arg.name] if arg.own and arg.name not in self._tables else alive[arg.name]
         if isinstance(arg, list):
             return [self._value(item, alive) for item in arg]
         return self._device if isinstance(arg, torch.device) else arg
 
 
+def _in_its_type(module: nn.Module, x: Tensor) -> Any:
+    """A module's answer where autocast has changed the type of what it reads."""
+    like = next((p.dtype for p in module.parameters() if p.is_floating_point()), x.dtype)
+    return module(x) if like == x.dtype else module(x.to(like)).to(x.dtype)
+
+
 def _callable(node: Node) -> Any:
-    """The op that a node calls; None for what only stands for a tensor."""
-    if node.call.op == GETITEM or node.call.op.endswith(" through a view"):
+    """The op that a node calls; None for what only stands for a tensor, or is not run again."""
+    if node.call.op in (GETITEM, OVERWRITTEN) or node.call.op.endswith(" through a view") or node.loose:
         return None
     space, name, overload = node.call.op.split(".")
-    op = getattr(getattr(getattr(torch.ops, space), name), overload)
-    written = [a.name for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    if any(isinstance(x := node.call.args.get(name), Operand) and x.own for name in written):
-        raise CaptureError(
-            f"{node.module or 'The model'} writes into a table of its own ({node.call.op}), so its calls cannot be run "
-            "again batch by batch; use --method svd, which needs no data."
-        )
-    return op
+    return getattr(getattr(getattr(torch.ops, space), name), overload)
+
+
+def _written_tables(graph: Graph, held: Mapping[str, Tensor]) -> set[str]:
+    """The net's tables that calls write into, with all in the same memory.
+
+    Raises ConvsmithError where such a table lives on from run to run: its parameter or buffer.
+    """
+    written: list[Tensor] = []
+    for node in graph.nodes:
+        for name in _writes(node):
+            x = graph.constants.get(name)
+            if x is None or any(same_memory(x, kept) for kept in held.values()):
+                raise CaptureError(
+                    f"{node.module or 'The model'} writes into a table of its own ({node.call.op}), so its calls "
+                    "cannot be run again batch by batch; use --method svd, which needs no data."
+                )
+            written.append(x)
+    return {name for name, table in graph.constants.items() if any(same_memory(table, x) for x in written)}
+
+
+def _writes(node: Node) -> list[str]:
+    """The tables of the net's own that a call writes into."""
+    op = _callable(node)
+    if op is None:
+        return []
+    arguments = (a.name for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write)
+    return [x.name for x in map(node.call.args.get, arguments) if isinstance(x, Operand) and x.own]
 
 
 def _last_reads(graph: Graph) -> list[list[str]]:
-    """For each call the tensors that it is the last to read; outputs stay."""
+    """For each call the tensors that it is the last to read; ends stay."""
     last = {name: place for place, node in enumerate(graph.nodes) for name in (node.name, *graph.sources(node))}
     freed: list[list[str]] = [[] for _ in graph.nodes]
     for name, place in last.items():
-        if name not in graph.outputs:
+        if name not in graph.ends:
             freed[place].append(name)
     return freed

@@ -1,4 +1,4 @@
-"""The tape that a capture writes: every ATen call that depends on the inputs, with its module, made on shapes alone."""
+"""The tape that a capture writes: every ATen call that depends on the inputs, with its module."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convsmith.graph.aliases import Aliases
+from convsmith.graph.aliases import Aliases, Reference
+from convsmith.graph.answers import answered
+from convsmith.graph.arguments import bind, changed, tensors, written
 from convsmith.graph.call import RULES, Call, Operand
+from convsmith.graph.constants import Constants
+from convsmith.graph.executions import Execution
 from convsmith.graph.graph import GETITEM, Node
-
-META = torch.device("meta")
+from convsmith.graph.lattice import Box
+from convsmith.graph.ops.writes import OVERWRITTEN
 
 # What they make has a tensor's shape and nothing of its values.
 SHAPE_ONLY = frozenset(
@@ -27,6 +31,25 @@ SHAPE_ONLY = frozenset(
 )  # fmt: skip
 
 
+# Ops whose indices may be masks.
+BY_MASKS = frozenset(["aten.index.Tensor", "aten.index_put.default", "aten.index_put_.default"])
+MASKS = (torch.bool, torch.uint8)
+
+# What reads all of a tensor out of torch ends with it; what comes in from there afterwards may depend on that.
+READ_OUT = "aten.resolve_neg.default"
+READ_IN = "values from outside of torch"
+
+
+@dataclass(frozen=True)
+class _Write:
+    """A call that wrote into elements of a tensor through another view: what it wrote, and where in their memory."""
+
+    op: str
+    written: Operand
+    box: Box | None
+    module: str
+
+
 @dataclass(frozen=True)
 class _Value:
     """What a tensor stands for: an operand, or one output of a call that has several and must be taken from it."""
@@ -34,31 +57,38 @@ class _Value:
     operand: Operand
     index: int | None = None
     module: str = ""  # of the call that made it
-    written: str = ""  # the call that wrote into its elements through another view
+    writes: tuple[_Write, ...] = ()  # through other views, since
+
+    @property
+    def own(self) -> bool:
+        """Whether it does not depend on the inputs."""
+        return self.operand.own and not self.writes
 
 
 class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The calls that depend on the inputs, in order."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, execution: Execution) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.nodes: list[Node] = []
-        self.constants: dict[str, Tensor] = {}
-        self.aside = 0  # multiply-accumulates of calls that do not depend on the inputs: tables made anew in every run
+        self.constants = Constants()
+        self.tables: Counter[str] = Counter()  # multiply-accumulates by module on tables made anew in every run
         self._leaves = {path for path, module in model.named_modules() if not any(module.children())}
         self._running = [""]
         self._names: Counter[str] = Counter()
         self._unknown: set[str] = set()
-        self._values: dict[int, _Value] = {}
-        self._shadows: dict[int, Tensor] = {}
-        self._answers: dict[Any, Any] = {}
-        self._aliases = Aliases()
+        self._loose: set[str] = set()
+        self._values: dict[int, tuple[Reference, _Value]] = {}
+        self._execution = execution
+        self._aliases = Aliases(execution.refer)
         self._sizes = {path: parameter.numel() for path, parameter in model.named_parameters()}
         self._inside = {path: frozenset([path]) for path in self._sizes}  # the parameters that own tensors are made of
-        self._home = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+        self._held: set[str] = set()
+        self._model = model
+        self._read_out = False
         for path, tensor in chain(model.named_parameters(), model.named_buffers()):
             self._keep(tensor, _Value(Operand(path, tuple(tensor.shape), own=True)))
-        self._held = {value.operand.name for value in self._values.values()}
+            self._held.add(path)
 
     def source(self, x: Tensor, label: str) -> Operand:
         """Enter an input of the model."""
@@ -86,80 +116,77 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._running.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run a call: on shapes where it depends on the inputs, as it is where it does not."""
+        """Run a call: as the execution says where it depends on the inputs, as it is where it does not."""
         kwargs = kwargs or {}
-        tensors = _tensors((args, kwargs))
-        if all(self._value(tensor).operand.own for tensor in tensors):
-            out = func(*_changed(args, self._at_home), **_changed(kwargs, self._at_home))
-            self._keep_own(tensors, out)
-            self.aside += self._multiplied(func, args, kwargs, out)
+        if str(func) in BY_MASKS:
+            args = self._by_places(*args)
+        given = tensors((args, kwargs))
+        bound = bind(func, args, kwargs)
+        changing = [*written(func, bound)]
+        if all(self._value(tensor).own for tensor in given) and not any(map(self.constants.mixed, changing)):
+            self._keep_read(changing)
+            out = func(*changed(args, self._execution.at_home), **changed(kwargs, self._execution.at_home))
+            self._keep_own(given, out)
+            self.tables += Counter({self._running[-1]: self._multiplied(func, bound, out)})
             return out
-        bound = _bind(func, args, kwargs)
+        if str(func) in SHAPE_ONLY:
+            out = func(*args, **kwargs | {"device": self._execution.at_home(kwargs.get("device") or given[0].device)})
+            self._keep_own([], out)
+            return out
         seen = {name: self._plain(value) for name, value in bound.items()}
-        out = self._run(func, _changed(args, self._without_values), _changed(kwargs, self._without_values))
-        self._write_down(func, Call(str(func), seen, tuple(tuple(x.shape) for x in _tensors(out))), bound, out)
+        for tensor in changing:
+            self._mix(tensor)
+        if str(func) == READ_OUT:
+            self._leave_torch()
+        loose = self._execution.sized_by_values(func, args, kwargs)
+        out = self._execution.run(func, args, kwargs, self._aliases)
+        self._write_down(func, Call(str(func), seen, tuple(tuple(x.shape) for x in tensors(out))), bound, out, loose)
         return out
 
-    def _multiplied(self, func: Any, args: Any, kwargs: Any, out: Any) -> int:
+    def _by_places(self, x: Any, indices: Any, *rest: Any) -> Any:
+        """Masks of the model's own as the places that they select: these are the same for every input."""
+        placed: list[Any] = []
+        for index in indices:
+            if isinstance(index, Tensor) and index.dtype in MASKS and self._value(index).own and not index.is_meta:
+                placed += index.nonzero().unbind(1)
+                self._keep_own([index], placed)
+            else:
+                placed.append(index)
+        return x, placed, *rest
+
+    def _multiplied(self, func: Any, bound: Mapping[str, Any], out: Any) -> int:
         name = str(func)
         if name not in RULES or not RULES[name].kind:
             return 0
-        bound = _changed(_bind(func, args, kwargs), lambda x: self._value(x).operand if isinstance(x, Tensor) else x)
-        return RULES[name].macs(Call(name, bound, tuple(tuple(x.shape) for x in _tensors(out))))
+        plain = changed(dict(bound), lambda x: self._value(x).operand if isinstance(x, Tensor) else x)
+        return RULES[name].macs(Call(name, plain, tuple(tuple(x.shape) for x in tensors(out))))
 
-    def _at_home(self, value: Any) -> Any:
-        """A table made "where the input is" is made where the model is: forward may ask for its values."""
-        return self._home if isinstance(value, torch.device) and value == META else value
-
-    def _without_values(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return self._shadow(value)
-        return META if isinstance(value, torch.device) else value
-
-    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Shapes are worked out once for calls that are alike: torch needs milliseconds for a normalization's."""
-        like = (func, _signature(args), _signature([*kwargs.items()]))
-        in_place = _in_place(func)
-        if like in self._answers:
-            return args[0] if in_place else _changed(self._answers[like], _alike)
-        out = func(*args, **kwargs)
-        shared = any(id(made) in self._values or self._aliases.overlapping(made) for made in _tensors(out))
-        if in_place or not shared:  # a view, and dropout, share their input's memory
-            self._answers[like] = out
-        return out
-
-    def _shadow(self, tensor: Tensor) -> Tensor:
-        """A tensor without its values, always the same one."""
-        if tensor.device == META:
-            return tensor
-        if id(tensor) not in self._shadows:
-            size, stride = tensor.size(), tensor.stride()
-            self._shadows[id(tensor)] = torch.empty_strided(size, stride, dtype=tensor.dtype, device=META)
-        return self._shadows[id(tensor)]
-
-    def _write_down(self, func: Any, call: Call, bound: Mapping[str, Any], out: Any) -> None:
-        if call.op in SHAPE_ONLY:
-            self._keep_own([], out)
-        elif call.outs:  # without outputs: an assertion
+    def _write_down(self, func: Any, call: Call, bound: Mapping[str, Any], out: Any, loose: bool) -> None:
+        if call.outs:  # without outputs: an assertion, or a value that is read
             module = self._running[-1]
-            name = self._append(func.__name__.partition(".")[0], call, module)
-            for written in _written(func, bound):
-                self._overwrite(written, _Value(Operand(name, tuple(written.shape)), module=module), call.op)
+            name = self._append(func.__name__.partition(".")[0], call, module, loose)
+            for tensor in written(func, bound):
+                self._overwrite(tensor, _Value(Operand(name, tuple(tensor.shape)), module=module), call.op)
             several = isinstance(out, list | tuple)
             for index, tensor in enumerate(out if several else [out]):
                 operand = Operand(name, tuple(tensor.shape))
                 self._keep(tensor, _Value(operand, index if several else None, module))
 
     def _overwrite(self, tensor: Tensor, value: _Value, op: str) -> None:
+        write = _Write(op, value.operand, self._aliases.box(tensor), value.module)
         for other in self._aliases.overlapping(tensor):
-            self._values[id(other)] = replace(self._value(other), written=op)
+            before = self._value(other)
+            self._keep(other, replace(before, writes=(*before.writes, write)))
         self._keep(tensor, value)
 
-    def _append(self, label: str, call: Call, module: str) -> str:
+    def _append(self, label: str, call: Call, module: str, loose: bool = False) -> str:
         inside = (path for x in call.operands if x.own for path in self._inside.get(x.name, ()))
         params = sum(self._sizes.pop(path, 0) for path in inside)
-        node = Node(self._fresh(label), call, module, module in self._leaves, params, known=True)
-        if not node.ruled or self._unknown.intersection(x.name for x in call.operands):
+        loose = loose or bool(self._loose.intersection(x.name for x in call.operands))
+        node = Node(self._fresh(label), call, module, module in self._leaves, params, known=True, loose=loose)
+        if loose:
+            self._loose.add(node.name)
+        if loose or not node.ruled or self._unknown.intersection(x.name for x in call.operands):
             self._unknown.add(node.name)
             node = replace(node, known=False)
         self.nodes.append(node)
@@ -168,19 +195,40 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def operand(self, tensor: Tensor) -> Operand:
         """What stands for a tensor in a call; taken from its call's outputs first where there are several."""
         value = self._value(tensor)
-        if value.written:
-            call = Call(f"{value.written} through a view", {"self": value.operand}, (tuple(tensor.shape),))
-            value = self._renamed(tensor, self._append("overwritten", call, value.module), value)
-        elif value.index is not None:
+        if value.index is not None:
             call = Call(GETITEM, {"self": value.operand, "index": value.index}, (tuple(tensor.shape),))
             value = self._renamed(tensor, self._append("getitem", call, value.module), value)
+        for write in value.writes:
+            call = self._written(tensor, value.operand, write)
+            value = self._renamed(tensor, self._append("overwritten", call, write.module), value)
+        if value.writes:
+            value = replace(value, writes=())
+            self._keep(tensor, value)
         if value.operand.own and value.operand.name not in self._held:
-            self.constants[value.operand.name] = tensor
+            self.constants.read(value.operand.name, tensor)
         return value.operand
 
+    def _mix(self, tensor: Tensor) -> None:
+        """A table of the model's own is about to hold what depends on the inputs."""
+        if any(self._value(other).own for other in (tensor, *self._aliases.overlapping(tensor))):
+            self.constants.mix(tensor)
+
+    def _written(self, tensor: Tensor, before: Operand, write: _Write) -> Call:
+        """What a tensor holds after a write through another view, followed where both are boxes in their memory."""
+        self._read(before, tensor)
+        args, box = {"self": before, "part": write.written}, self._aliases.box(tensor)
+        if box is None or write.box is None:
+            return Call(f"{write.op} through a view", args, (tuple(tensor.shape),))
+        return Call(OVERWRITTEN, args | {"view": box, "written": write.box}, (tuple(tensor.shape),))
+
+    def _read(self, operand: Operand, tensor: Tensor) -> None:
+        if operand.own and operand.name not in self._held:
+            self.constants.read(operand.name, tensor)
+
     def _renamed(self, tensor: Tensor, name: str, value: _Value) -> _Value:
-        self._values[id(tensor)] = _Value(Operand(name, tuple(tensor.shape)), module=value.module)
-        return self._values[id(tensor)]
+        renamed = _Value(Operand(name, tuple(tensor.shape)), module=value.module, writes=value.writes)
+        self._keep(tensor, renamed)
+        return renamed
 
     def _plain(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -189,83 +237,59 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _value(self, tensor: Tensor) -> _Value:
         """What a tensor stands for. One that no call made (`.data`) is another's memory under a new name."""
-        if id(tensor) not in self._values:
-            shared = self._aliases.overlapping(tensor)
-            like = next((x for x in shared if x.shape == tensor.shape and x.stride() == tensor.stride()), None)
-            if like is not None:
-                self._keep(tensor, self._value(like))
-            elif any(not self._value(other).operand.own for other in shared):
-                self._keep(tensor, replace(self._value(shared[0]), written="aten.view"))
-            else:
-                self._keep_own(shared, tensor)
-        return self._values[id(tensor)]
+        refer, value = self._values.get(id(tensor), (None, None))
+        if refer is None or value is None or refer() is not tensor:
+            self._keep_stranger(tensor)
+        return self._values[id(tensor)][1]
+
+    def _keep_stranger(self, tensor: Tensor) -> None:
+        shared = self._aliases.overlapping(tensor)
+        like = next((x for x in shared if x.shape == tensor.shape and x.stride() == tensor.stride()), None)
+        if like is not None:
+            self._keep(tensor, self._value(like))
+        elif mine := [other for other in shared if not self._value(other).own]:
+            value = self._value(mine[0])
+            write = _Write("aten.view", self.operand(mine[0]), self._aliases.box(mine[0]), value.module)
+            self._keep(tensor, replace(self._value(mine[0]), writes=(write,)))
+        elif self._read_out and not shared and tensor.dim():
+            call = Call(READ_IN, {}, (tuple(tensor.shape),))
+            name = self._append("read_in", call, self._running[-1], loose=True)
+            self._keep(tensor, _Value(Operand(name, tuple(tensor.shape)), module=self._running[-1]))
+        else:
+            self._keep_own(shared, tensor)
+
+    def _leave_torch(self) -> None:
+        """Values that depend on the inputs become Python's: the tables that modules hold are known before."""
+        if not self._read_out:
+            for module in self._model.modules():
+                for tensor in answered(vars(module)):
+                    self._value(tensor)
+        self._read_out = True
 
     def _keep(self, tensor: Tensor, value: _Value) -> None:
-        self._values[id(tensor)] = value
+        self._values[id(tensor)] = self._execution.refer(tensor), value
         self._aliases.add(tensor)
 
     def _keep_own(self, sources: Sequence[Tensor], made: Any) -> None:
         """Enter what does not depend on the inputs, with the parameters it is made of."""
         inside = frozenset(path for x in sources for path in self._inside.get(self._value(x).operand.name, ()))
-        for tensor in _tensors(made):
-            if id(tensor) not in self._values:
+        for tensor in tensors(made):
+            refer, _ = self._values.get(id(tensor), (None, None))
+            if refer is None or refer() is not tensor:
                 operand = Operand(self._fresh("constant"), tuple(tensor.shape), own=True)
                 self._inside[operand.name] = inside
+                self._keep(tensor, _Value(operand))
+
+    def _keep_read(self, changing: Sequence[Tensor]) -> None:
+        """What calls have read of tables that are about to change is kept as it was, the tables under new names."""
+        for tensor in (x for each in changing for x in (each, *self._aliases.overlapping(each))):
+            value = self._value(tensor)
+            if value.own and value.operand.name in self.constants:
+                self.constants[value.operand.name] = tensor.clone()
+                operand = Operand(self._fresh("constant"), tuple(tensor.shape), own=True)
+                self._inside[operand.name] = self._inside.get(value.operand.name, frozenset())
                 self._keep(tensor, _Value(operand))
 
     def _fresh(self, label: str) -> str:
         self._names[label] += 1
         return label if self._names[label] == 1 else f"{label}_{self._names[label] - 1}"
-
-
-def _bind(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A call's arguments by the names of the op's schema, defaults filled in."""
-    schema = func._schema.arguments
-    given = dict(zip((a.name for a in schema), args, strict=False)) | dict(kwargs)
-    given |= {a.name: a.default_value for a in schema if a.has_default_value() and a.name not in given}
-    return {a.name: given[a.name] for a in schema if a.name in given}
-
-
-def _signature(value: Any) -> Any:
-    """What decides the shapes of an answer, hashable; numbers with their type, as 1 == 1.0 == True."""
-    if isinstance(value, Tensor):
-        return value.shape, value.stride(), value.dtype
-    return tuple(map(_signature, value)) if isinstance(value, list | tuple) else (type(value), value)
-
-
-def _in_place(func: Any) -> bool:
-    """Whether a call only changes values of its first argument, and answers it."""
-    schema = func._schema
-    ends = [each[0].alias_info for each in (schema.arguments, schema.returns) if each]
-    written = len(ends) == 2 and all(info is not None and info.is_write for info in ends)
-    return written and len(schema.returns) == 1 and torch.Tag.inplace_view not in func.tags
-
-
-def _written(func: Any, bound: Mapping[str, Any]) -> Iterator[Tensor]:
-    """The tensors that a call writes into."""
-    for argument in func._schema.arguments:
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            yield from _tensors(bound.get(argument.name))
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """Those in a call's arguments or answer, in order: what torch's own tree functions find in many times the time."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return []
-    return [tensor for item in value for tensor in _tensors(item)]
-
-
-def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Lists, tuples and dictionaries of arguments, each changed."""
-    if isinstance(value, list | tuple):
-        items = [_changed(item, change) for item in value]
-        return items if isinstance(value, list) else tuple(items)
-    return {name: _changed(item, change) for name, item in value.items()} if isinstance(value, dict) else change(value)
-
-
-def _alike(value: Any) -> Any:
-    return torch.empty_like(value) if isinstance(value, Tensor) else value

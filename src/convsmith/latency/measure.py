@@ -13,6 +13,7 @@ from convsmith.blocks import Block
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.graph.plain import copied, plain
+from convsmith.graph.wrappers import unwrapped
 from convsmith.kernels.spec import ConvSpec
 from convsmith.latency.interleaved import FEWEST, ROUNDS, take_turns
 
@@ -70,7 +71,7 @@ def measure_latency(model: nn.Module, graph: Graph, *, seconds: float = SECONDS)
     >>> found.of(["0", "1"]) < found.total
     True
     """
-    replica = copied(plain(model)).cpu().eval().to(memory_format=torch.channels_last)
+    replica = copied(plain(unwrapped(model))).cpu().eval().to(memory_format=torch.channels_last)
     images = [torch.randn(1, *each.shape[1:]) for each in graph.inputs]
     rounds: list[dict[str, float]] = []
     end = perf_counter() + seconds

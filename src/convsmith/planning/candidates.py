@@ -90,6 +90,8 @@ def _volume(graph: Graph) -> float:
     return graph.reaches()[graph.outputs[0]].extent().volume
 
 
+TABLE = "it works on a table of the net's own, made anew in every run, and not on the input"
+
 Below = Callable[[ConvSpec, tuple[int, int], int], Sequence[Trial]]
 
 
@@ -132,13 +134,12 @@ def consider(
     candidates: list[Candidate] = []
     refusals: list[Refusal] = []
     for node in (node for node in graph.layers if node.kind == "conv" and node.module not in skip):
-        found: Candidate | Refusal = Refusal(
-            node.module, "it stands behind an op without a rule: what it sees is unknown"
-        )
+        found: Candidate | Refusal = Refusal(node.module, graph.functional_reason(node) or graph.why_unknown(node))
         if node.name in reaches:
             found = _consider(graph, node, blocks, forced=forced, ranked=ranked, keep=keep, below=below)
         candidates += [found] if isinstance(found, Candidate) else []
         refusals += [found] if isinstance(found, Refusal) else []
+    refusals += [Refusal(path, TABLE) for path in sorted(graph.tables & graph.convolutions) if path not in skip]
     return candidates, refusals
 
 

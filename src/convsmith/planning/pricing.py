@@ -154,7 +154,7 @@ class Effect:
         """The outputs, run on from here with `modules` in the place of calls."""
         alive = deepcopy(self._alive)  # calls may write into what they read
         self._replay.run(alive, self._at, len(self._graph.nodes), modules)
-        return [alive[name].double() for name in self._graph.outputs]
+        return [alive[name].double() for name in self._graph.ends]
 
 
 def _energy(answer: Tensor) -> float:

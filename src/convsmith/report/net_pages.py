@@ -96,8 +96,5 @@ def _advised(name: str, advice: Advice) -> str:
 
 def _unknown(scores: Scores) -> str:
     told = ", ".join(f"{op} ({calls})" for op, calls in scores.unknown_ops.items())
-    return (
-        f"No rule for {told}: what it costs is not in the totals, and what is behind is not known, and not edited."
-        if told
-        else ""
-    )
+    lost = f"No rule for {told}: what it costs is not in the totals, and what is behind is not known, and not edited."
+    return " ".join([*scores.notes, *([lost] if told else [])])

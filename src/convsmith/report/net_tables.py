@@ -83,14 +83,16 @@ def by_cost(advice: Advice) -> tuple[list[Finding], list[Finding]]:
 
 
 def _unknown(scores: Scores) -> list[Text]:
+    notes = [Text(note, style="yellow") for note in scores.notes]
     if not scores.unknown_ops:
-        return []
+        return notes
     told = ", ".join(f"{op} ({calls})" for op, calls in scores.unknown_ops.items())
     return [
+        *notes,
         Text(
             f"No rule for {told}: what it costs is not in the totals, and what is behind is not known, and not edited.",
             style="yellow",
-        )
+        ),
     ]
 
 

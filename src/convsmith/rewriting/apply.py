@@ -10,6 +10,7 @@ from convsmith.calibration.calibrate import IMAGES, Images, take_images
 from convsmith.calibration.pictures import Pictures
 from convsmith.errors import PlanError
 from convsmith.graph.plain import copied, plain
+from convsmith.graph.wrappers import unwrapped
 from convsmith.plan import Merge, Plan, Remove, Repeat, Replace
 from convsmith.progress import Progress, silent
 from convsmith.rewriting.accounts import capture_for, counted, prove
@@ -98,7 +99,7 @@ def rewrite(
         raise PlanError(f"apply: a {type(plan).__name__} was given for the plan; give a cs.Plan.")
     taken = None if data is None else take_images(data, images, seed)
     transfer = transfer_of(method, taken, statistics, seed, relu)
-    model = plain(model)
+    model = plain(unwrapped(model))
     base = capture_for(model, plan)
     if base.fingerprint != plan.fingerprint:
         raise PlanError(

@@ -71,7 +71,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of a captured net; `spatial_layers` counts the convolutions that can widen the window."""
+    """The scores of a captured net; `spatial_layers` counts the convolutions that can widen the window.
+
+    `notes` say how far the capture holds.
+    """
 
     model: str
     input: tuple[int, ...]
@@ -84,6 +87,7 @@ class Scores:
     unknown_ops: Mapping[str, int]
     stages: tuple[Stage, ...]
     layers: tuple[Layer, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def lower_bound(self) -> bool:
@@ -104,7 +108,7 @@ class Scores:
         totals |= {"lower_bound": True} if self.lower_bound else {}
         return {
             "model": self.model, "input": list(self.input), "convention": self.convention, "alpha": self.alpha,
-            "clamp": self.clamp, "count": self.count, "totals": totals,
+            "clamp": self.clamp, "count": self.count, "totals": totals, "notes": list(self.notes),
             "stages": [asdict(stage) for stage in self.stages],
             "layers": [layer.to_dict() for layer in self.layers],
         }  # fmt: skip
@@ -217,7 +221,7 @@ def score(
     return Scores(
         graph.model, graph.inputs[0].shape[1:], convention, alpha, clamp, count,
         graph.params, graph.macs if count == "plain" else graph.ptflops, graph.unknown_ops,
-        tuple(_stage(stage, growth, count) for stage in stages.stages), tuple(layers),
+        tuple(_stage(stage, growth, count) for stage in stages.stages), tuple(layers), graph.notes,
     )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ class _Total(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """The sum of all processes' gradients."""
         total = gradient.clone()
         distributed.all_reduce(total)
@@ -61,7 +61,7 @@ class _Total(torch.autograd.Function):
 
 
 def _total(mine: Tensor) -> Tensor:
-    total: Tensor = _Total.apply(mine)  # type: ignore[no-untyped-call]
+    total: Tensor = _Total.apply(mine)
     return total
 
 

@@ -64,7 +64,8 @@ UNJUDGED = {
         *(f"aten.{op}{place}.Tensor" for op in ("gt", "ge", "lt", "le", "eq", "ne") for place in ("", "_")),
         *(f"aten.logical_{op}{place}.default" for op in ("and", "or", "xor") for place in ("", "_")),
         *(f"aten.{op}{place}.Tensor" for op in ("floor_divide", "remainder", "fmod") for place in ("", "_")),
-        "aten.bitwise_and.Tensor", "aten.bitwise_or.Tensor", "aten.div.Tensor_mode", "aten.div_.Tensor_mode",
+        *(f"aten.{op}.Tensor" for op in ("bitwise_and", "bitwise_or", "__and__", "__or__", "__xor__")),
+        "aten.div.Tensor_mode", "aten.div_.Tensor_mode",
         "aten.where.Scalar", "aten.where.ScalarOther", "aten.where.ScalarSelf",
         "aten.masked_fill.Tensor", "aten.masked_fill_.Tensor",
     ),
@@ -80,7 +81,7 @@ UNJUDGED = {
     "aten.upsample_linear1d.default": ("aten.upsample_linear1d.vec",),
     "aten.take_along_dim.default": (
         "aten.scatter.src", "aten.scatter_.src", "aten.scatter.value", "aten.scatter_add.default",
-        "aten.index_put.default", "aten.index_put_.default", "aten.index_add.default", "aten.masked_scatter.default",
+        "aten.index_add.default", "aten.masked_scatter.default",
         "aten.affine_grid_generator.default", "torchvision.roi_align.default", "torchvision.roi_pool.default",
     ),
     "aten.grid_sampler.default": ("aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default"),

@@ -3,11 +3,22 @@
 Names and arguments are those of the ATen calls that a model's forward makes, before autograd takes them apart.
 """
 
-from convsmith.graph.ops import convolutions, elementwise, moves, norms, pools, products, reductions, resize, shapes
+from convsmith.graph.ops import (
+    convolutions,
+    elementwise,
+    moves,
+    norms,
+    pools,
+    products,
+    reductions,
+    resize,
+    shapes,
+    writes,
+)
 from convsmith.graph.ops.convolutions import conv_padding
 from convsmith.graph.ops.elementwise import ACTIVATIONS
 
 __all__ = [
     "ACTIVATIONS", "conv_padding", "convolutions", "elementwise", "moves", "norms", "pools", "products", "reductions",
-    "resize", "shapes",
+    "resize", "shapes", "writes",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convsmith.graph.call import Answer, Call, Seen, joining, out_numel, unary
+from convsmith.graph.call import Answer, Call, Seen, joining, out_numel, shaped, unary
 from convsmith.reach import Reach
 from convsmith.reach.unions import union
 
@@ -23,7 +23,8 @@ _ALONE = (
     "aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.lift_fresh_copy.default",
     "aten.lift_fresh.default", "aten._to_copy.default", "aten.to.dtype", "aten.to.device", "aten.to.dtype_layout",
     "aten.isnan.default", "aten.isinf.default", "aten.isfinite.default", "aten.sgn.default", "aten.pow.Tensor_Scalar",
-    "aten.pow_.Scalar", "aten.pow.Scalar", "aten.rsub.Scalar", "aten.real.default",
+    "aten.pow_.Scalar", "aten.pow.Scalar", "aten.rsub.Scalar", "aten.real.default", "aten.resolve_conj.default",
+    "aten.resolve_neg.default",
 )  # fmt: skip
 _WITH_SCALAR = tuple(
     f"aten.{op}{place}.Scalar"
@@ -56,7 +57,7 @@ def elementwise(call: Call, x: Reach) -> Reach:
     return x
 
 
-@unary("aten.type_as.default", "aten.to.other")
+@shaped("aten.type_as.default", "aten.to.other")
 def cast(call: Call, x: Reach) -> Reach:
     """The other operand gives its type alone."""
     return x
@@ -70,6 +71,7 @@ def constant(call: Call, x: Reach) -> Reach:
 
 _SUMS = ("add", "sub", "div", "floor_divide", "remainder", "fmod", "gt", "ge", "lt", "le", "eq", "ne")
 _PAIRS = ("maximum", "minimum", "fmax", "fmin", "atan2", "logaddexp", "hypot")
+_BITS = ("bitwise_and", "bitwise_or", "__and__", "__or__", "__xor__")
 
 
 @joining(
@@ -77,15 +79,14 @@ _PAIRS = ("maximum", "minimum", "fmax", "fmin", "atan2", "logaddexp", "hypot")
     *_both(["div"], "Tensor_mode"), "aten.rsub.Tensor", "aten.pow.Tensor_Tensor", "aten.where.self",
     "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar", *_both(["masked_fill"], "Scalar"),
     *_both(["masked_fill"], "Tensor"), *_both(["logical_and", "logical_or", "logical_xor"]), "aten.clamp.Tensor",
-    "aten.bitwise_and.Tensor", "aten.bitwise_or.Tensor", *_both(["lerp"], "Scalar"), *_both(["lerp"], "Tensor"),
-    *_both(["addcdiv"]),
+    *(f"aten.{op}.Tensor" for op in _BITS), *_both(["lerp"], "Scalar"), *_both(["lerp"], "Tensor"), *_both(["addcdiv"]),
 )  # fmt: skip
 def add(call: Call, seen: Seen) -> Answer:
     """The union of what the operands see."""
     return union([x for x in seen if x is not None], call.out)
 
 
-@joining("aten.copy_.default")
+@joining("aten.copy_.default", "aten.fill_.Tensor")
 def copy(call: Call, seen: Seen) -> Answer:
     """What was there before is gone."""
     before, now = seen

@@ -79,6 +79,8 @@ def index(call: Call, seen: Seen) -> Answer:
         return anywhere(call, seen)
     places = [d for d, table in enumerate(call["indices"]) if table is not None]
     new = len(call.out) - len(x.shape) + len(places)
+    if new != max(len(table.shape) for table in call["indices"] if table is not None):
+        return anywhere(call, seen)  # a mask over several dimensions
     start = places[0] if places[-1] - places[0] == len(places) - 1 else 0  # apart: the new dimensions come first
     x = x.reduce(*places)
     for dim in reversed(places):
@@ -99,13 +101,36 @@ def index_select(call: Call, seen: Seen) -> Answer:
 
 @joining(
     "aten.gather.default", "aten.take_along_dim.default", "aten.scatter.src", "aten.scatter_.src",
-    "aten.scatter.value", "aten.scatter_add.default", "aten.index_put.default", "aten.index_put_.default",
-    "aten.index_add.default", "aten.masked_scatter.default", "aten.affine_grid_generator.default",
-    "torchvision.roi_align.default", "torchvision.roi_pool.default",
+    "aten.scatter.value", "aten.scatter_add.default", "aten.index_add.default", "aten.masked_scatter.default",
+    "aten.affine_grid_generator.default", "torchvision.roi_align.default", "torchvision.roi_pool.default",
 )  # fmt: skip
 def anywhere(call: Call, seen: Seen) -> Answer:
     """Values say where elements go: each sees all (a bound)."""
     return union([x.whole(call.out) for x in seen if x is not None], call.out).as_bound()
+
+
+@joining("aten.index_put.default", "aten.index_put_.default")
+def index_put(call: Call, seen: Seen) -> Answer:
+    """What was there, or any of the values along the indexed dimensions (a bound): tables say which goes where."""
+    (before, *tables), values = seen[:-1], seen[-1]
+    dims = [d for d, table in enumerate(call["indices"]) if table is not None]
+    lines = all(len(table.shape) == 1 for table in call["indices"] if table is not None)
+    if any(table is not None for table in tables) or not lines or dims != list(range(dims[0], dims[-1] + 1)):
+        return anywhere(call, seen)
+    parts = [] if before is None else [before]
+    if values is not None:
+        parts.append(_spread(values, dims[0], len(dims), len(call.out)).expand(call.out))
+    return union(parts, call.out).as_bound()
+
+
+def _spread(values: Reach, first: int, indexed: int, dims: int) -> Reach:
+    """Values in a line along what several dimensions are indexed by, laid out on all of them."""
+    while len(values.shape) < dims - indexed + 1:
+        values = values.insert(0)
+    values = values.reduce(first)
+    for _ in range(indexed - 1):
+        values = values.insert(first)
+    return values
 
 
 @joining("aten.grid_sampler.default", "aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default")

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convsmith.graph.call import Answer, Call, Operand, Seen, dim_of, joining, unary
+from convsmith.graph.call import Answer, Call, Operand, Seen, dim_of, joining, shaped, unary
 from convsmith.reach import Reach
 from convsmith.reach.unions import concatenate
 from convsmith.reach.windows import Taps
 
 
+@shaped("aten.view_as.default", "aten.reshape_as.default")
 @unary(
     "aten.view.default", "aten.reshape.default", "aten.flatten.using_ints", "aten.unflatten.int",
-    "aten.view_as.default", "aten._unsafe_view.default", "aten.squeeze.dim", "aten.squeeze.dims",
-    "aten.squeeze.default", "aten.reshape_as.default", "aten.ravel.default", "aten.atleast_1d.default",
+    "aten._unsafe_view.default", "aten.squeeze.dim", "aten.squeeze.dims",
+    "aten.squeeze.default", "aten.ravel.default", "aten.atleast_1d.default",
 )  # fmt: skip
 def reshape(call: Call, x: Reach) -> Answer:
     """The same elements under another shape."""
@@ -115,7 +116,8 @@ def _all(operands: Sequence[Operand], seen: Seen) -> list[Reach]:
     return [like.nothing(operand.shape) if x is None else x for operand, x in pairs if 0 not in operand.shape]
 
 
-@unary("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
+@shaped("aten.expand_as.default")
+@unary("aten.expand.default", "aten.broadcast_to.default")
 def expand(call: Call, x: Reach) -> Reach:
     """Dimensions of size 1 as often as asked for."""
     return x.expand(call.out)

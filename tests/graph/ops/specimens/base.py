@@ -56,9 +56,9 @@ def alone(function: Callable[..., Any], *shape: int, draws: int = 3, bound: bool
     return Specimen(Call(function), shape or MAP, draws, bound)
 
 
-def joined(join: Callable[[Tensor, Tensor], Tensor], draws: int = 3) -> Specimen:
+def joined(join: Callable[[Tensor, Tensor], Tensor], draws: int = 3, bound: bool = False) -> Specimen:
     """A grouped convolution's output, and the input itself in other channels, joined."""
-    return Specimen(Join(join, conv(padding=1, groups=2), conv(kernel=1, groups=4)), MAP, draws)
+    return Specimen(Join(join, conv(padding=1, groups=2), conv(kernel=1, groups=4)), MAP, draws, bound)
 
 
 def own(*shape: int) -> Tensor:

@@ -102,6 +102,7 @@ ELEMENTWISE = {
     "mask of the map": joined(lambda a, b: a * b.mean(1, keepdim=True)),
     "copied over": joined(lambda a, b: torch.zeros_like(a).copy_(b) + a),
     "copied over in part": behind(lambda x: torch.cat([x.clone().copy_(own(6)), x], 1)),
+    "filled by the input": joined(lambda a, b: torch.cat([a.clone().fill_(b.sum()), a], 1)),
     "zeroed": joined(lambda a, b: a.clone().zero_() + b),
     "filled": joined(lambda a, b: torch.cat([a.clone().fill_(0.5), b], 1)),
     "zeros beside": behind(lambda x: torch.cat([torch.zeros_like(x), x, x.new_ones(1, 2, 7, 6)], 1)),

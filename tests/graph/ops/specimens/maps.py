@@ -3,9 +3,11 @@
 import torch
 import torch.nn.functional as F
 
-from specimens.base import Specimen, alone, aten, behind, own
+from specimens.base import Specimen, alone, aten, behind, joined, own
 
 VOLUME = (2, 4, 4, 5)
+COLUMNS = torch.tensor([0, 3])
+ROWS_AND_COLUMNS = (torch.tensor([1, 5]), COLUMNS)
 
 
 def resized(mode: str, **options: object) -> Specimen:
@@ -42,6 +44,23 @@ MAPS = {
     "index": behind(lambda x: x[:, [2, 0, 1]], bound=True),
     "index of two": behind(lambda x: x[:, :, [[0, 1], [2, 3]], [[5, 4], [3, 2]]], bound=True),
     "index of two apart": behind(lambda x: x[:, [0, 1, 3], :, [5, 4, 2]], bound=True),
+    "index by a mask": behind(lambda x: x[:, :, torch.ones(7, 6).triu().bool()], bound=True),
+    "index put": joined(lambda a, b: aten.index_put.default(a, [None, torch.tensor([2, 0])], b[:, :2]), bound=True),
+    "index put, in place": joined(
+        lambda a, b: aten.index_put_.default(a.clone(), [None, None, torch.tensor([5])], b[:, :, :1]), bound=True
+    ),
+    "index put of two": joined(
+        lambda a, b: aten.index_put.default(a, [None, None, *ROWS_AND_COLUMNS], b[:, :, 0, :2]),
+        bound=True,
+    ),
+    "index put apart": joined(
+        lambda a, b: aten.index_put.default(a, [None, COLUMNS, None, COLUMNS], b[0, 0, 0, :1]),
+        bound=True,
+    ),
+    "index put by a mask": joined(
+        lambda a, b: aten.index_put.default(a, [None, None, torch.ones(7, 6).triu().bool()], b[0, 0, 0, 0]),
+        bound=True,
+    ),
     "index select": behind(lambda x: x.index_select(3, torch.tensor([5, 0])), bound=True),
     "gather": behind(lambda x: x.gather(2, torch.zeros(1, 4, 2, 6, dtype=torch.int64)), bound=True),
     "take along": behind(lambda x: torch.take_along_dim(x, torch.zeros(1, 4, 2, 6, dtype=torch.int64), 2), bound=True),

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from specimens.base import Specimen, alone, aten, behind, joined
+from specimens.base import Specimen, alone, aten, behind, joined, own
 
 ROWS = (2, 4, 6)
 
@@ -30,6 +30,13 @@ def partitioned(x: Tensor) -> Tensor:
 def counted(x: Tensor) -> Tensor:
     """A gate made of which channel is largest; no gradient goes through it."""
     return x * F.one_hot(x.argmax(1), 4).sum((0, 1, 2)).add(1).reshape(1, 4, 1, 1)
+
+
+def overwritten(x: Tensor) -> Tensor:
+    """A part written through a view, and what stood before around it."""
+    new = x.roll(1, 1)
+    new[:, 1:3, ::2] = x[:, :2, :4].flip(2)
+    return new
 
 
 SHAPES: dict[str, Specimen] = {
@@ -86,10 +93,13 @@ SHAPES: dict[str, Specimen] = {
     "split at": behind(lambda x: torch.cat(x.tensor_split((1, 2), 1)[::-1], 1)),
     "expand": behind(lambda x: x.mean(1, keepdim=True).expand(-1, 3, -1, -1)),
     "expand as": joined(lambda a, b: a.mean((2, 3), keepdim=True).expand_as(b)),
+    "a table expanded as": behind(lambda x: torch.cat([own(1, 4, 1, 1).expand_as(x), x], 1)),
+    "a table viewed as": behind(lambda x: torch.cat([aten.view_as.default(own(168), x), x], 1)),
     "broadcast": behind(lambda x: aten.broadcast_to.default(x[:, :, :1], [2, 1, 4, 7, 6])),
     "repeat": behind(lambda x: x.repeat(1, 2, 1, 2)),
     "repeat in a new dimension": behind(lambda x: x.repeat(3, 1, 1, 1, 1)),
     "tile": behind(lambda x: x.tile(2, 1, 1)),
+    "overwritten in part": behind(overwritten),
     "one hot": alone(counted),
     "repeat interleaved": behind(lambda x: x.repeat_interleave(2, 3).repeat_interleave(3, 1)),
     "repeat interleaved, all": behind(lambda x: x.repeat_interleave(2)),
