@@ -10,8 +10,10 @@ from convsmith.graph.graph import Graph
 
 
 def graph_of(net: Graph | nn.Module, example: Any = None) -> Graph:
-    """The graph itself, or that of a module on an example (a tensor with a batch in front, a tuple of arguments, or a list or
-    dictionary as forward takes it).
+    """The graph itself, or that of a module on an example.
+
+    example: a tensor with a batch in front, a tuple of arguments, or a list or dictionary as forward takes it.
+
 
     Raises:
         ConvsmithError: for a module without an example, and for anything else.

@@ -58,12 +58,13 @@ def _cost(graph: Graph, modules: Sequence[str]) -> tuple[int, int]:
 
 def prove(base: Graph, new: Graph, plan: Plan) -> None:
     """The outputs' shapes are the old ones, and costs add up to those of the net that was made."""
-    before, after = ([graph.shapes[name] for name in graph.outputs] for graph in (base, new))
+    before, after = ([graph.shapes[name] for name in graph.ends] for graph in (base, new))
+    macs = base.macs + new.fixed_macs - base.fixed_macs  # what depends on values depends on weights too
     if before != after:
         names = ", ".join(edit.name for edit in plan.edits)
         raise PlanError(f"The plan changes the output from {before} to {after}; take out one of {names}.")
-    if (new.params, new.macs) != (plan.new.params, plan.new.macs):
+    if (new.params, macs) != (plan.new.params, plan.new.macs):
         raise PlanError(
             f"The edits add up to {plan.new.params} parameters and {plan.new.macs} MACs, and the new net has "
-            f"{new.params} and {new.macs}; please report this plan."
+            f"{new.params} and {macs}; please report this plan."
         )
