@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 from statistics import median
+from types import ModuleType
 
 import pytest
 
@@ -114,6 +115,44 @@ def test_the_times_and_megabytes_of_fits_are_those_measured() -> None:
     spec.loader.exec_module(bench)
     page, found = (DOCS / "fits.md").read_text(), json.loads((RESULTS / "fit_speed.json").read_text())
     assert f"<!-- fit-speed -->\n{bench.table(found['seconds and megabytes'])}<!-- /fit-speed -->" in page
+
+
+def bench_module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, RESULTS.parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_the_metric_are_those_of_its_result_file() -> None:
+    bench, found = bench_module("metric_page"), json.loads((RESULTS / "metric.json").read_text())
+    page = (DOCS / "metric.md").read_text()
+    assert len(bench.TABLES) == 7
+    for name, table in bench.TABLES.items():
+        assert f"<!-- {name} -->\n{bench.markdown(table(found))}<!-- /{name} -->" in page
+
+
+def test_what_the_page_on_the_metric_says_of_its_tables_is_so() -> None:
+    found = json.loads((RESULTS / "metric.json").read_text())
+    assert found["table"] == found["table"] | {"nets": 3**8, "params equal": True, "MACs equal": True}
+    assert found["bins"] == 20
+    assert len(found["halves"]) == 5
+    for half in found["halves"]:  # value: the power that the product has, on a half that nothing was fitted on
+        other = half["other half, the product's"]
+        assert other["kendall"] >= 0.72
+        assert other["regret"] <= 0.40
+    assert all(half["other half, the product's"]["kendall"] >= 0.77 for half in found["halves, exact"])
+    scores = {name: told["kendall"] for name, told in found["scores"].items()}
+    assert max(scores["gain"], scores["MACs"], scores["parameters"]) < scores["value"] < min(found["run against run"])
+    regnets = found["regnets"]["kendall"]
+    assert max(regnets["gain"], regnets["value"]) < regnets["macs"], "it fails where widths vary"
+    paper = {("vgg16", 32): [5, 4, 2, 1, 1], ("vgg19", 32): [6, 4, 3, 2, 1], ("resnet50", 32): [5, 5, 4, 2]}
+    free = {(row["net"], row["input"]): row for row in found["optima"] if row["MACs"] is None}
+    for net, blocks in paper.items():
+        assert free[net]["by gain"] == free[net]["by value"] == blocks
+    for row in found["optima"]:
+        assert row["gains"][0] >= row["gains"][1]
+        assert row["values"][0] <= row["values"][1]
 
 
 @pytest.mark.parametrize("page", ["blocks.md", "zoo.md"])

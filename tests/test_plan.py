@@ -68,10 +68,10 @@ def test_what_stands_in_the_file() -> None:
     assert list(record) == [
         "model", "input", "fingerprint", "stages", "asked", "base_ms", "base", "new", "latency_ms", "edits", "refusals",
     ]  # fmt: skip
-    assert record["base"] == {"blocks": [1, 2], "gain": 8.5, "params": 100, "macs": 2000}
+    assert record["base"] == {"blocks": [1, 2], "gain": 8.5, "params": 100, "macs": 2000, "value": 0.0}
     assert record["edits"][0] == {
         "kind": "repeat", "unit": ["features.0", "features.1"], "copies": 2, "stage": "stage1", "reason": "more gain",
-        "params": [10, 30], "macs": [200, 600], "gain": 0.75, "latency_ms": None,
+        "params": [10, 30], "macs": [200, 600], "gain": 0.75, "value": 0.0, "latency_ms": None,
     }  # fmt: skip
     assert record["edits"][2] == {
         "kind": "replace", "layer": "features.8", "block": "dw-pw:r=2", "reason": "cheaper", "macs": [900, 300],
@@ -92,7 +92,7 @@ def test_totals_follow_from_the_edits() -> None:
 
 def test_totals_in_the_file_are_told_and_not_read() -> None:
     record = json.loads(EXAMPLE.to_json())
-    assert record["new"] == {"blocks": [3, 1], "gain": 9.0, "params": 80, "macs": 1500}
+    assert record["new"] == {"blocks": [3, 1], "gain": 9.0, "params": 80, "macs": 1500, "value": 0.0}
     record["new"]["macs"] = 7
     del record["edits"][2]
     plan = Plan.from_json(json.dumps(record))

@@ -22,19 +22,24 @@ BY_HAND = "by hand"
 
 @dataclass(frozen=True, config=_STRICT)
 class Totals:
-    """A net in four numbers: blocks per stage, published gain, parameters, multiply-accumulates (batch 1)."""
+    """A net in numbers: blocks per stage, published gain, parameters, multiply-accumulates (batch 1), and value.
+
+    `value` is the sum of gain^(1/4).
+    """
 
     blocks: tuple[int, ...]
     gain: float
     params: int
     macs: int
+    value: float = 0.0
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Repeat:
     """Put `copies` copies of a unit (neighbouring modules of one parent) right behind it.
 
-    `params`, `macs` and `latency_ms` are the unit's before and, with its copies, after; `gain` is what they add.
+    `params`, `macs` and `latency_ms` are the unit's before and, with its copies, after; `gain` and `value` are what
+    they add.
     """
 
     unit: Unit
@@ -44,6 +49,7 @@ class Repeat:
     params: Change = (0, 0)
     macs: Change = (0, 0)
     gain: float = 0.0
+    value: float = 0.0
     latency_ms: Milliseconds | None = None
     kind: Literal["repeat"] = "repeat"
 
@@ -55,9 +61,10 @@ class Repeat:
 
 @dataclass(frozen=True, config=_STRICT)
 class Remove:
-    """Take a unit out; `params`, `macs` and `latency_ms` are its before and 0, `gain` is what its stage then has more.
+    """Take a unit out; `params`, `macs` and `latency_ms` are its before and 0, `gain` and `value` are what
+    its stage then has more.
 
-    Where several edits remove units of one stage, `gain` is what each adds behind those before it.
+    Where several edits remove units of one stage, they are what each adds behind those before it.
     """
 
     unit: Unit
@@ -66,6 +73,7 @@ class Remove:
     params: Change = (0, 0)
     macs: Change = (0, 0)
     gain: float = 0.0
+    value: float = 0.0
     latency_ms: Milliseconds | None = None
     kind: Literal["remove"] = "remove"
 
@@ -110,6 +118,11 @@ class Replace:
         """What sees as much keeps its place in the count, so the published gain stays."""
         return 0.0
 
+    @property
+    def value(self) -> float:
+        """And so does the value."""
+        return 0.0
+
 
 @dataclass(frozen=True, config=_STRICT)
 class Merge:
@@ -143,6 +156,11 @@ class Merge:
     @property
     def gain(self) -> float:
         """The pair's one place in the count stays."""
+        return 0.0
+
+    @property
+    def value(self) -> float:
+        """And so does its value."""
         return 0.0
 
 
@@ -206,8 +224,8 @@ class Plan:
         """The net after all edits, by what each says of itself; `apply` works that out anew."""
         base, edits = self.base, self.edits
         params, macs = (sum(_added(getattr(edit, name)) for edit in edits) for name in ("params", "macs"))
-        gain = base.gain + sum(edit.gain for edit in edits)
-        return Totals(self._blocks(), gain, base.params + params, base.macs + macs)
+        gain, value = (getattr(base, name) + sum(getattr(edit, name) for edit in edits) for name in ("gain", "value"))
+        return Totals(self._blocks(), gain, base.params + params, base.macs + macs, value)
 
     @property
     def latency_ms(self) -> Milliseconds | None:

@@ -40,7 +40,7 @@ def answer(*args: object) -> dict:
 
 def test_analyze_prints_the_contract() -> None:
     told = answer("analyze", *VGG)
-    assert list(told["totals"]) == ["params", "macs", "gain", "spatial_layers", "unknown_ops"]
+    assert list(told["totals"]) == ["params", "macs", "gain", "spatial_layers", "unknown_ops", "value"]
     assert (told["totals"]["params"], told["totals"]["macs"]) == (14_728_266, 313_201_664)
     assert told["totals"]["gain"] == pytest.approx(39.0626, abs=1e-4)
     assert told["totals"]["spatial_layers"] == 13
@@ -148,8 +148,19 @@ def test_organize_keeps_block_numbers_parameters_and_shows_the_front() -> None:
     assert sum(answer("organize", *VGG, "--blocks", 15)["new"]["blocks"]) == 15
     assert answer("organize", *VGG, "--max-params", "0.3x")["new"]["params"] <= 0.3 * 14_728_266
     front = answer("organize", *VGG, "--pareto")["pareto"]
-    assert {"blocks", "gain", "params", "macs"} == front[0].keys()
+    assert {"blocks", "gain", "params", "macs", "value"} == front[0].keys()
     assert "Best spreads" in run("organize", *VGG, "--pareto").stdout
+
+
+def test_organize_by_value() -> None:
+    told = answer("organize", *VGG, "--by", "value")
+    assert told["new"]["blocks"] == [5, 4, 2, 1, 1]
+    assert told["new"]["value"] > told["base"]["value"] == pytest.approx(answer("analyze", *VGG)["totals"]["value"])
+    mobile = "zoo:mobilenet", "--input", "3,32,32", "--max-macs", "1x"
+    one, other = (answer("organize", *mobile, "--by", by)["new"] for by in ("gain", "value"))
+    assert one["gain"] > other["gain"]
+    assert one["value"] < other["value"]
+    assert run("organize", *VGG, "--by", "size").exit_code == 2
 
 
 # --- models

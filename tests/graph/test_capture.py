@@ -168,3 +168,35 @@ def test_aliases_share_an_element() -> None:
         "whole": {"left", "even", "odd"}, "left": {"whole", "even", "odd"}, "even": {"whole", "left"},
         "odd": {"whole", "left"}, "none": set(),
     }  # fmt: skip
+
+
+def test_shapes_are_worked_out_once_for_nets_that_make_alike_calls() -> None:
+    asked = []
+
+    @torch.library.custom_op("convsmith_test::halves", mutates_args=())
+    def halves(x: Tensor, factor: float) -> Tensor:
+        return factor * x[..., ::2]
+
+    @halves.register_fake
+    def _(x: Tensor, factor: float) -> Tensor:
+        asked.append((tuple(x.shape), factor))
+        return x.new_empty(*x.shape[:-1], (x.shape[-1] + 1) // 2)
+
+    def shape(size: int, factor: float) -> tuple[int, ...]:
+        graph = cs.capture(Net(lambda net, x: halves(x, factor)), torch.zeros(1, 4, 6, size))
+        return graph.nodes[-1].call.out
+
+    assert [shape(8, 2.0), shape(8, 2.0), shape(9, 2.0), shape(9, 3.0)] == [(1, 4, 6, 4)] * 2 + [(1, 4, 6, 5)] * 2
+    assert asked == [((1, 4, 6, 8), 2.0), ((1, 4, 6, 9), 2.0), ((1, 4, 6, 9), 3.0)]
+
+
+def test_captures_of_alike_nets_have_tensors_of_their_own() -> None:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        a, b = x.relu(), x.relu()
+        a[:, :2].add_(1)  # written through a view: only `a` is not known any more
+        return torch.cat([a, b], 1)
+
+    first, again = captured(forward), captured(forward)
+    assert ops(first) == ops(again)
+    assert first.unknown_ops == again.unknown_ops != {}
+    assert [node.known for node in first.nodes] == [node.known for node in again.nodes]

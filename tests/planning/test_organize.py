@@ -78,7 +78,9 @@ def test_the_edits_and_what_stays() -> None:
     plan = cs.organize(zoo_graph("vgg11"))
     repeat, remove = plan.edits
     unit, reason = ("features.11", "features.12", "features.13"), "stage3: 2 to 3 units change its gain by +0.2974"
-    assert replace(repeat, gain=0.0) == Repeat(unit, 1, "stage3", reason, (590592, 1181184), (37748736, 75497472))
+    assert replace(repeat, gain=0.0, value=0.0) == Repeat(
+        unit, 1, "stage3", reason, (590592, 1181184), (37748736, 75497472)
+    )
     assert repeat.gain == pytest.approx(0.2974, abs=5e-5)
     assert isinstance(remove, Remove)
     assert remove.unit == ("features.25", "features.26", "features.27")

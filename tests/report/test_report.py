@@ -169,6 +169,25 @@ def test_every_column_is_told_in_one_line_below() -> None:
     assert not any("idle" in line for line in lines), "nothing is said of marks that are not there"
 
 
+def test_the_value_is_told_of_a_net_of_two_and_of_plans() -> None:
+    (one, _), (other, _) = nets = analyzed("vgg16"), analyzed("vgg19")
+    told = text(scores_table(*nets[0]))
+    assert re.search(rf"^value +{one.value:.3f}$", told, re.MULTILINE)
+    assert "value: the sum of gain^(1/4)" in told
+    totals, _ = compare_rows(nets)
+    change = f"{other.value - one.value:+.3f}"
+    assert ("value", f"{one.value:.3f}", f"{other.value:.3f}", change) in totals
+    assert stage_rows(one)[-1][8] == f"{one.value:.3f}"
+    assert one._repr_html_().count(f"value {one.value:.3f}") == 1
+    plan = cs.organize(graph_of("vgg16"))
+    told = text(plan_table(plan))
+    assert re.search(rf"^value +{plan.base.value:.3f} +{plan.new.value:.3f} ", told, re.MULTILINE)
+    assert "value" not in text(plan_table(replace(plan, base=replace(plan.base, value=None))))
+    front = cs.pareto(graph_of("vgg16"))
+    told = text(pareto_table(front))
+    assert all(f" {choice.value:.3f} " in told for choice in front)
+
+
 def test_two_nets_stand_in_one_table() -> None:
     one, other = analyzed("vgg16"), analyzed("resnet56")
     told = text(compare_table((one, other)))

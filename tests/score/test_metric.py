@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import convsmith as cs
 from convsmith.blocks import RollingPointwise
-from convsmith.score.metric import Layer
+from convsmith.score.metric import Layer, value
 
 CONVENTIONS = ("published", "exact")
 
@@ -216,12 +216,12 @@ def test_the_json_contract() -> None:
     record = json.loads(cs.score(zoo_graph("vgg16")).to_json())
     first, stage = record["layers"][0], record["stages"][0]
     totals = {"params": 14728266, "macs": 313201664, "gain": pytest.approx(39.0626, abs=5e-5), "spatial_layers": 13}
-    assert record["totals"] == totals | {"unknown_ops": {}}
+    assert record["totals"] == totals | {"unknown_ops": {}, "value": pytest.approx(13.355, abs=5e-4)}
     assert {key: record[key] for key in record.keys() - {"totals", "stages", "layers"}} == {
         "model": "vgg16", "input": [3, 32, 32], "convention": "published", "alpha": 3.0, "clamp": False,
         "count": "plain", "notes": [],
     }  # fmt: skip
-    assert stage.keys() == {"name", "width", "layers", "params", "macs", "gain"}
+    assert stage.keys() == {"name", "width", "layers", "params", "macs", "gain", "value"}
     assert (stage["name"], stage["width"], stage["layers"]) == ("stage1", 32, 2)
     assert first.keys() == {
         "name", "kind", "stage", "kernel", "stride", "groups", "in", "out", "params", "macs", "side", "channels",
@@ -306,3 +306,47 @@ def test_a_notebook_says_what_is_unknown() -> None:
 
     net = torch.nn.Sequential(Renormed(), torch.nn.Conv2d(3, 4, 3))
     assert "unknown" in cs.score(cs.capture(net, torch.zeros(1, 3, 8, 8)))._repr_html_()
+
+
+# --- the value ---
+
+
+def test_the_value_of_vgg16_by_hand() -> None:
+    widths, blocks = (32, 16, 8, 4, 2), (2, 2, 3, 3, 3)
+    ratios = {1: 8, 2: 16 / 9, 3: 24 / 25}
+    wanted = [
+        sum((ratios[k] * exp(-3 * (2 * k - 1) ** 2 / width**2)) ** 0.25 for k in range(1, count + 1))
+        for width, count in zip(widths, blocks, strict=True)
+    ]
+    scores = cs.score(zoo_graph("vgg16"))
+    assert [stage.value for stage in scores.stages] == pytest.approx(wanted, rel=1e-12)
+    assert scores.value == pytest.approx(sum(wanted), rel=1e-12)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("name", ["vgg16", "mobilenet", "resnet20", "shufflenetv2-1.0"])
+def test_the_value_is_the_sum_of_the_roots_of_what_layers_gain(name: str, convention: str) -> None:
+    scores = cs.score(zoo_graph(name), convention=convention)
+    assert scores.value == pytest.approx(sum(layer.gain**0.25 for layer in scores.layers), rel=1e-9)
+    assert scores.to_dict()["totals"]["value"] == scores.value
+    assert [stage["value"] for stage in scores.to_dict()["stages"]] == [stage.value for stage in scores.stages]
+
+
+@given(st.lists(st.floats(0, 30), min_size=2, max_size=8))
+def test_the_root_keeps_the_order_of_layers_and_what_gains_nothing_adds_nothing(gains: list[float]) -> None:
+    alone = [value([gain]) for gain in gains]
+    pairs = list(zip(gains, alone, strict=True))
+    assert all(a_value <= b_value for a, a_value in pairs for b, b_value in pairs if a <= b)
+    assert value([*gains, 0.0]) == pytest.approx(sum(alone))
+    assert value([-1.0]) == 0, "what sees less than its input is worth nothing"
+
+
+def test_a_deeper_net_can_be_worth_more_than_one_of_more_gain() -> None:
+    """What the published sum cannot tell: a large first kernel in every stage against more layers."""
+
+    def net(kernels: list[int]) -> nn.Module:
+        return nn.Sequential(*(nn.Conv2d(8, 8, k, padding=k // 2) for k in kernels))
+
+    wide, deep = (cs.score(graph_of(net(kernels), 8, 32, 32)) for kernels in ([5], [3, 3, 3, 3]))
+    assert wide.gain > deep.gain
+    assert wide.value < deep.value

@@ -18,6 +18,7 @@ from convsmith.latency.measure import measure_latency
 from convsmith.load import Wish, load, load_graph
 from convsmith.plan import Plan, Replace
 from convsmith.planning.decompose import decompose as plan_blocks
+from convsmith.planning.organize import Objective
 from convsmith.planning.organize import organize as plan_stages
 from convsmith.planning.organize import pareto as front_of
 from convsmith.report import compare_page, compare_table, pareto_table, plan_table, scores_page, scores_table
@@ -78,6 +79,9 @@ def organize(
     pareto: Annotated[
         bool, typer.Option("--pareto", help="Show what no other spread beats in gain and costs.")
     ] = False,
+    by: Annotated[
+        Objective, typer.Option(help="What to have most of: gain, or value, the sum of gain^(1/4).")
+    ] = "gain",
     input: opt.Input = None,
     classes: opt.Classes = None,
     blocks_per_stage: opt.Depths = None,
@@ -93,12 +97,12 @@ def organize(
     graph = loaded.graph()
     plan = plan_stages(
         graph, blocks=blocks, max_macs=max_macs, max_params=max_params, max_latency=max_latency,
-        latencies=None if max_latency is None else measure_latency(loaded.model, graph),
+        latencies=None if max_latency is None else measure_latency(loaded.model, graph), by=by,
     )  # fmt: skip
     record = told(plan) | {"gain": plan.new.gain - plan.base.gain}
     tables = [plan_table(plan)]
     if pareto:
-        front = front_of(graph, blocks=blocks)
+        front = front_of(graph, blocks=blocks, by=by)
         tables.append(pareto_table(front))
         record["pareto"] = [
             {name: value for name, value in asdict(choice).items() if name != "seconds"} for choice in front

@@ -51,7 +51,8 @@ def planned(
     """The plan of `edits` for a captured model."""
     stages = find_stages(graph, graph.reaches())
     units, _ = find_units(graph, stages)
-    base = Totals(tuple(map(len, units)), score(graph).gain, graph.params, graph.macs)
+    scores = score(graph)
+    base = Totals(tuple(map(len, units)), scores.gain, graph.params, graph.macs, scores.value)
     names = tuple(stage.name for stage in stages.stages)
     shape = graph.inputs[0].shape[1:]
     return Plan(

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -12,43 +13,47 @@ from convsmith.graph.given import graph_of
 from convsmith.latency.measure import Latencies, measure_latency
 from convsmith.limits import share_of
 from convsmith.plan import Plan, Refusal, Remove, Repeat, Totals
-from convsmith.score.metric import Scores, published_growth, score
+from convsmith.score.metric import Scores, published_growth, score, value
 from convsmith.structure.stages import StageNodes, effective_kernel, find_stages
 from convsmith.structure.units import Unit, find_units
 from convsmith.text import times
 
+Objective = Literal["gain", "value"]
+
 
 @dataclass(frozen=True)
 class Option:
-    """A stage with `blocks` units: its gain, and what the whole net then has more (or less) than the base."""
+    """A stage with `blocks` units: its gain and value, and what the whole net then has more (or less) than the base."""
 
     blocks: int
     gain: float
     params: int
     macs: int
     seconds: float = 0.0
+    value: float = 0.0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Blocks for every stage so far, with the summed gain, parameters, multiply-accumulates and measured seconds."""
+    """Blocks for every stage so far, with the summed gain, parameters, MACs, measured seconds, and value."""
 
     blocks: tuple[int, ...]
     gain: float
     params: int
     macs: int
     seconds: float = 0.0
+    value: float = 0.0
 
-    def rank(self) -> tuple[float, tuple[int, ...]]:
-        """What is best: the most gain; a tie goes to the later stage. Rounded, so that ties are seen as ties."""
-        return round(self.gain, 9), self.blocks[::-1]
+    def rank(self, by: Objective = "gain") -> tuple[float, tuple[int, ...]]:
+        """What is best: the most gain (or value); a tie goes to the later stage. Rounded, so that ties are seen."""
+        return round({"gain": self.gain, "value": self.value}[by], 9), self.blocks[::-1]
 
     def add(self, option: Option) -> "Choice":
         """The same with one stage more."""
         return Choice(
             (*self.blocks, option.blocks),
             self.gain + option.gain, self.params + option.params, self.macs + option.macs,
-            self.seconds + option.seconds,
+            self.seconds + option.seconds, self.value + option.value,
         )  # fmt: skip
 
 
@@ -61,6 +66,7 @@ def organize(
     max_params: float | str | None = None,
     max_latency: float | str | None = None,
     latencies: Latencies | None = None,
+    by: Objective = "gain",
 ) -> Plan:
     """Plan the stages of most gain.
 
@@ -75,9 +81,10 @@ def organize(
         max_params: the same of parameters.
         max_latency: the same of measured time, as `0.5`, `"0.5x"` or `"5ms"`.
         latencies: of `measure_latency`, which a limit on latency needs; a copy is taken to run as long as its original.
+        by: what to have most of: the published `gain`, or the `value`, the sum of gain^(1/4) (docs/metric.md).
 
     Raises:
-        ConvsmithError: when no spread fits the limits.
+        ConvsmithError: when no spread fits the limits, or for an unknown `by`.
 
     >>> import convsmith as cs, torch
     >>> plan = cs.organize(cs.capture(cs.build("vgg16", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)))
@@ -89,12 +96,12 @@ def organize(
     if max_latency is not None and latencies is None:
         raise PlanError("organize: a limit on latency needs latencies; give those of cs.measure_latency(model, graph).")
     graph, scores = _told(net, scores)
-    problem = _Problem.of(graph, scores, latencies)
+    problem = _Problem.of(graph, scores, latencies, by)
     limits = {
         "macs": share_of(max_macs, graph.macs, "max_macs"), "params": share_of(max_params, graph.params, "max_params"),
         "seconds": share_of(max_latency, latencies.total if latencies else 1.0, "max_latency"),
     }  # fmt: skip
-    best = max(problem.choices(blocks, limits), key=Choice.rank, default=None)
+    best = max(problem.choices(blocks, limits), key=problem.rank, default=None)
     if best is None:
         raise PlanError(
             f"{graph.model}: no spread of {blocks or problem.blocks} blocks keeps the limits; "
@@ -112,16 +119,17 @@ def _told(net: Graph | nn.Module, scores: Scores | Tensor | None) -> tuple[Graph
 
 
 def pareto(
-    net: Graph | nn.Module, scores: Scores | Tensor | None = None, *, blocks: int | None = None
+    net: Graph | nn.Module, scores: Scores | Tensor | None = None, *, blocks: int | None = None, by: Objective = "gain"
 ) -> tuple[Choice, ...]:
-    """The spreads that no other beats in gain, parameters and MACs at once, cheapest first."""
+    """The spreads that no other beats in gain (or value, see `by`), parameters and MACs at once, cheapest first."""
     unlimited = {"macs": float("inf"), "params": float("inf")}
-    choices = _Problem.of(*_told(net, scores)).choices(blocks, unlimited)
-    best = front(choices, lambda choice: (-choice.rank()[0], choice.params, choice.macs))
+    problem = _Problem.of(*_told(net, scores), by=by)
+    best = front(problem.choices(blocks, unlimited), lambda c: (-problem.rank(c)[0], c.params, c.macs))
     return tuple(sorted(best, key=lambda choice: (choice.macs, choice.params)))
 
 
 Measures = Callable[[Choice], tuple[float, ...]]
+Rank = Callable[[Choice], tuple[float, tuple[int, ...]]]
 
 
 def front(choices: Sequence[Choice], measures: Measures) -> list[Choice]:
@@ -139,7 +147,11 @@ def _as_good(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def allocate(
-    options: Sequence[Sequence[Option]], total: int, fits: Callable[[Choice], bool], measures: Measures
+    options: Sequence[Sequence[Option]],
+    total: int,
+    fits: Callable[[Choice], bool],
+    measures: Measures,
+    rank: Rank = Choice.rank,
 ) -> list[Choice]:
     """Choose one option per stage with `total` blocks in all; the choices that fit, without those that cannot be best.
 
@@ -154,13 +166,13 @@ def allocate(
             for option in stage:
                 if used + option.blocks <= total:
                     grown.setdefault(used + option.blocks, []).extend(choice.add(option) for choice in choices)
-        kept = {used: _worth_keeping(choices, measures) for used, choices in grown.items()}
+        kept = {used: _worth_keeping(choices, measures, rank) for used, choices in grown.items()}
     return [choice for choice in kept.get(total, []) if fits(choice)]
 
 
-def _worth_keeping(choices: list[Choice], measures: Measures) -> list[Choice]:
+def _worth_keeping(choices: list[Choice], measures: Measures, rank: Rank) -> list[Choice]:
     kept: list[tuple[tuple[float, ...], Choice]] = []
-    for choice in sorted(choices, key=Choice.rank, reverse=True):
+    for choice in sorted(choices, key=rank, reverse=True):
         values = measures(choice)
         if not any(_as_good(other, values) for other, _ in kept):
             kept.append((values, choice))
@@ -175,23 +187,31 @@ class _Problem:
     units: list[list[Unit]]
     refusals: list[Refusal]
     latencies: Latencies | None
+    by: Objective
 
     @classmethod
-    def of(cls, graph: Graph, scores: Scores, latencies: Latencies | None = None) -> "_Problem":
+    def of(cls, graph: Graph, scores: Scores, latencies: Latencies | None = None, by: Objective = "gain") -> "_Problem":
+        if by not in get_args(Objective):
+            raise PlanError(f"organize: unknown objective {by!r}; choose gain or value.")
         stages = find_stages(graph, graph.reaches())
         if not stages.stages:
             raise PlanError(f"{graph.model} has no stage to organize: no spatial convolution was found.")
         units, refusals = find_units(graph, stages)
-        return cls(graph, scores, stages.stages, units, refusals, latencies)
+        return cls(graph, scores, stages.stages, units, refusals, latencies, by)
 
     @property
     def base(self) -> Totals:
-        gain = sum(self._option(i, len(units)).gain for i, units in enumerate(self.units))
-        return Totals(tuple(map(len, self.units)), gain, self.graph.params, self.graph.macs)
+        options = [self._option(i, len(units)) for i, units in enumerate(self.units)]
+        gain, worth = (sum(getattr(option, name) for option in options) for name in get_args(Objective))
+        return Totals(tuple(map(len, self.units)), gain, self.graph.params, self.graph.macs, worth)
 
     @property
     def blocks(self) -> int:
         return sum(map(len, self.units))
+
+    @property
+    def rank(self) -> Rank:
+        return partial(Choice.rank, by=self.by)
 
     def choices(self, blocks: int | None, allowed: Mapping[str, float | None]) -> list[Choice]:
         options = [self._options(i, blocks or self.blocks) for i in range(len(self.stages))]
@@ -211,9 +231,9 @@ class _Problem:
             return all(base[name] + getattr(choice, name) <= limit * base[name] for name, limit in limits.items())
 
         def measures(choice: Choice) -> tuple[float, ...]:
-            return (-round(choice.gain, 9), *(getattr(choice, name) for name in limits))
+            return (-self.rank(choice)[0], *(getattr(choice, name) for name in limits))
 
-        return allocate(options, total, fits, measures)
+        return allocate(options, total, fits, measures, self.rank)
 
     def _options(self, stage: int, total: int) -> list[Option]:
         """From the fewest units the stage can have to as many as there are in all."""
@@ -235,6 +255,7 @@ class _Problem:
             sum(sign * unit.params for unit, sign in difference),
             sum(sign * unit.macs for unit, sign in difference),
             sum(sign * self.latencies.of(unit.modules) for unit, sign in difference) if self.latencies else 0.0,
+            value(step.gain for step in steps),
         )
 
     def _change(self, stage: int, count: int) -> tuple[list[Unit], list[Unit]]:
@@ -277,24 +298,24 @@ class _Problem:
         """One edit for all copies, or one for each unit that goes, the last first."""
         added, removed = self._change(stage, count)
         now = len(self.units[stage])
-        gains = {n: self._option(stage, n).gain for n in range(min(count, now), max(count, now) + 1)}
-        reason = f"{name}: {now} to {count} units change its gain by {gains[count] - gains[now]:+.4f}"
+        sums = {n: self._option(stage, n) for n in range(min(count, now), max(count, now) + 1)}
+        change = getattr(sums[count], self.by) - getattr(sums[now], self.by)
+        reason = f"{name}: {now} to {count} units change its {self.by} by {change:+.4f}"
         if added:
-            unit, more = added[0], gains[count] - gains[now]
-            return [Repeat(unit.modules, len(added), name, reason, gain=more, **self._costs(unit, 1 + len(added)))]
-        steps = [gains[n - 1] - gains[n] for n in range(now, count, -1)]
+            told = self._told(added[0], 1 + len(added), sums[now], sums[count])
+            return [Repeat(added[0].modules, len(added), name, reason, **told)]
         return [
-            Remove(unit.modules, name, reason, gain=step, **self._costs(unit, 0))
-            for unit, step in zip(removed, steps, strict=True)
+            Remove(unit.modules, name, reason, **self._told(unit, 0, sums[n], sums[n - 1]))
+            for unit, n in zip(removed, range(now, count, -1), strict=True)
         ]
 
-    def _costs(self, unit: Unit, times: int) -> dict[str, Any]:
-        """What a unit costs once and so many times, as edits tell it."""
-        costs: dict[str, Any] = {"params": (unit.params, times * unit.params), "macs": (unit.macs, times * unit.macs)}
+    def _told(self, unit: Unit, times: int, before: Option, after: Option) -> dict[str, Any]:
+        """What an edit tells of itself: a unit's costs once and so many times, and what its stage then has more."""
+        told: dict[str, Any] = {"params": (unit.params, times * unit.params), "macs": (unit.macs, times * unit.macs)}
         if self.latencies:
             ms = 1e3 * self.latencies.of(unit.modules)
-            costs["latency_ms"] = (ms, times * ms)
-        return costs
+            told["latency_ms"] = (ms, times * ms)
+        return told | {"gain": after.gain - before.gain, "value": after.value - before.value}
 
     def _immovable(self, stage: int) -> list[Refusal]:
         return [

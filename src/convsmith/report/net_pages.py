@@ -77,6 +77,7 @@ def _tiles(scores: Scores, advice: Advice) -> list[Tile]:
         Tile(least + count(scores.params), "parameters"),
         Tile(least + count(scores.macs), "MACs", "multiply-accumulates, batch 1"),
         Tile(f"{scores.gain:.2f}", "3DRF gain", f"{scores.convention} convention"),
+        Tile(f"{scores.value:.2f}", "value", "sum of gain^(1/4), to compare nets"),
         Tile(str(counted), "counted layers", f"in {stages} stage{'' if stages == 1 else 's'}"),
         Tile(str(len(advice.idle)), "idle layers", f"with {cost} of the MACs" if advice.idle else ""),
     ]
@@ -87,7 +88,8 @@ def _compared(one: Scores, other: Scores) -> list[Tile]:
     pairs = {"parameters": (one.params, other.params), "MACs": (one.macs, other.macs)}
     values = [Tile(change(a, b), name, f"{count(a)} to {count(b)}") for name, (a, b) in pairs.items()]
     gain = Tile(f"{other.gain - one.gain:+.2f}", "3DRF gain", f"{one.gain:.2f} to {other.gain:.2f}")
-    return [*values, gain]
+    value = Tile(f"{other.value - one.value:+.2f}", "value", f"{one.value:.2f} to {other.value:.2f}")
+    return [*values, gain, value]
 
 
 def _advised(name: str, advice: Advice) -> str:

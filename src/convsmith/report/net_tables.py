@@ -22,6 +22,7 @@ SHOWN = 3  # idle layers that the terminal tells of; the table marks all
 COLUMNS = ("layer", "kernel", ">channels", ">map", ">params", ">MACs", ">window", ">gain")
 EXPLAINED = "kernel/stride, channels in->out, map side out, window of input seen, 3DRF growth"
 FOLDED = "x3: three alike layers, costs and gains summed; dw depthwise, g4 four groups"
+VALUE = "value: the sum of gain^(1/4) over layers, to compare nets by"
 IDLE = "*: idle, little or nothing new for its cost (in a row of alike layers, some)"
 
 
@@ -43,6 +44,7 @@ def scores_table(scores: Scores, advice: Advice | None = None) -> RenderableType
         if stage in sums:
             table.add_row(*sums[stage], style="bold")
         table.add_section()
+    table.add_row("value", *[""] * 6, f"{scores.value:.3f} ", style="bold")
     table.add_row(*total, style="bold")
     return Group(table, *_unknown(scores), *_legend(scores, advice), *_advice(advice))
 
@@ -50,7 +52,7 @@ def scores_table(scores: Scores, advice: Advice | None = None) -> RenderableType
 def _legend(scores: Scores, advice: Advice) -> list[Text]:
     rows = [row for _, rows in fold(scores.layers) for row in rows]
     marked = any(len(row.layers) > 1 or (row.first.groups or 1) > 1 for row in rows)
-    lines = [EXPLAINED, *([FOLDED] if marked else []), *([IDLE] if advice.idle else [])]
+    lines = [EXPLAINED, VALUE, *([FOLDED] if marked else []), *([IDLE] if advice.idle else [])]
     return [Text(line, style="dim") for line in lines]
 
 
@@ -96,20 +98,22 @@ def _unknown(scores: Scores) -> list[Text]:
     ]
 
 
-STAGE_COLUMNS = ("stage", ">map", ">layers", ">params", ">", ">MACs", ">", ">gain")
+STAGE_COLUMNS = ("stage", ">map", ">layers", ">params", ">", ">MACs", ">", ">gain", ">value")
 
 
 def stage_rows(scores: Scores) -> list[tuple[str, ...]]:
     """Cells below STAGE_COLUMNS: by stage, what lies outside of stages (stem and head), and the total."""
     stages = scores.stages
-    own = [(s.name, f"{s.width} px", str(s.layers), s.params, s.macs, f"{s.gain:.3f}") for s in stages]
+    own = [
+        (s.name, f"{s.width} px", str(s.layers), s.params, s.macs, f"{s.gain:.3f}", f"{s.value:.3f}") for s in stages
+    ]
     rest = scores.params - sum(s.params for s in stages), scores.macs - sum(s.macs for s in stages)
     layers = str(sum(s.layers for s in stages))
-    own += [("stem and head", "", "", *rest, "")] if any(rest) else []
-    own += [("total", "", layers, scores.params, scores.macs, f"{scores.gain:.3f}")]
+    own += [("stem and head", "", "", *rest, "", "")] if any(rest) else []
+    own += [("total", "", layers, scores.params, scores.macs, f"{scores.gain:.3f}", f"{scores.value:.3f}")]
     return [
-        (name, side, convs, count(params), share(params, scores.params), count(macs), share(macs, scores.macs), gain)
-        for name, side, convs, params, macs, gain in own
+        (name, side, convs, count(params), share(params, scores.params), count(macs), share(macs, scores.macs), *sums)
+        for name, side, convs, params, macs, *sums in own
     ]
 
 
@@ -143,6 +147,7 @@ def compare_rows(nets: Sequence[Analyzed]) -> tuple[list[tuple[str, ...]], list[
         ("parameters", count(a.params), count(b.params), change(a.params, b.params)),
         ("MACs", count(a.macs), count(b.macs), change(a.macs, b.macs)),
         ("gain", f"{a.gain:.3f}", f"{b.gain:.3f}", f"{b.gain - a.gain:+.3f}"),
+        ("value", f"{a.value:.3f}", f"{b.value:.3f}", f"{b.value - a.value:+.3f}"),
         ("counted layers", *map(str, spatial), f"{spatial[1] - spatial[0]:+d}"),
         ("idle layers", *map(str, idle), f"{idle[1] - idle[0]:+d}"),
         ("widest window", *(times(widest(scores)) for scores, _ in nets), ""),

@@ -44,10 +44,18 @@ def total_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
     return [
         *_unit_rows(base.blocks, new.blocks),
         ("gain", f"{base.gain:.3f}", f"{new.gain:.3f}", f"{new.gain - base.gain:+.3f}"),
+        *_value_rows(base.value, new.value),
         ("parameters", count(base.params), count(new.params), change(base.params, new.params)),
         ("MACs", count(base.macs), count(new.macs), change(base.macs, new.macs)),
         *(latency if plan.latency_ms else []),
     ]
+
+
+def _value_rows(before: float | None, after: float | None) -> list[tuple[str, str, str, str]]:
+    """The sum of gain^(1/4); nothing for plans that do not tell it."""
+    if before is None or after is None:
+        return []
+    return [("value", f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")]
 
 
 def _unit_rows(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[str, str, str, str]]:
@@ -99,9 +107,10 @@ def _what(edit: Edit) -> str:
 
 def pareto_table(choices: Sequence[Choice]) -> RenderableType:
     """Spreads of units that no other beats; differences are to the base."""
-    table = grid("Best spreads (differences to the base)", "units per stage", ">gain", ">params", ">MACs")
+    table = grid("Best spreads (differences to the base)", "units per stage", ">gain", ">value", ">params", ">MACs")
     for choice in choices:
-        table.add_row(_list(choice.blocks), f"{choice.gain:.3f}", _signed(choice.params), _signed(choice.macs))
+        sums = f"{choice.gain:.3f}", f"{choice.value:.3f}"
+        table.add_row(_list(choice.blocks), *sums, _signed(choice.params), _signed(choice.macs))
     return table
 
 

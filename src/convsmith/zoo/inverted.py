@@ -11,6 +11,7 @@ from convsmith.zoo.heads import dropped
 from convsmith.zoo.records import (
     MODULES,
     NETS,
+    Activation,
     Classifier,
     HeadRecord,
     LastRecord,
@@ -34,7 +35,7 @@ def relu6(channels: int) -> nn.ReLU6:
 
 @final
 class InvertedUnit(nn.Module):
-    """1x1 to `expansion` times the width, 3x3 depthwise with the stride, and back by a linear 1x1 in `groups`.
+    """1x1 to `expansion` times the width, a depthwise `kernel` with the stride, and back by a linear 1x1 in `groups`.
 
     `squeeze` makes the attention on the wide map, `attention` the one on the narrow map before the sum. Around units
     of stride 1 goes the identity, or where the width changes what `changed` makes, if anything.
@@ -51,13 +52,15 @@ class InvertedUnit(nn.Module):
         squeeze: Attention = nn.Identity,
         attention: Attention = nn.Identity,
         changed: Shortcut | None = None,
+        kernel: int = 3,
+        activation: Activation = relu6,
     ) -> None:
         super().__init__()
         hidden = expansion * channels
         # the first stage expands by 1: in the small form by a convolution as well
         grow = expansion > 1 or changed is not None
-        self.expand = normalized(pointwise(channels, hidden), nn.ReLU6()) if grow else nn.Identity()
-        self.depthwise = normalized(depthwise(hidden, stride=stride), nn.ReLU6())
+        self.expand = normalized(pointwise(channels, hidden), activation(hidden)) if grow else nn.Identity()
+        self.depthwise = normalized(depthwise(hidden, kernel, stride), activation(hidden))
         self.squeeze = squeeze(hidden)
         self.project = normalized(pointwise(hidden, width, groups))
         self.attention = attention(width)
