@@ -14,7 +14,7 @@ from torch import nn
 
 import convsmith as cs
 
-BENCH = Path(__file__).parent.parent / "bench"
+BENCH = Path(__file__).parents[2] / "bench"
 TABLE = BENCH.parents[1] / "shared" / "data" / "tables" / "nas-bench-macro_cifar10.json"
 
 

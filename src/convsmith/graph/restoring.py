@@ -1,10 +1,11 @@
 """A model is left as it was: what its forward sets on its modules is taken back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 @contextmanager
@@ -12,12 +13,7 @@ def left_as_it_is(model: nn.Module) -> Iterator[None]:
     """Take back what forward sets: modes, attributes, buffers and their values, what it adds to lists and the like."""
     modules = list(model.modules())
     kept = [(dict(vars(module)), dict(module._buffers)) for module in modules]
-    values = [
-        (x, x._version, x.detach().clone())
-        for _, buffers in kept
-        for x in buffers.values()
-        if x is not None and _has_values(x)
-    ]
+    values = [(x, x._version, x.detach().clone()) for _, buffers in kept for x in _with_values(buffers.values())]
     contents = [(x, x.copy()) for attributes, _ in kept for x in attributes.values() if _holds(x)]
     try:
         yield
@@ -35,8 +31,8 @@ def left_as_it_is(model: nn.Module) -> Iterator[None]:
             _fill(inside, before)
 
 
-def _has_values(buffer: Tensor | None) -> bool:
-    return buffer is not None and not buffer.is_meta and not buffer.is_inference()
+def _with_values(buffers: Iterable[Tensor | None]) -> list[Tensor]:
+    return [x for x in buffers if x is not None and not (is_lazy(x) or x.is_meta or x.is_inference())]
 
 
 def _holds(value: Any) -> bool:
