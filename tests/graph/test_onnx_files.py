@@ -97,6 +97,21 @@ def test_recurrent_layers_count_as_torch_counts_them(tmp_path: Path, name: str, 
     assert extents[0] == extents[1]
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru both ways"])
+@pytest.mark.parametrize("open_", [False, True])
+def test_steps_may_come_first(tmp_path: Path, name: str, open_: bool) -> None:
+    layer = LAYERS[name]().eval()
+    layer.batch_first = False
+    axes = {"x": {0: "steps"}} if open_ else None
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(Steps(layer), (torch.zeros(7, 1, 6),), tmp_path / "net.onnx", dynamo=False, opset_version=14,
+                          input_names=["x"], dynamic_axes=axes)  # fmt: skip
+    graph = cs.capture_file(tmp_path / "net.onnx", (7, 6))
+    assert graph.macs == 7 * sum(p.numel() for n, p in layer.named_parameters() if n.startswith("weight"))
+    assert graph.inputs[0].shape == (1, 7, 6)
+    assert graph.reaches()[graph.outputs[0]].extent().window == (6,)
+
+
 # --- fixed batches, several inputs
 
 

@@ -1,5 +1,7 @@
 """Files whose batch is fixed: read for one image, and proved to be the same net."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from onnx import NodeProto
 
-from convsmith.errors import CaptureError
+from convsmith.errors import CaptureError, ConvsmithError
 from convsmith.graph.graph import Graph
 from convsmith.graph.onnx.facts import Fact
 
@@ -47,9 +49,22 @@ def check_same(whole: Graph, single: Graph, batch: int, path: Path) -> None:
         for a, b in zip(whole.nodes, single.nodes, strict=True)
     )
     if not alike:
-        raise CaptureError(
-            f"{path}: its batch is fixed at {batch}, and its ops fit no other; export it with batch 1, or an open one."
-        )
+        raise _tied(batch, path)
+
+
+@contextmanager
+def tied_to(batch: int, path: Path) -> Iterator[None]:
+    """Say of a file that cannot be read for one image what keeps it from that."""
+    try:
+        yield
+    except ConvsmithError as error:
+        raise _tied(batch, path) from error
+
+
+def _tied(batch: int, path: Path) -> CaptureError:
+    return CaptureError(
+        f"{path}: its batch is fixed at {batch}, and its ops fit no other; export it with batch 1, or an open one."
+    )
 
 
 def _sizes(many: tuple[tuple[int, ...], ...], one: tuple[tuple[int, ...], ...], batch: int) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from onnx import NodeProto
@@ -68,6 +69,8 @@ def _sound(call: Call) -> Call:
             size *= max(side, 1)
             if side < 0 or size > TENSOR or (max(shape[2:], default=0) > SIDE and not call.op.startswith(REORDERING)):
                 raise Misfit(f"it would make a tensor of {'x'.join(map(str, shape))}")
+    if call.op == "aten.reshape.default" and prod(call.out) != prod(call.input.shape):
+        raise Misfit(f"{prod(call.input.shape)} elements do not fill a tensor of {'x'.join(map(str, call.out))}")
     if call.op in RULES and RULES[call.op].macs(call) < 0:
         raise Misfit("it would take less than no work")
     for kernel, out in zip(_kernel(call), reversed(call.out), strict=False):

@@ -14,12 +14,12 @@ from convsmith.bounds import TENSOR
 from convsmith.errors import CaptureError
 from convsmith.graph.call import RULES, Call, Operand
 from convsmith.graph.graph import Graph, Node
-from convsmith.graph.onnx.batch import check_same, for_batch
+from convsmith.graph.onnx.batch import check_same, for_batch, tied_to
 from convsmith.graph.onnx.calls import FAULTS, Calls, calls_of, plain, reads, renamed, told
 from convsmith.graph.onnx.facts import Fact, constant, fold, foldable, infer, shape_of, shape_only, stored
 from convsmith.graph.onnx.file import Given, bindings, declared, fixed_batch, inputs_of, read
 from convsmith.graph.onnx.names import module_of
-from convsmith.graph.onnx.op import SIZES, TRANSLATIONS, Misfit, Op, Shape, name_of
+from convsmith.graph.onnx.op import SIZES, TRANSLATIONS, Declined, Misfit, Op, Shape, name_of
 from convsmith.graph.onnx.quantized import lowered
 from convsmith.graph.onnx.tidy import with_bias, with_leaves
 
@@ -47,7 +47,8 @@ def capture_onnx(path: str | Path, input: Given = None, name: str = "") -> Graph
     whole = _read(path, model, input, fixed, fixed)
     if fixed == 1:
         return whole.graph(model, name or path.name)
-    single = _read(path, model, input, 1, fixed)
+    with tied_to(fixed, path):
+        single = _read(path, model, input, 1, fixed)
     check_same(whole.graph(model, name), single.graph(model, name), fixed, path)
     return single.graph(model, name or path.name)
 
@@ -191,7 +192,10 @@ class _Reader:
         """What the op's translation says of its shapes."""
         if name_of(node) not in SIZES or any(fact.open for fact in facts.values()):
             return {}
-        sizes = SIZES[name_of(node)](self._op(node, ()))
+        try:
+            sizes = SIZES[name_of(node)](self._op(node, ()))
+        except Declined:
+            return {}
         element = facts[node.input[0]].type.tensor_type.elem_type
         shapes = sizes if isinstance(sizes, list) else [sizes]
         return {
@@ -244,6 +248,8 @@ class _Reader:
                 old = self._facts.get(answer.name)
                 made = Fact(answer, kind, step=True) if old is None else old
                 self._facts[name] = replace(made, type=kind) if answer.own else Fact(answer, kind)
+                if answer.own:
+                    self._facts.setdefault(answer.name, made)
 
     def _named(self, calls: Calls, answers: list[Operand]) -> tuple[Calls, list[Operand]]:
         """Calls under names that none has yet: two branches may use one name."""

@@ -34,6 +34,7 @@ FOLDED = frozenset((
     "Reshape", "Round", "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Slice", "Softmax", "Split", "Sqrt",
     "Squeeze", "Sub", "Sum", "Tanh", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
 ))  # fmt: skip
+PACKED = 8  # numbers that one byte, or entry, of a stored tensor holds at most
 SHRINKING = frozenset(("Compress", "NonZero", "Unique"))  # whose sizes follow from values, and stay below the input's
 NARROW = frozenset(
     (
@@ -78,9 +79,18 @@ def stored(tensor: TensorProto, folder: Path) -> Fact:
     shape = tuple(tensor.dims)
     if min(shape, default=1) < 0:
         raise ValueError("a size below 0")
+    if tensor.data_location != TensorProto.EXTERNAL and prod(shape) > PACKED * _held(tensor):
+        raise ValueError("fewer numbers than its sizes say")
     kind = helper.make_tensor_type_proto(tensor.data_type, shape)
     value = numpy_helper.to_array(tensor, str(folder)) if prod(shape) <= SMALL else None
     return Fact(Operand(tensor.name, shape, own=True), kind, value, (tensor.name,))
+
+
+def _held(tensor: TensorProto) -> int:
+    """Bytes, or numbers, that a tensor holds in the file."""
+    fields = (tensor.raw_data, tensor.float_data, tensor.double_data, tensor.int32_data, tensor.int64_data,
+              tensor.uint64_data, tensor.string_data)  # fmt: skip
+    return sum(map(len, fields))
 
 
 def constant(name: str, value: Array, parts: Sequence[str]) -> Fact:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TypeProto, ValueInfoProto, helper, inliner
+from onnx import ModelProto, NodeProto, TypeProto, ValueInfoProto, helper, inliner
 
 from convsmith.bounds import check_input
 from convsmith.errors import CaptureError, FileError
@@ -36,6 +36,7 @@ def read(path: Path) -> ModelProto:
         raise FileError(f"{path}: its functions cannot be read; write the file anew.") from error
     for value in model.graph.input:
         _channels_first(model, value)
+        _batch_first(model, value)
     return model
 
 
@@ -52,6 +53,26 @@ def _channels_first(model: ModelProto, value: ValueInfoProto) -> None:
         value.type.tensor_type.shape.dim.extend(dims)
         for node in readers:
             node.CopyFrom(helper.make_node("Identity", node.input, node.output, name=node.name))
+
+
+def _batch_first(model: ModelProto, value: ValueInfoProto) -> None:
+    """Lay out an input as (batch, steps, features) where a recurrent layer reads it with the steps first."""
+    dims = value.type.tensor_type.shape.dim
+    readers = [node for node in model.graph.node if value.name in node.input]
+    if len(dims) != 3 or not any(_steps_first(node, value.name) for node in readers):
+        return
+    swapped = [copy(dims[place]) for place in (1, 0, 2)]
+    del dims[:]
+    dims.extend(swapped)
+    turned = f"{value.name}#steps first"
+    for node in readers:
+        node.input[:] = [turned if name == value.name else name for name in node.input]
+    model.graph.node.insert(0, helper.make_node("Transpose", [value.name], [turned], perm=[1, 0, 2]))
+
+
+def _steps_first(node: NodeProto, name: str) -> bool:
+    recurrent = node.op_type in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM") and node.input[0] == name
+    return recurrent and not any(attribute.name == "layout" and attribute.i for attribute in node.attribute)
 
 
 def inputs_of(model: ModelProto, given: Given, path: Path, batch: int = 1) -> dict[str, TypeProto]:

@@ -68,6 +68,7 @@ def local_response_norm(op: Op, emit: Emit) -> Operand:
     batch, channels, *sizes = x.shape
     if len(sizes) != 2:
         raise Declined
+    size = min(size, 2 * channels + 1)  # which is all of them, for every one
     square = emit("aten.pow.Tensor_Scalar", x.shape, self=x, exponent=2)
     volume = emit("aten.reshape.default", (batch, 1, channels, *sizes), self=square, shape=[batch, 1, channels, *sizes])
     pad, kernel = [0, 0, 0, 0, (size - 1) // 2, size // 2], [size, 1, 1]

@@ -60,6 +60,8 @@ def transposed_convolution(op: Op, emit: Emit) -> Operand:
     extra = list(op.attributes.get("output_padding", [0] * n))
     if not 1 <= n <= 3 or "output_shape" in op.attributes or op.attributes.get("auto_pad", "NOTSET") != "NOTSET":
         raise Declined
+    if any(more >= max(step, wide) for more, step, wide in zip(extra, stride, dilation, strict=True) if more):
+        raise Misfit(f"output_padding of {extra} is no less than its strides of {stride}")
     pads = padding(op, weight.shape[2:], stride)
     if any(before != after for before, after in pads):
         raise Declined

@@ -6,7 +6,7 @@ import numpy as np
 
 from convsmith.graph.call import Operand
 from convsmith.graph.graph import GETITEM
-from convsmith.graph.onnx.op import Declined, Emit, Op, Shape, translates
+from convsmith.graph.onnx.op import Declined, Emit, Misfit, Op, Shape, translates
 
 RUNS = 1 << 10  # slices that one node may become
 _MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
@@ -132,6 +132,8 @@ def pad(op: Op, emit: Emit) -> Operand:
     padded = [dim for dim, side in sides.items() if any(side)]
     flat = [n for dim in reversed(range(min(padded, default=len(op.out)), len(op.out))) for n in sides.get(dim, (0, 0))]
     mode = op.attributes.get("mode", "constant")
+    if mode != "constant" and any(max(sides[dim]) >= op[0].shape[dim] + (mode != "reflect") for dim in padded):
+        raise Misfit(f"it pads more than there is to {mode}")
     return emit("aten.pad.default", op.out, self=op[0], pad=flat, mode=_MODES[mode]) if flat else op[0]
 
 
