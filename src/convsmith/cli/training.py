@@ -197,6 +197,7 @@ def evaluate(
     from convsmith.train import evaluate as measure
 
     terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
+    torch.manual_seed(0)  # a net without weights is the same in every process
     wish = Wish(input, classes, blocks_per_stage, mean, std)
     loaded, images = load_with_data(model, data, wish, weights=weights, trust=trust)
     terminal.step(images.summary)
