@@ -221,11 +221,11 @@ def test_optimize_recovers_or_leaves_it(small, tmp_path: Path) -> None:
 def test_a_fall_is_said_in_the_terminal_and_on_the_page(small, tmp_path: Path) -> None:
     """Nothing is trained, so what the decomposition takes away stays away."""
     out = tmp_path / "run"
-    fast = ("--runtimes", "eager", "--format", "onnx", "--block", "dw-pw:r=1", "--epochs", 0, "--lr", 0.01)
+    fast = ("--runtimes", "eager", "--format", "onnx", "--block", "cp:r=1", "--epochs", 0, "--lr", 0.01)
     told = run("optimize", *small, *fast, "--out", out, "-q")
     assert told.exit_code == 0, told.output
     before, after = (read_evaluations(out / name)[-1].top1 for name in ("baseline", "optimized"))
-    assert after < before, "one kernel a channel is not enough for these stripes"
+    assert after < before, "one kernel a layer is not enough for these stripes"
     points = f"ACCURACY FELL: top-1 {100 * before:.2f} % -> {100 * after:.2f} % ({100 * (after - before):+.2f} points)"
     assert points in " ".join(told.stderr.split())
     assert points in (out / "report.html").read_text().replace("&gt;", ">")
