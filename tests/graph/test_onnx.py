@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -21,6 +20,7 @@ from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 
 import convsmith as cs
 from convsmith.errors import ConvsmithError
+from convsmith.testing import check_onnx
 
 SHAPE = (3, 32, 32)
 
@@ -247,37 +247,14 @@ FORMS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def seen(path: Path, image: tuple[int, ...]) -> tuple[tuple[int, ...], float]:
-    """What an output sees, by moving every input pixel: the widest window over places, channels on average."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    generator = np.random.default_rng(1)
-    moved: Any = 0
-    for _ in range(4):  # a maximum hides what is smaller
-        x = generator.uniform(-1, 1, image).astype(np.float32)
-        base = session.run(None, {"x": x})[0]
-        steps = np.eye(x.size, dtype=np.float32).reshape(-1, *image) * 0.75
-        moved = moved | np.stack([session.run(None, {"x": x + step})[0] != base for step in steps])
-    table = moved.reshape(*image[1:], *base.shape[1:])  # (c, h, w, channels, height, width)
-    channels = table.any((1, 2, 4, 5)).sum(0).mean()
-    return tuple(int(spread(table.any((0, 2, 3) if axis == 1 else (0, 1, 3))).max()) for axis in (1, 2)), float(
-        channels
-    )
+# ONNX infers a window more than is made where it would start in the padding; so ONNX Runtime warns too.
+CEILED = pytest.mark.xfail(raises=AssertionError, strict=True, reason="shape inference of ONNX in ceil_mode")
 
 
-def spread(table: np.ndarray) -> np.ndarray:
-    """From the first to the last place seen, both included, along axis 0."""
-    size, any_ = len(table), table.any(0)
-    return np.where(any_, size - table.argmax(0) - table[::-1].argmax(0), 0)
-
-
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[CEILED] * (name == "max pool")) for name in FORMS])
 def test_forms_of_onnx_see_what_onnx_runtime_sees(tmp_path: Path, name: str) -> None:
     nodes, more = FORMS[name]
-    path = written(tmp_path / "net.onnx", *nodes, **more)
-    graph = cs.capture_file(path)
-    assert not graph.unknown_ops
-    extent = graph.reaches()[graph.outputs[0]].extent()
-    assert (extent.window, extent.channels) == seen(path, IMAGE)
+    check_onnx(onnx.load(written(tmp_path / "net.onnx", *nodes, **more)))
 
 
 def test_a_net_of_another_framework_and_an_old_opset() -> None:
