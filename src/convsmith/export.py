@@ -42,9 +42,15 @@ EXPORT_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, onnx
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """A written file and its largest error against the model in evaluation mode, over random inputs of batch 1 and 3.
+    """A written file, and its largest error against the model over random inputs of batch 1 and 3.
 
-    `max_rel_error` is relative to the largest value of the model's output; `opset` is ONNX's, None for other formats.
+    Attributes:
+        path: The file.
+        format: The name of its format, `onnx` or `pt2`.
+        opset: The opset of ONNX; None for other formats.
+        bytes: The file's size.
+        max_abs_error: The largest difference to the output of the model in evaluation mode.
+        max_rel_error: The same, relative to the largest value of that output.
     """
 
     path: Path
@@ -70,14 +76,29 @@ FORMATS: Registry[Format] = Registry("export format")
 
 
 def export(model: nn.Module, path: str | Path, *, input: tuple[int, ...] | None = None, seed: int = 0) -> ExportCheck:
-    """Write `model` in evaluation mode to `path`, in the format of its suffix (.onnx or .pt2), and check the file.
+    """Write a model in evaluation mode to an .onnx or .pt2 file, and check the file against the model.
 
-    Batches of any size run; the image size is fixed. The file stands alone: rolling pointwise convolutions become
-    plain ATen operators, and batch normalization is folded into convolutions in ONNX. The model is left as it was.
-    input: (channels, height, width), by default what a zoo net was built for, else 3, 224, 224; seed: of the random
-    images that model and file are compared on.
-    Raises ConvsmithError, and leaves no file, when the suffix is unknown, the folder cannot be written, the model
-    cannot be exported, or the file's output is off by more than TOLERANCE.
+    Batches of any size run; the image size is fixed. The file stands alone. Rolling pointwise convolutions become plain
+    ATen operators, and batch normalization is folded into convolutions in ONNX. The model is left as it was.
+
+    Args:
+        model: Any module.
+        path: Where to write; the suffix tells the format.
+        input: (channels, height, width); by default what a zoo net was built for, else 3, 224, 224.
+        seed: Draws the random images that model and file are compared on.
+
+    Returns:
+        The file's size in bytes, and its largest error against the model at batch 1 and 3.
+
+    Raises:
+        ConvsmithError: When the suffix is unknown, the folder cannot be written, the model cannot be exported, or the
+            file's output is off by more than TOLERANCE. No file is left then.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     check = export(nn.Conv2d(3, 8, 3), f"{folder}/net.onnx", input=(3, 8, 8))
+    >>> check.format, check.max_rel_error < 1e-4
+    ('onnx', True)
     """
     path, input = Path(path), input or input_of(unwrapped(model))
     form = FORMATS[path.suffix.lower()]

@@ -22,9 +22,14 @@ BY_HAND = "by hand"
 
 @dataclass(frozen=True, config=_STRICT)
 class Totals:
-    """A net in numbers: blocks per stage, published gain, parameters, multiply-accumulates (batch 1), and value.
+    """A net in numbers.
 
-    `value` is the sum of gain^(1/4).
+    Attributes:
+        blocks: Units per stage.
+        gain: Gain by the published rule.
+        params: Parameters.
+        macs: Multiply-accumulates, batch 1.
+        value: The sum of gain^(1/4).
     """
 
     blocks: tuple[int, ...]
@@ -36,10 +41,18 @@ class Totals:
 
 @dataclass(frozen=True, config=_STRICT)
 class Repeat:
-    """Put `copies` copies of a unit (neighbouring modules of one parent) right behind it.
+    """Put copies of a unit (neighbouring modules of one parent) right behind it.
 
-    `params`, `macs` and `latency_ms` are the unit's before and, with its copies, after; `gain` and `value` are what
-    they add.
+    Attributes:
+        unit: Paths of the unit's modules, in order of execution.
+        copies: How many.
+        stage: The stage that it stands in.
+        reason: Why, for the user.
+        params: Parameters of the unit before and, with its copies, after.
+        macs: The same of MACs.
+        gain: What the copies add.
+        value: The same of the value.
+        latency_ms: The same as `params` of milliseconds, where they were measured.
     """
 
     unit: Unit
@@ -61,10 +74,18 @@ class Repeat:
 
 @dataclass(frozen=True, config=_STRICT)
 class Remove:
-    """Take a unit out; `params`, `macs` and `latency_ms` are its before and 0, `gain` and `value` are what
-    its stage then has more.
+    """Take a unit out.
 
-    Where several edits remove units of one stage, they are what each adds behind those before it.
+    Attributes:
+        unit: Paths of the unit's modules, in order of execution.
+        stage: The stage that it stood in.
+        reason: Why, for the user.
+        params: Parameters of the unit before, and 0.
+        macs: The same of MACs.
+        gain: What its stage gains without it, negative for a loss. Where several edits remove units of one stage, what
+            this one adds behind those before it.
+        value: The same of the value.
+        latency_ms: The same as `params` of milliseconds, where they were measured.
     """
 
     unit: Unit
@@ -87,12 +108,20 @@ class Remove:
 class Replace:
     """Put a block in a convolution's place.
 
-    `macs`, `params` and `latency_ms` are the layer's before and after; `quality` says that the block sees as much as
-    the convolution, `compact` that it would see less without any of its kernels; None where nobody has looked.
-    `output_error` is the predicted relative error of the net's output from this edit alone, where images chose the
-    rank. Once weights have been carried, `error` is the relative error of the responses, or without data that of the
-    weight. `window` names the replaced convolutions one after another, this one among them, over which blocks see
-    together as much as the convolutions did, where this block alone does not.
+    Attributes:
+        layer: The convolution's path.
+        block: The block's text, as `parse_block` reads it.
+        reason: Why, for the user.
+        macs: MACs of the layer before and after.
+        quality: Whether the block sees as much as the convolution; None where nobody has looked.
+        compact: Whether it would see less without any one of its kernels; None where nobody has looked.
+        error: Once weights are carried, the relative error of the responses, or without data that of the weight.
+        window: Where this block alone sees less: the replaced convolutions in a row, itself among them, that together
+            see as much as before.
+        params: Parameters of the layer before and after.
+        output_error: Where images chose the rank, the predicted relative error of the net's output from this edit
+            alone.
+        latency_ms: The same as `params` of milliseconds, where they were measured.
     """
 
     layer: str
@@ -128,8 +157,17 @@ class Replace:
 class Merge:
     """Put one standard convolution in a pointwise's place; the depthwise before it and the modules between them go.
 
-    `exact` says that what stood between is linear, so that trained weights are carried without loss; else they are a
-    start. `bias` is what the convolution has; `params` and `macs` are the pair's before and its after.
+    Attributes:
+        depthwise: Path of the depthwise convolution.
+        between: Paths of the modules between the two.
+        pointwise: Path of the pointwise convolution.
+        bias: Whether the convolution has a bias.
+        exact: Whether what stood between is linear, so that trained weights are carried without loss. Else they are a
+            start.
+        reason: Why, for the user.
+        macs: MACs of the pair before, and of the convolution.
+        params: The same of parameters.
+        latency_ms: The same of milliseconds, where they were measured.
     """
 
     depthwise: str
@@ -190,7 +228,12 @@ Edit = Annotated[Repeat | Remove | Replace | Merge, Field(discriminator="kind")]
 
 @dataclass(frozen=True, config=_STRICT)
 class Refusal:
-    """A layer or stage that was left alone, and why."""
+    """A layer or stage that was left alone.
+
+    Attributes:
+        layer: Its name.
+        reason: Why, and what can be done.
+    """
 
     layer: str
     reason: str
@@ -198,11 +241,21 @@ class Refusal:
 
 @dataclass(frozen=True, repr=False, config=_STRICT)
 class Plan:
-    """What to do to one model on one input shape (channels, height, width); `fingerprint` tells that model from others.
+    """What to do to one model on one input shape.
 
-    `stages` names the stages that `base.blocks` counts. `asked` is what the planner was asked for, `base_ms` how long
-    the model took where latency was measured. Edits may be taken out, changed or added by hand: what the plan makes is
-    what its edits say, and `new` follows from them.
+    Edits may be taken out, changed or added by hand. What the plan makes is what its edits say; `new` follows from
+    them.
+
+    Attributes:
+        model: The name of the net.
+        input: Its input, (channels, height, width).
+        fingerprint: Tells this model from others.
+        base: The net before all edits.
+        edits: What is done, each with its reason.
+        refusals: What was left alone, and why.
+        stages: Names of the stages that `base.blocks` counts.
+        asked: What the planner was asked for.
+        base_ms: Milliseconds that the model took, where latency was measured.
 
     >>> plan = Plan("toy", (3, 8, 8), "0" * 16, Totals((1,), 8.0, 10, 20), (Replace("0", "dw-pw", macs=(20, 9)),), ())
     >>> plan.new.macs, Plan.from_json(plan.to_json()) == plan

@@ -42,18 +42,33 @@ def bench(
 ) -> Bench:
     """Measure models, .onnx and .pt2 files on the CPU; the first is what the others are compared with.
 
-    models: by name, or in a row, to be named by their place and type. input: (channels, *map), by default what the
-    first module was built for if it is a zoo net, else 3, 224, 224; where all are files, what stands in the first one.
-    batches: by default 1 and 32, or what all files are fixed at.
-    A file's other inputs are filled as it says. A file that takes another shape, or another batch, is skipped there.
+    Models of one runtime and batch are run in turn, round by round, so that a busy machine slows all of them alike.
+    Modules run in evaluation and inference mode and channels_last, in which convolutions on CPUs are faster.
 
-    The models of one runtime and batch are run in turn, round by round, so that what else the machine does strikes all
-    alike. Modules run in evaluation and inference mode and channels_last, which convolutions on CPUs are faster in.
-    onnx: files already exported, by model; the others are exported to a temporary folder. seconds: about how long a
-    model's readings take in one runtime at one batch size, though there are FEWEST at least. Compiling comes on top.
-    A runtime that fails on a model is skipped with its reason; .onnx files run in onnxruntime only, .pt2 in eager.
-    trust: whether a .pt2 file that is not read as plain data may be loaded by torch, which can run code it holds.
-    Raises ConvsmithError on an unknown runtime, a file of another kind or none, and sizes below 1.
+    Args:
+        models: By name; or a sequence, whose members are named by their place and type.
+        input: (channels, height, width). By default what the first module was built for if it is a zoo net, else 3,
+            224, 224. Where all are files, what stands in the first one; a file's other inputs are filled as it says.
+        batches: By default 1 and 32, or what all files are fixed at. A file fixed at another shape is skipped there.
+        runtimes: Names of runtimes; .onnx files run in onnxruntime only, .pt2 files in eager. One that fails on a model
+            is skipped with its reason.
+        threads: CPU threads; None for torch's own number.
+        onnx: Files already exported, by model; the others are exported to a temporary folder.
+        seconds: About how long a model's readings take in one runtime at one batch size. Compiling comes on top.
+        seed: Draws the images.
+        trust: Whether torch may load a .pt2 file that is not read as plain data, which can run code it holds.
+        progress: Told what is measured.
+
+    Returns:
+        Median and quartiles in milliseconds a batch, and the ratio to the first model with its 95 % bounds.
+
+    Raises:
+        ConvsmithError: On an unknown runtime, a file of another kind or none, and sizes below 1.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    >>> found = bench({"net": net}, input=(3, 8, 8), batches=[1], runtimes=["eager"], seconds=0.01)
+    >>> [(cell.model, cell.runtime, cell.batch, cell.median_ms > 0) for cell in found.cells]
+    [('net', 'eager', 1, True)]
     """
     models = models if isinstance(models, Mapping) else named(models)
     modules = [model for model in models.values() if isinstance(model, nn.Module)]

@@ -13,11 +13,21 @@ FASTER, SLOWER, UNSURE = "faster", "slower", "unclear"
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Latency:
-    """One model in one runtime at one batch size: median and quartiles of its rounds, in milliseconds a batch.
+    """One model in one runtime at one batch size.
 
-    `ratio` is its median over that of the first model that runs there, `ratio_low` and `ratio_high` bound it with 95 %
-    confidence (bootstrap over rounds; Efron, Annals of Statistics 1979). `verdict` is empty for that first model, and
-    faster or slower only where the bounds exclude 1.
+    Attributes:
+        model: Its name.
+        runtime: Where it ran.
+        batch: Images at once.
+        median_ms: Median over the rounds, milliseconds a batch.
+        q1_ms: Lower quartile.
+        q3_ms: Upper quartile.
+        runs: Rounds.
+        ratio: Its median over that of the first model that runs there.
+        ratio_low: Lower bound of the ratio with 95 % confidence (bootstrap over rounds; Efron, Annals of Statistics
+            1979).
+        ratio_high: Its upper bound.
+        verdict: Faster or slower where the bounds exclude 1; empty for the first model.
     """
 
     model: str
@@ -45,7 +55,17 @@ class Skipped:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Bench:
-    """All that was measured on images of shape `input`, with how many threads, on which versions and hardware."""
+    """All that was measured in one benchmark.
+
+    Attributes:
+        cells: One record for each model, runtime and batch size.
+        skipped: What could not be measured, and why.
+        input: The shape of the images, (channels, height, width).
+        threads: How many CPU threads were used.
+        seed: What the images were drawn by.
+        versions: Versions of the packages.
+        hardware: What the machine is.
+    """
 
     cells: tuple[Latency, ...]
     skipped: tuple[Skipped, ...]

@@ -180,7 +180,14 @@ def _mistake(block: str, parameter: Field[Any], value: object) -> ConvsmithError
 def parse_block(text: str) -> Block:
     """Read a block from its name and parameters, in order or by name.
 
-    Raises ConvsmithError on an unknown block or parameter, and on one missing, repeated, or out of range.
+    Args:
+        text: As `dw-pw`, `dw-pw:2` or `dw-rpw:g=2,o=0.5`; names are those of BLOCKS.
+
+    Returns:
+        The block; its `str` reads back to the same block.
+
+    Raises:
+        ConvsmithError: On an unknown block or parameter, and on one missing, repeated, or out of range.
 
     >>> str(parse_block("dw-pw")), str(parse_block("dw-pw:2")), str(parse_block("dw-rpw:g=2,o=0.5"))
     ('dw-pw', 'dw-pw:r=2', 'dw-rpw:g=2,o=0.5')

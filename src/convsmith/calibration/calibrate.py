@@ -144,11 +144,24 @@ class Calibration:
 def calibrate(
     model: nn.Module, images: Pictures, layers: Sequence[str] | None = None, *, batch: int = BATCH, seed: int = 0
 ) -> dict[str, Statistics]:
-    """The moments of a net's own layers, all in one pass over the images (n, c, h, w), batch by batch.
+    """Gather second moments of a net's convolutions: all layers in one pass over the images, batch by batch.
 
-    layers: module paths of convolutions; None for all that data can choose ranks of: not the grouped, and not those of
-    one pixel. Memory is that of the moments: 8 (C K)^2 bytes a layer, 170 MB for a 3x3 kernel on 512 channels. Raises
-    ConvsmithError on what is no convolution that a block can replace.
+    They are what `decompose` and `apply` fit weights to, layer by layer. Memory is that of the moments: 8 (C K)^2 bytes
+    a layer for C input channels and K taps, 170 MB for a 3x3 kernel on 512 channels.
+
+    Args:
+        model: The trained module.
+        images: (n, c, h, w), normalized as the net reads them.
+        layers: Module paths of convolutions. None takes all that data can choose ranks of: no grouped convolutions, and
+            none on a map of one pixel.
+        batch: Images at once.
+        seed: Draws the output positions that patches are taken at.
+
+    Returns:
+        By layer, the moments of its input patches and responses, float64.
+
+    Raises:
+        ConvsmithError: On a layer that is no convolution, or none that a block can replace.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3))
     >>> statistics = calibrate(net, torch.rand(8, 3, 12, 12))

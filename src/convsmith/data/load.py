@@ -34,19 +34,29 @@ def load_data(
     limit: int = LIMIT,
     workers: int | None = None,
 ) -> Data:
-    """Load `digits`, `cifar10:PATH`, `cifar100:PATH`, `imagefolder:PATH`, a folder of Parquet files, or one of timm's.
+    """Load a data set: normalized batches, reproducible per seed and epoch.
 
-    `imagefolder:PATH` holds train/CLASS/* and test/CLASS/* (or val, valid, validation), or CLASS/* alone, of which a
-    fifth is tested on. `images:PATH` is a folder of image files without labels, to fit on: one class, and no test
-    images. Where no `input` is given, images are grey if all of them are. `summary` of what is returned says in a line
-    what was read and what was passed over.
+    References are `digits`, `cifar10:PATH`, `cifar100:PATH`, `imagefolder:PATH`, `images:PATH`, a folder of Parquet
+    files, or one of timm's: `hfds/NAME`, `hfids/NAME`, `tfds/NAME`, `wds/NAME:FOLDER` and `torch/NAME:FOLDER`.
 
-    timm's are `hfds/NAME`, `hfids/NAME`, `tfds/NAME`, `wds/NAME:FOLDER` and `torch/NAME:FOLDER`. `input` is the shape
-    (c, h, w) to give images in, by default their own; `mean` and `std` default to ImageNet's. Sets whose train images
-    take at most `limit` bytes are kept decoded, others pass through `workers` processes, by default one a core.
+    - `imagefolder:PATH` holds train/CLASS/* and test/CLASS/* (or val, valid, validation). With CLASS/* alone, a fifth
+      of the images are tested on.
+    - `images:PATH` is a folder of image files without labels, to fit on. It has one class and no test images.
 
-    Raises ConvsmithError on an unknown reference, a missing or empty folder, an image that cannot be read, a pipe among
-    files, images of several sizes without `input`, and labels outside the classes.
+    Args:
+        reference: Which data set.
+        input: (channels, height, width) to give images in; by default their own, grey if all of them are.
+        mean: Per channel, what images are normalized by; by default ImageNet's.
+        std: The same of the deviation.
+        limit: Sets whose training images take at most so many bytes are kept decoded; others are streamed.
+        workers: Processes that decode streamed images; by default one a core.
+
+    Returns:
+        The data set; its `summary` says in a line what was read and what was passed over.
+
+    Raises:
+        ConvsmithError: On an unknown reference, a missing or empty folder, an image that cannot be read, a pipe among
+            files, images of several sizes without `input`, and labels outside the classes.
 
     >>> data = load_data("digits")
     >>> data.shape, len(data.train), len(data.test), data.classes[:3]

@@ -37,16 +37,27 @@ MACHINERY = (Path(torch.__file__).parent, Path(__file__).parent)
 
 
 def capture(model: nn.Module, *inputs: Any, name: str = "", batch: int = 1, **named: Any) -> Graph:
-    """Capture `model` as it runs in evaluation mode on `inputs` (batch first, of any size).
+    """Capture a model: run it once in evaluation mode on shapes, and keep its calls as a graph.
 
-    inputs, named: tensors as forward takes them, in lists and dictionaries too: see `Signature.of`. What depends on
-    them has shapes only, on the meta device: memory and time do not grow with resolution. What does not (weights,
-    tables made in passing) keeps its values. The model is left as it was, but for lazy modules, which it runs once.
-    Where forward reads values that depend on the inputs, it is run on their numbers instead, and the graph's `notes`
-    say so; where sizes depend on values, it is followed no further, but counted. Old weight_norm, spectral_norm and
-    pruning masks are read as the weights that they make, under the layer's own name.
-    batch: images at once. All counts of a net are for 1; more are for running the calls again on such batches.
-    Raises ConvsmithError when it does not run on these inputs.
+    What depends on the inputs has shapes only, on the meta device. Memory and time do not grow with the resolution.
+    What does not depend on them (weights, tables made in passing) keeps its values. The model is left as it was, but for
+    lazy modules, which it runs once. Old weight_norm, spectral_norm and pruning masks are read as the weights that they
+    make, under the layer's own name. Where forward reads values that depend on the inputs, it is run on their numbers
+    instead, and the graph's `notes` say so. Where sizes depend on values, it is followed no further, but counted.
+
+    Args:
+        model: Any module.
+        *inputs: Tensors as forward takes them, batch first, in lists and dictionaries too. The batch may have any
+            size, and values hardly ever matter.
+        name: What to call the net in tables and plans; by default the name of its class.
+        batch: Images at once. All counts of a net are for 1; more serve to run the calls again on such batches.
+        **named: Inputs by the names of forward's arguments.
+
+    Returns:
+        The graph that all planning starts from.
+
+    Raises:
+        ConvsmithError: When the model does not run on these inputs.
 
     >>> graph = capture(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.zeros(1, 3, 8, 8))
     >>> [(node.module, node.call.op, node.macs) for node in graph.nodes]

@@ -82,13 +82,27 @@ def _pair(value: list[int]) -> tuple[int, int]:
 class Graph:
     """A captured model: the calls in order, its inputs and outputs, and what its modules hold.
 
-    `params` counts all learnable scalars, shared ones once; `sequences` names the children of every nn.Sequential in
-    order; `calls` says how often each module ran; `shared` names modules whose parameters another module holds too;
-    `convolutions` names plain `nn.Conv2d` modules, whose weight is what convolves;
-    `constants` are the tensors that calls read and that are neither input, parameter nor buffer; `aside` counts the
-    multiply-accumulates of calls that make such tensors anew in every run, and `tables` names the modules that do;
-    `signature` is what the model is called with; `notes` say, in sentences, how far the capture holds;
-    `functional` tells by call which parameter convolves without a convolution module.
+    Attributes:
+        model: The name of the net.
+        inputs: Its inputs, in order.
+        nodes: Its calls, in order of execution.
+        outputs: Names of the tensors that it returns.
+        params: All learnable scalars, shared ones counted once.
+        sequences: By path of an nn.Sequential, its children in order.
+        calls: How often each module ran.
+        shared: Modules whose parameters another module holds too.
+        convolutions: Plain `nn.Conv2d` modules, whose weight is what convolves.
+        constants: Tensors that calls read and that are neither input, parameter nor buffer.
+        aside: Multiply-accumulates of calls that make such tensors anew in every run.
+        signature: What the model is called with.
+        notes: Sentences on how far the capture holds.
+        tables: Modules that make such tensors anew.
+        functional: By call, the parameter that convolves without a convolution module.
+
+    >>> import torch, convsmith as cs
+    >>> graph = cs.capture(torch.nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 8, 8))
+    >>> graph.params, graph.macs, len(graph.layers)
+    (224, 7776, 1)
     """
 
     model: str

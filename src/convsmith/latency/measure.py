@@ -61,9 +61,17 @@ class Latencies:
 
 
 def measure_latency(model: nn.Module, graph: Graph, *, seconds: float = SECONDS) -> Latencies:
-    """Time a model's modules on the CPU, in evaluation mode and channels_last, one image of the shape of its graph.
+    """Time a model's modules on the CPU, in evaluation mode and channels_last, one image at a time.
 
-    seconds: about how long to measure; at least nine rounds are run. A verdict on a whole model is `bench`'s.
+    A verdict on a whole model is `bench`'s; these times serve limits on latency.
+
+    Args:
+        model: The module.
+        graph: Its captured graph, which tells the shape of the image.
+        seconds: About how long to measure; at least nine rounds are run.
+
+    Returns:
+        Seconds by module path, medians over the rounds.
 
     >>> from convsmith.graph.capture import capture
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())

@@ -23,10 +23,27 @@ FILES: Registry[Callable[[Path, Shape | None, bool], Graph]] = Registry("kind of
 def capture_file(path: str | Path, input: Shape | None = None, *, trust: bool = False) -> Graph:
     """Capture the net in an .onnx or .pt2 file, at batch 1.
 
-    input: (channels, *map), needed where the file leaves sizes open. Layers, their module paths, MACs and reach are
-    those of the model that the file was made from; so are parameters, but where an exporter folded some into others.
-    trust: whether a .pt2 file may be loaded by torch, which runs code that it holds; without it files are read as data.
-    Raises ConvsmithError when the file is missing, of another kind, unreadable, or does not fit the input.
+    Layers, their module paths, MACs and reach are those of the model that the file was made from. Parameters are too,
+    unless the exporter folded some into others.
+
+    Args:
+        path: The file; its suffix tells the format.
+        input: (channels, height, width), needed where the file leaves sizes open.
+        trust: Whether torch may load a .pt2 file, which runs code that the file holds. Without it, files are read as
+            data.
+
+    Returns:
+        The same graph as `capture` gives.
+
+    Raises:
+        ConvsmithError: When the file is missing, of another kind, unreadable, or does not fit the input.
+
+    >>> import tempfile, torch, convsmith as cs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = cs.export(torch.nn.Conv2d(3, 8, 3), f"{folder}/net.onnx", input=(3, 8, 8)).path
+    ...     graph = capture_file(path)
+    >>> graph.macs
+    7776
     """
     path = Path(path)
     if not path.is_file():

@@ -42,9 +42,14 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model with its origin, the plans it went through, and the folder it was read from (None for a reference).
+    """A model with where it came from.
 
-    `notes` are sentences on how its weights were read, for the user to see.
+    Attributes:
+        model: The module.
+        origin: The reference, input shape, classes and image statistics.
+        plans: The plans that it went through.
+        folder: Where it was read from; None for a reference.
+        notes: Sentences for the user on how its weights were read.
     """
 
     model: nn.Module

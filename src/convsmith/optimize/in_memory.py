@@ -22,7 +22,12 @@ from convsmith.rewriting.apply import rewrite
 
 @dataclass(frozen=True, eq=False)
 class Optimized:
-    """A better model, and the plans that led to it, each on the model before it."""
+    """A better model, and the plans that led to it, each on the model before it.
+
+    Attributes:
+        model: The new module.
+        plans: The plans that were carried out, with the costs and errors that they attained.
+    """
 
     model: nn.Module
     plans: tuple[Plan, ...]
@@ -62,25 +67,28 @@ def optimize(
     """Make a better model of a copy of `model`, which stays as it is.
 
     Args:
-        model: a module, trained or not.
-        example: an input with a batch in front; its values do not matter.
-        images: unlabelled images (a tensor, a data set, or batches), of which `count` are taken. With them and a limit,
+        model: A module, trained or not.
+        example: An input with a batch in front; its values do not matter.
+        images: Unlabelled images (a tensor, a data set, or batches), of which `count` are taken. With them and a limit,
             layers and ranks are chosen by the error at the output; weights are fitted to them in any case. Without
             them weights alone decide.
-        max_macs: a limit as `0.5`, `"0.5x"`, `"50%"` or `"300M"`.
-        max_latency: the same by measured time, as `0.5`, `"0.5x"` or `"5ms"`.
-        block: what `decompose` takes, or `none` to leave convolutions as they are.
-        organize: move units between stages first; a trained net has to be trained again after that.
-        keep: layers to leave alone.
-        overrides: by layer, the block that it becomes.
-        method: how weights are carried; None for the best that each block knows.
-        count: how many of the images to take.
-        seed: draws images and positions.
-        progress: told how far the work is.
-        prices: with images, a file that keeps what planning worked out: a call that was stopped goes on from it.
+        max_macs: A limit as `0.5`, `"0.5x"`, `"50%"` or `"300M"`.
+        max_latency: The same by measured time, as `0.5`, `"0.5x"` or `"5ms"`.
+        block: What `decompose` takes, or `none` to leave convolutions as they are.
+        organize: Move units between stages first; a trained net has to be trained again after that.
+        keep: Layers to leave alone.
+        overrides: By layer, the block that it becomes.
+        method: How weights are carried; None for the best that each block knows.
+        count: How many of the images to take.
+        seed: Draws images and positions.
+        progress: Told how far the work is.
+        prices: With images, a file that keeps what planning worked out: a call that was stopped goes on from it.
+
+    Returns:
+        The new module, and the plans that were carried out with the errors they attained.
 
     Raises:
-        ConvsmithError: for all that planning and applying refuse, and where nothing is asked for.
+        ConvsmithError: For all that planning and applying refuse, and where nothing is asked for.
 
     >>> import convsmith as cs, torch
     >>> new = cs.optimize(cs.build("vgg11", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32), max_macs=0.5)

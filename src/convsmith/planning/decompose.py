@@ -47,25 +47,28 @@ def decompose(
     of the trained net.
 
     Args:
-        net: a captured graph, or a module with an `example` input.
-        example: an input (batch first) for a module.
+        net: A captured graph, or a module with an `example` input.
+        example: An input (batch first) for a module.
         block: `auto`, or a block's text such as `dw-pw:r=2`: one that sees less is planned and flagged.
-        max_macs: a limit on the whole net: `0.5`, `"0.5x"` and `"50%"` of its own, or `"300M"`.
-        max_latency: the same by measured time: `0.5`, `"0.5x"` or `"5ms"`.
-        keep: layers to leave alone.
-        overrides: by layer, the block that it becomes whatever the others do.
-        model: the trained module that a graph was captured from; needed with data and with a limit on latency.
-        data: unlabelled images, as `apply` takes them.
-        images: how many of them are used.
-        statistics: moments of `calibrate`, to choose by instead.
-        method: whose errors choose; None for the best that each block knows.
-        seed: draws images and positions.
-        latencies: of `measure_latency`; measured here where they are not given.
-        progress: told how far the work is.
-        prices: with data, a file that keeps what was worked out: a call that was stopped goes on from it.
+        max_macs: A limit on the whole net: `0.5`, `"0.5x"` and `"50%"` of its own, or `"300M"`.
+        max_latency: The same by measured time: `0.5`, `"0.5x"` or `"5ms"`.
+        keep: Layers to leave alone.
+        overrides: By layer, the block that it becomes whatever the others do.
+        model: The trained module that a graph was captured from; needed with data and with a limit on latency.
+        data: Unlabelled images, as `apply` takes them.
+        images: How many of them are used.
+        statistics: Moments of `calibrate`, to choose by instead.
+        method: Whose errors choose; None for the best that each block knows.
+        seed: Draws images and positions.
+        latencies: Of `measure_latency`; measured here where they are not given.
+        progress: Told how far the work is.
+        prices: With data, a file that keeps what was worked out: a call that was stopped goes on from it.
+
+    Returns:
+        A plan with one edit a replaced convolution, and the reason why others stay.
 
     Raises:
-        ConvsmithError: for an unknown block or layer, an override that cannot be, a limit that cannot be met, data
+        ConvsmithError: For an unknown block or layer, an override that cannot be, a limit that cannot be met, data
             without a model or a limit.
 
     >>> import convsmith as cs, torch

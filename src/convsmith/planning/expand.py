@@ -13,9 +13,19 @@ from convsmith.structure.pairs import find_pairs
 def expand(net: Graph | nn.Module, example: Tensor | None = None) -> Plan:
     """Plan a standard k x k convolution C -> N for every depthwise k x k on C channels with a pointwise C -> N behind.
 
-    Between the two may stand BatchNorms and activations, which go. A trained net's weights are carried without loss
-    where no activation stands there. `restore` plans the way back (He et al., "Depth-wise Decomposition for
-    Accelerating Separable Convolutions in Efficient CNNs", 2019).
+    BatchNorms and activations between the two are removed. A trained net's weights are carried without loss where no
+    activation stands there. `convsmith.planning.expand.restore` plans the way back. From He et al., "Depth-wise
+    Decomposition for Accelerating Separable Convolutions in Efficient CNNs" (2019).
+
+    Args:
+        net: A captured graph, or a module.
+        example: For a module, an input with a batch in front.
+
+    Returns:
+        A plan with one edit a pair; `exact` says whether its weights are carried without loss.
+
+    Raises:
+        ConvsmithError: When a module is given without an example, or cannot be captured.
 
     >>> import convsmith as cs, torch
     >>> plan = cs.expand(cs.capture(cs.build("shufflenetv2-0.5", input=(3, 32, 32)), torch.zeros(1, 3, 32, 32)))

@@ -35,7 +35,16 @@ class Option:
 
 @dataclass(frozen=True)
 class Choice:
-    """Blocks for every stage so far, with the summed gain, parameters, MACs, measured seconds, and value."""
+    """Units for every stage so far, and what they cost and gain.
+
+    Attributes:
+        blocks: Units of each stage.
+        gain: Summed gain.
+        params: Parameters; of `pareto`, as a difference to the net as it is.
+        macs: Multiply-accumulates, likewise.
+        seconds: Measured seconds for one image, likewise; 0 where none were measured.
+        value: Summed value.
+    """
 
     blocks: tuple[int, ...]
     gain: float
@@ -68,23 +77,27 @@ def organize(
     latencies: Latencies | None = None,
     by: Objective = "gain",
 ) -> Plan:
-    """Plan the stages of most gain.
+    """Plan how many units each stage should have, for the largest gain of the net.
 
-    The answer is the global optimum over all ways to spread the units, at least one per stage; a tie goes to the later
-    stage. Widths, pools and head stay.
+    The answer is the global optimum over all ways to divide the units between stages, at least one per stage. A tie
+    goes to the later stage. Widths, pools and head stay. From Wang et al., CIKM 2021.
 
     Args:
-        net: a captured graph, or a module.
-        scores: of `score`, for another alpha than 3; for a module its example input.
-        blocks: units in all; by default as many as there are.
-        max_macs: a limit as `0.5`, `"0.5x"`, `"50%"` or `"300M"`.
-        max_params: the same of parameters.
-        max_latency: the same of measured time, as `0.5`, `"0.5x"` or `"5ms"`.
-        latencies: of `measure_latency`, which a limit on latency needs; a copy is taken to run as long as its original.
-        by: what to have most of: the published `gain`, or the `value`, the sum of gain^(1/4) (docs/metric.md).
+        net: A captured graph, or a module.
+        scores: Of `score`, for another alpha than 3; for a module its example input.
+        blocks: Units in all; by default as many as there are.
+        max_macs: A limit as `0.5`, `"0.5x"`, `"50%"` or `"300M"`.
+        max_params: The same of parameters.
+        max_latency: The same of measured time, as `0.5`, `"0.5x"` or `"5ms"`.
+        latencies: Of `measure_latency`, for a graph with a limit on latency; for a module they are measured. A copy is
+            taken to run as long as its original.
+        by: What to have most of: the published `gain`, or the `value`, the sum of gain^(1/4) (docs/metric.md).
+
+    Returns:
+        A plan that repeats and removes units; its weights need training again.
 
     Raises:
-        ConvsmithError: when no spread fits the limits, or for an unknown `by`.
+        ConvsmithError: When no division of the units keeps the limits, or for an unknown `by`.
 
     >>> import convsmith as cs, torch
     >>> plan = cs.organize(cs.capture(cs.build("vgg16", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)))
@@ -121,7 +134,26 @@ def _told(net: Graph | nn.Module, scores: Scores | Tensor | None) -> tuple[Graph
 def pareto(
     net: Graph | nn.Module, scores: Scores | Tensor | None = None, *, blocks: int | None = None, by: Objective = "gain"
 ) -> tuple[Choice, ...]:
-    """The spreads that no other beats in gain (or value, see `by`), parameters and MACs at once, cheapest first."""
+    """Every way to divide the units between stages that no other beats in gain, parameters and MACs at once.
+
+    Args:
+        net: A captured graph, or a module.
+        scores: Scores of `score`, for another alpha than 3; for a module its example input.
+        blocks: Units in all; by default as many as there are.
+        by: `gain`, or `value` in its place.
+
+    Returns:
+        The choices, cheapest first. Gain is that of the whole net; parameters and MACs are differences to the net as it
+        is.
+
+    Raises:
+        ConvsmithError: When the net has no stage with units that can move, or not so many units fit.
+
+    >>> import convsmith as cs, torch
+    >>> graph = cs.capture(cs.build("vgg16", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32))
+    >>> [choice.blocks for choice in cs.pareto(graph)][-1]
+    (5, 4, 2, 1, 1)
+    """
     unlimited = {"macs": float("inf"), "params": float("inf")}
     problem = _Problem.of(*_told(net, scores), by=by)
     best = front(problem.choices(blocks, unlimited), lambda c: (-problem.rank(c)[0], c.params, c.macs))

@@ -21,10 +21,25 @@ from convsmith.text import times
 
 
 def report(folder: str | Path) -> Path:
-    """Write report.html into the folder of a run, or of one net, from its records, and give its path.
+    """Write report.html into the folder of a run, or of one net, from its records.
 
-    The page needs no network, follows light and dark, and shows what a run that was stopped has come to.
-    Raises ConvsmithError where the folder holds neither, or a record cannot be read.
+    The page needs no network and follows light and dark. Of a run that was stopped it shows what is there so far.
+
+    Args:
+        folder: What `optimize`, `apply`, `train` or `expand` wrote.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ConvsmithError: When the folder holds neither a run nor a net, or a record cannot be read.
+
+    >>> import tempfile
+    >>> from convsmith.load import load, save
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(load("resnet20"), Path(folder))
+    ...     report(folder).name
+    'report.html'
     """
     folder = Path(folder)
     path = folder / "report.html"

@@ -69,12 +69,27 @@ class _Step:
 def advise(graph: Graph, scores: Scores, *, threshold: float = THRESHOLD) -> Advice:
     """Say what the scores of a graph mean, as findings in the order of the net.
 
-    idle: a convolution that sees nothing new, its exact reach from the stage's entry being the one before it; or whose
-    share of the net's gain is less than `threshold` times its share of the MACs, both with the layers up to the next
-    counted convolution, gain by the published rule whatever the convention. saturated: a stage whose map is all seen
-    before its last convolution. unmixed: a stage in which no layer reaches all channels that enter it. input: the
-    smallest input that the widest window fits into; what begins when all of a smaller one is seen is what Richter et
-    al. ("Should You Go Deeper?", 2021) predict to be unproductive.
+    Four kinds of findings are told:
+
+    - `idle`: a convolution that sees nothing new, or that gains little for its cost. It sees nothing new where its
+      exact reach from the stage's entry is that of the layer before. It gains little where its share of the net's gain
+      is less than `threshold` times its share of the MACs. Both shares include the layers up to the next counted
+      convolution.
+    - `saturated`: a stage whose map is all seen before its last convolution.
+    - `unmixed`: a stage in which no layer reaches all channels that enter it.
+    - `input`: the smallest input that the widest window fits into. Layers that begin when all of a smaller input is
+      seen are predicted to be unproductive by Richter et al. ("Should You Go Deeper?", 2021).
+
+    Args:
+        graph: A captured graph.
+        scores: Its scores; gain is taken by the published rule whatever their convention.
+        threshold: The share of gain per share of MACs below which a layer is idle.
+
+    Returns:
+        The findings, and the places of idle layers in `scores.layers`.
+
+    Raises:
+        ConvsmithError: When scores are of a convention or count that is not known.
 
     >>> import convsmith as cs, torch
     >>> graph = cs.capture(cs.build("vgg16", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32))

@@ -75,9 +75,26 @@ class Stage:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of a captured net; `spatial_layers` counts the convolutions that can widen the window.
+    """The scores of a captured net.
 
-    `notes` say how far the capture holds.
+    Attributes:
+        model: The name of the net.
+        input: Its input, (channels, height, width).
+        convention: `published` or `exact`, as `score` was asked.
+        alpha: How fast gain falls with the share of the map that was seen already.
+        clamp: Whether windows were cut at the stage's map.
+        count: How MACs are counted, `plain` or `ptflops`.
+        params: Learnable parameters.
+        macs: Multiply-accumulates for one image.
+        unknown_ops: Ops without a rule, and how often each is called. Where there are any, totals are lower bounds.
+        stages: One record a stage; its `layers` counts the convolutions that can widen the window.
+        layers: One record a layer, in order of execution.
+        notes: Sentences on how far the capture holds.
+
+    >>> import convsmith as cs, torch
+    >>> scores = cs.score(cs.build("vgg11", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32))
+    >>> len(scores.stages), len(scores.layers), scores.lower_bound
+    (5, 9, False)
     """
 
     model: str
@@ -217,10 +234,30 @@ def score(
     clamp: bool = False,
     count: Counting = "plain",
 ) -> Scores:
-    """Score a net: a captured graph, or a module on an example of its input.
+    """Score a net: how much each layer adds to what the net sees, and what that costs.
 
-    `published` reproduces the paper's tables; `exact` takes the reach of every tensor from its stage's entry, clamped
-    by the map. `count="ptflops"` counts MACs as the paper's tables do. Raises ConvsmithError for an unknown choice.
+    The gain of a layer is the growth of its 3D receptive field (window height x width x channels), from `before` to
+    `after`:
+
+        gain = (after - before) / before * exp(-alpha * before / volume)
+
+    Here `volume` is that of the map that enters the stage. From Wang et al., "An Efficient Quantitative Approach for
+    Optimizing Convolutional Neural Networks" (CIKM 2021).
+
+    Args:
+        net: A captured graph, or a module.
+        example: For a module, an input with a batch in front.
+        convention: `published` follows the paper's tables. `exact` takes the reach of every tensor from its stage's
+            entry, clamped by the map.
+        alpha: How fast gain falls with the share of the map that was seen already; at least 0.
+        clamp: For `published`, whether windows are cut at the stage's map.
+        count: `plain` counts MACs as torch does; `ptflops` counts them as the paper's tables do.
+
+    Returns:
+        Scores of every layer and stage, with totals: parameters, MACs (batch 1) and gain.
+
+    Raises:
+        ConvsmithError: For an unknown convention or count, and an alpha below 0.
 
     >>> import convsmith as cs, torch
     >>> scores = cs.score(cs.capture(cs.build("vgg16", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)))

@@ -59,17 +59,35 @@ def train(
     progress: Callable[[Epoch], None] | None = None,
     told: Callable[[Probe], None] | None = None,
 ) -> History:
-    """Train `model` in place and give its history; the final weights stay in it, on the device it came from.
+    """Train `model` in place; the final weights stay in it, on the device it came from.
 
-    `recipe` defaults to `recipe_for(data)`. `out` gets history.jsonl and after each epoch a checkpoint, from which the
-    same call goes on where it was stopped, on the CPU to the very same weights; a finished run comes back at once.
-    `teacher` is a net whose answers the model learns too (Hinton et al., arXiv 1503.02531), and `responses` are modules
-    whose outputs are to match the teacher's (FitNets, Romero et al., arXiv 1412.6550). `start` is what the model's
-    weights are known by (`digest`): a run that began with others is not gone on with. `progress` is called after each
-    epoch, `told` when a learning rate was found. Under torchrun or `accelerate launch`, each process takes its share of
-    every batch, and the first alone reads and writes `out`.
+    Under torchrun or `accelerate launch`, each process takes its share of every batch. The first alone reads and writes
+    `out`.
 
-    Raises ConvsmithError when model and data do not fit, the loss diverges, or the checkpoint is of another run.
+    Args:
+        model: The module.
+        data: A data set, as `load_data` gives.
+        recipe: How to train; by default `recipe_for(data)`.
+        out: A folder for history.jsonl and, after each epoch, a checkpoint. The same call goes on from there where it
+            was stopped, on the CPU to the very same weights. A finished run comes back at once.
+        resume: Whether to go on from a checkpoint in `out`.
+        teacher: A net whose answers the model learns too (Hinton et al., arXiv 1503.02531).
+        responses: Modules whose outputs are to match the teacher's (FitNets, Romero et al., arXiv 1412.6550).
+        start: What the model's weights are known by (`digest`); a run that began with others is not gone on with.
+        progress: Called after each epoch.
+        told: Called when a learning rate was found.
+
+    Returns:
+        All epochs, and the evaluation of the final weights.
+
+    Raises:
+        ConvsmithError: When model and data do not fit, the loss diverges, or the checkpoint is of another run.
+
+    >>> import convsmith as cs
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> history = cs.train(net, cs.load_data("digits"), cs.Recipe(epochs=1, device="cpu"))
+    >>> len(history.epochs), history.final.images
+    (1, 360)
     """
     recipe = recipe or recipe_for(data)
     with ExitStack() as held:

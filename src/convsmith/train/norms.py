@@ -16,7 +16,12 @@ HELD_OUT = 5  # one in so many of the images judges, the others are estimated fr
 
 @dataclass(frozen=True)
 class Reestimated:
-    """The loss on held-out training images before and after, and whether the new statistics were kept."""
+    """What averaging BatchNorm statistics came to.
+
+    Attributes:
+        before: The loss on held-out training images with the old statistics.
+        after: The same with the new ones.
+    """
 
     before: float
     after: float
@@ -39,8 +44,24 @@ def reestimate_norms(
 ) -> Reestimated:
     """Average every BatchNorm's mean and variance over training images, and keep them unless a held-out check fails.
 
-    The check is the distance to a teacher's answers, which needs no labels, or without one the cross-entropy. Replaced
-    kernels shift what the norms behind them see; weights stay as they are. A model without such norms stays as it is.
+    Replaced kernels shift what the norms behind them see. Weights stay as they are. A model without such norms stays as
+    it is.
+
+    Args:
+        model: The module, changed in place.
+        data: A data set, as `load_data` gives.
+        images: How many training images to average over.
+        batch_size: Images at once.
+        teacher: The net whose answers the check compares with, which needs no labels. Without one the check is the
+            cross-entropy.
+        seed: Draws the images.
+        device: `cpu` or `cuda`; None for the GPU where there is one.
+
+    Returns:
+        The loss on held-out training images before and after, and whether the new statistics were kept.
+
+    Raises:
+        ConvsmithError: When the device is not there.
 
     >>> import convsmith as cs
     >>> net = cs.build("resnet20", classes=10)

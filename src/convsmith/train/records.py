@@ -16,12 +16,28 @@ SMALL = 5_000  # train images; with fewer, an epoch of usual batches has too few
 class Recipe:
     """How to train: SGD with momentum, its learning rate scheduled over all steps of the run.
 
-    `lr` is the schedule's largest rate; None finds it by a short probe from small rates up, which suits nets that are
-    trained already. Norms and biases get no weight decay. `ema` is the decay of an average of the weights that takes
-    their place at the end, None for none. `teacher_weight` is a teacher's share of the loss, at 1 labels are not looked
-    at; `response_weight` is that of layers' responses, where there are layers to match. `keep_best` leaves the weights
-    of the epoch that is best on the test split, the start's where no epoch is better. `sync_norms` has BatchNorm see
-    the images of all processes. `device` is cpu or cuda, None for the GPU where there is one.
+    Norms and biases get no weight decay.
+
+    Attributes:
+        epochs: Passes over the training images; 0 trains nothing.
+        batch_size: Images a step.
+        lr: The schedule's largest rate. None finds it by a short probe from small rates up, for nets already trained.
+        schedule: A name in SCHEDULES.
+        momentum: Of SGD.
+        nesterov: Whether momentum looks ahead.
+        weight_decay: Of kernels.
+        label_smoothing: Share of a label spread over all classes.
+        augment: Whether training images are shifted, flipped or cropped.
+        ema: Decay of an average of the weights that takes their place at the end; None for none.
+        teacher_weight: A teacher's share of the loss; at 1 labels are not used.
+        temperature: That teacher's and model's answers are softened by.
+        response_weight: Weight of layers' responses in the loss, where there are layers to match.
+        precision: `fp32`, or `bf16` for mixed precision.
+        channels_last: Whether images and weights are kept in that memory format.
+        keep_best: Whether the weights of the epoch best on the test split stay; the start's where no epoch is better.
+        sync_norms: Whether BatchNorm sees the images of all processes.
+        seed: Draws order, augmentation and dropout.
+        device: `cpu` or `cuda`; None for the GPU where there is one.
 
     >>> Recipe(lr=0)
     Traceback (most recent call last):
@@ -87,7 +103,14 @@ def recovery_for(data: Data, **changes: Any) -> Recipe:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Top-1 and top-5 accuracy in [0, 1], mean cross-entropy, and the number of images."""
+    """What a net attains on a split of labelled images.
+
+    Attributes:
+        top1: Top-1 accuracy in [0, 1].
+        top5: Top-5 accuracy in [0, 1].
+        loss: Mean cross-entropy in nats.
+        images: How many images were counted.
+    """
 
     top1: float
     top5: float
@@ -121,8 +144,12 @@ class Epoch:
 class History:
     """All epochs of a run and the evaluation of its final weights.
 
-    `kept` is the epoch they are of, 0 for the start, None where always the last is kept; `lr` is the largest rate, and
-    `start` the evaluation of the weights the run began with, where the best epoch is kept.
+    Attributes:
+        epochs: One record an epoch.
+        final: Accuracy and loss of the final weights.
+        kept: The epoch that the final weights are of, 0 for the start; None where always the last is kept.
+        lr: The schedule's largest learning rate.
+        start: Where the best epoch is kept, the evaluation of the weights that the run began with.
     """
 
     epochs: tuple[Epoch, ...]

@@ -53,11 +53,20 @@ def build(
     classes: int | None = None,
     blocks_per_stage: tuple[int, ...] | None = None,
 ) -> ConvNet:
-    """Build the net `name` of `NETS` with fresh weights, on torch's current default device.
+    """Build a net of the zoo with fresh weights, on torch's current default device.
 
-    `input` is (channels, height, width); a shorter side under 64 pixels selects the net's small form. `classes`
-    defaults to the form's own number, `blocks_per_stage` to its published depths. Raises ConvsmithError on an unknown
-    name, depths that do not fit the net's stages, an input smaller than its total stride, or no channels or classes.
+    Args:
+        name: A name in `NETS`, as `vgg16` or `resnet20`.
+        input: (channels, height, width). A shorter side under 64 pixels selects the net's small form.
+        classes: Outputs of the classifier; by default the form's own number.
+        blocks_per_stage: Depth of every stage; by default as published.
+
+    Returns:
+        The module.
+
+    Raises:
+        ConvsmithError: On an unknown name, depths that do not fit the net's stages, an input smaller than its total
+            stride, or no channels or classes.
 
     >>> net = build("vgg16", input=(3, 32, 32), blocks_per_stage=(5, 4, 2, 1, 1))
     >>> sum(p.numel() for p in net.parameters())

@@ -28,14 +28,25 @@ def search_blocks(
 
         Quality: 3DRF(block) = 3DRF(convolution);   Compact: without any kernel of the block it is smaller
 
-    Kernels: depthwise, pointwise, grouped and rolling pointwise, grouped, channel shuffle; a k x k one whole, as
-    1 x k and k x 1, or of smaller odd sizes that add up. From Wang et al., CIKM 2021.
-    window: how many convolutions like this one, in a row, the block replaces; only those of equal width and stride 1.
-    Blocks with `copies` stand in each of their places, and what is between stays: they see as much together only.
-    size: height and width of the map it reads. rank: `macs` or `params` first; `latency` measures the cheapest of the
-    first `measured` forms in eager torch on this machine, one image at a time, for `seconds` each, and puts them first.
-    Raises ConvsmithError on a convolution that no sequence replaces, a window or map that does not fit, or an unknown
-    rank.
+    Kernels are depthwise, pointwise, grouped, grouped pointwise and rolling pointwise ones, and the channel shuffle. A
+    k x k window is taken whole, as 1 x k and k x 1, or as smaller odd sizes that add up. From Wang et al., CIKM 2021.
+
+    Args:
+        conv: What is replaced: the geometry of a convolution, or the convolution itself.
+        window: How many convolutions like this one, in a row, are replaced; more than 1 needs equal width and stride 1.
+            Blocks with `copies` stand in each of their places; only together do they see as much.
+        size: Height and width in pixels of the map that it reads.
+        rank: `macs` or `params` comes first. `latency` measures the cheapest forms in eager torch on this machine, one
+            image at a time, and puts them first.
+        measured: How many forms `latency` measures.
+        seconds: About how long each of them is measured.
+
+    Returns:
+        What was found, best first; `cost` is its MACs as a share of what it replaces.
+
+    Raises:
+        ConvsmithError: On a convolution that no sequence replaces, a window or map that does not fit, or an unknown
+            rank.
 
     >>> found = {str(each.block): each for each in search_blocks(ConvSpec(64, 64))}
     >>> [round(found[name].cost, 3) for name in ("dw-pw", "seq:dw,rpw(g=4,o=0.5),rpw(g=4,o=0.5)")]

@@ -32,9 +32,15 @@ NAMED: dict[tuple[Kernel, ...], Block] = {
 class Found:
     """A sequence that sees what the convolution sees and needs each of its kernels.
 
-    conv: what it replaces, for a window of several convolutions the one that sees what they see; cost: its MACs as a
-    share of theirs; latency: median seconds for one image, where it was measured. copies: where more than 1, the
-    sequence stands in each of so many places of `conv`, and only all together see as much; counts are then of all.
+    Attributes:
+        kernels: Its kernels, in order of execution.
+        conv: What it replaces; for a window of several convolutions, the one that sees what they see.
+        params: Its parameters.
+        macs: Its multiply-accumulates on the map that was asked for.
+        cost: Its MACs as a share of those of what it replaces.
+        latency: Median seconds for one image, where it was measured.
+        copies: Where more than 1, it stands in each of so many places of `conv`, and only all together see as much.
+            Counts are then of all.
     """
 
     kernels: tuple[Kernel, ...]
