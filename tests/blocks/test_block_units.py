@@ -300,7 +300,7 @@ def test_a_net_is_rebuilt_by_its_plan(name: str) -> None:
     applied = rewrite(net, plan)
     carries = BLOCKS[name.partition(":")[0]].carries
     assert all((edit.error is None) != carries for edit in edits(applied.plan))
-    assert all(edit.reason.endswith("; it starts untrained") != carries for edit in edits(plan))
+    assert all(edit.reason.endswith("; it starts untrained, so train the net") != carries for edit in edits(plan))
     assert all(edit.quality != (name == "address") for edit in edits(plan)), "an address shift misses borders"
     # where ANT's wide map has as many channels as the output, the projection could be left out
     wide = {"layer2.0.conv1", "layer3.0.conv1"} if name == "ant" else set()

@@ -149,7 +149,7 @@ def test_organize_keeps_block_numbers_parameters_and_shows_the_front() -> None:
     assert answer("organize", *VGG, "--max-params", "0.3x")["new"]["params"] <= 0.3 * 14_728_266
     front = answer("organize", *VGG, "--pareto")["pareto"]
     assert {"blocks", "gain", "params", "macs", "value"} == front[0].keys()
-    assert "Best spreads" in run("organize", *VGG, "--pareto").stdout
+    assert "Units per stage that nothing beats" in run("organize", *VGG, "--pareto").stdout
 
 
 def test_organize_by_value() -> None:

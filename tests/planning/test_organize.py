@@ -305,14 +305,14 @@ MLP = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
 POINTWISE = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1))
 FROZEN = nn.Sequential(conv(3, 8), nn.MaxPool2d(2), conv(8, 16))
 IMPOSSIBLE = [
-    (None, {"max_macs": 0.1}, r"no spread of 8 blocks keeps the limits; allow more"),
-    (None, {"max_params": 0.05}, r"no spread of 8 blocks keeps the limits"),
+    (None, {"max_macs": 0.1}, r"no division of 8 units between the stages keeps the limits; allow more"),
+    (None, {"max_params": 0.05}, r"no division of 8 units between the stages keeps the limits"),
     (None, {"max_macs": 1.0, "max_params": nan}, r"max_params: nan cannot be read"),
-    (None, {"max_macs": 0.5, "blocks": 12}, r"no spread of 12 blocks"),
-    (None, {"blocks": 4}, r"4 blocks cannot be had; choose at least 5\.$"),
-    (None, {"blocks": 0}, r"0 blocks cannot be had; choose at least 5\.$"),
-    (None, {"blocks": -3}, r"-3 blocks cannot be had"),
-    (FROZEN, {"blocks": 3}, r"Sequential: 3 blocks cannot be had; choose at most 2\.$"),
+    (None, {"max_macs": 0.5, "blocks": 12}, r"no division of 12 units"),
+    (None, {"blocks": 4}, r"4 units are not possible; choose at least 5\.$"),
+    (None, {"blocks": 0}, r"0 units are not possible; choose at least 5\.$"),
+    (None, {"blocks": -3}, r"-3 units are not possible"),
+    (FROZEN, {"blocks": 3}, r"Sequential: 3 units are not possible; choose at most 2\.$"),
     (MLP, {}, r"Sequential has no stage to organize: no spatial convolution was found\.$"),
     (POINTWISE, {}, r"no spatial convolution was found"),
 ]
@@ -327,5 +327,5 @@ def test_refusals(net: nn.Module | None, options: dict, sentence: str) -> None:
 
 @pytest.mark.parametrize("blocks", [4, 0])
 def test_the_front_refuses_as_well(blocks: int) -> None:
-    with pytest.raises(cs.ConvsmithError, match="blocks cannot be had"):
+    with pytest.raises(cs.ConvsmithError, match="units are not possible"):
         cs.pareto(zoo_graph("vgg11"), blocks=blocks)

@@ -463,7 +463,7 @@ def test_auto_under_a_tight_budget_takes_what_the_search_finds() -> None:
         found = found_for(ConvSpec(*widths, bias=True), 1, (12, 12))
         if edit.block.startswith("seq:"):
             assert edit.macs[1] == found[edit.block].macs
-            assert "within the limit; sees as much and needs every kernel for it" in edit.reason
+            assert "within the limit; sees as much as the convolution" in edit.reason
         assert edit.quality
         assert edit.compact
     new = cs.apply(net, cs.Plan.from_json(plan.to_json()))
@@ -488,7 +488,7 @@ def test_a_sequence_can_be_forced_and_a_missing_quality_is_flagged() -> None:
         replaced(cs.decompose(graph, block=b))[0] for b in ("seq:dw,rpw(2,.5),rpw(2,.5)", "seq:dw,rpw(2,.5)")
     )
     assert (whole.block, whole.quality, whole.compact) == ("seq:dw,rpw(g=2,o=0.5),rpw(g=2,o=0.5)", True, True)
-    assert "misses Quality: sees 0.5" in part.reason
+    assert "sees 50 % of what the convolution saw" in part.reason
 
 
 def bottlenecks() -> nn.Sequential:
@@ -535,7 +535,7 @@ def test_auto_takes_windows_only_where_blocks_that_see_as_much_alone_are_not_eno
         assert edit.layer in edit.window
         assert set(edit.window) <= {other.layer for other in taken if other.block == edit.block}
         assert (edit.quality, edit.compact, edit.block.partition(":")[0]) == (False, True, "dw-rpw")
-        assert f"{len(edit.window)} in a row see as much" in edit.reason
+        assert f"{len(edit.window)} of them in a row see all of it" in edit.reason
     assert all(edit.quality for edit in replaced(tight) if not edit.window)
     assert torch_macs(cs.apply(net, cs.Plan.from_json(tight.to_json())), torch.zeros(1, 64, 12, 12)) == tight.new.macs
 

@@ -238,7 +238,7 @@ def test_edits_that_differ_in_their_error_only_share_a_row() -> None:
         plan, edits=tuple(replace(edit, error=error) for edit, error in zip(plan.edits, errors, strict=True))
     )
     ((_, what, _),) = edit_rows(carried)
-    assert what == f"dw-pw, error 0.500 to {errors[-1]:.3f}"
+    assert what == f"dw-pw, relative error 0.500 to {errors[-1]:.3f}"
 
 
 def test_a_plans_table_tells_reasons_and_refusals() -> None:

@@ -179,8 +179,8 @@ def test_stages_that_never_mix_are_told(name: str) -> None:
     ("net", "side", "part"),
     [
         ("vgg16", 224, "window of 212 px fits into the input of 224 px"),
-        ("resnet50", 224, "fits from an input of 427 px on; at 224 px, 4 of 17 convolutions"),
-        ("vgg16", 32, "fits from an input of 196 px on; at 32 px, 6 of 13 convolutions"),
+        ("resnet50", 224, "needs an input of 427 px; at 224 px, 4 of 17 convolutions"),
+        ("vgg16", 32, "needs an input of 196 px; at 32 px, 6 of 13 convolutions"),
     ],
 )
 def test_the_input_that_the_window_needs(net: str, side: int, part: str) -> None:
@@ -204,9 +204,9 @@ def test_sides_that_differ_are_told_both() -> None:
 def test_a_larger_input_is_advised_only_where_a_convolution_begins_with_all_of_it_in_sight() -> None:
     for side, faults in ((6, 0), (5, 1), (4, 1), (3, 2), (2, 2)):
         (found,) = told(graph_of(nn.Sequential(conv(3, 4), conv(4, 4), conv(4, 4)), 3, side, side), "input")
-        assert "fits from an input of 7 px" in found.advice
+        assert "needs an input of 7 px" in found.advice
         assert ("enlarge the input" in found.advice) == bool(faults)
-        assert f"{faults or 'none'} of 3 convolutions begin" in found.advice
+        assert f"{faults or 'none'} of 3 convolutions start" in found.advice
 
 
 def test_what_is_told_of_an_idle_layer_are_its_own_numbers() -> None:

@@ -97,7 +97,7 @@ def plan_by_error(
     if statistics is None:
         if images is None:
             raise ValueError("neither images nor statistics to choose ranks by")
-        progress("gathering moments of layers", 0, 1)
+        progress("gathering statistics of layers", 0, 1)
         statistics = calibrate(model, images, list(by_layer), seed=seed)
     kept = Prices(prices, "" if prices is None else digest(model, images, graph.fingerprint, method, seed, given))
     effect = None if images is None else Effect(model, images)

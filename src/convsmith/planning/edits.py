@@ -75,7 +75,7 @@ def placed(changed: Sequence[tuple[Candidate, Trial]]) -> dict[str, StandIn]:
 
 
 def _windows(graph: Graph, lacking: Sequence[tuple[Candidate, Trial]]) -> dict[str, tuple[str, ...]]:
-    """For each of some blocks that miss Quality the layers of the shortest window of them that meets it, if any."""
+    """For each of some blocks that see less, the layers of the shortest row of them that sees as much, if any."""
     found = shortest(find_windows(graph, [candidate.node for candidate, _ in lacking]), placed(lacking))
     return {name: window.layers for name, window in found.items()}
 
@@ -90,10 +90,10 @@ def _edit(candidate: Candidate, trial: Trial, reason: str, window: tuple[str, ..
 
 def _told(trial: Trial, in_a_row: int) -> str:
     """What a block sees and needs, alone and with its neighbours."""
-    seen = "sees as much"
+    seen = "sees as much as the convolution"
     if not trial.quality:
-        others = f"{in_a_row} in a row see as much" if in_a_row else "no row of them sees as much"
-        seen = f"misses Quality: sees {trial.share:.3g} of what the convolution saw ({others})"
-    needs = "needs every kernel for it" if trial.compact else "misses Compact: a kernel could be left out"
-    start = "" if trial.block.carries else "; it starts untrained"
-    return f"{seen} and {needs}{start}"
+        others = f"{in_a_row} of them in a row see all of it" if in_a_row else "it may lose accuracy"
+        seen = f"sees {100 * trial.share:.3g} % of what the convolution saw; {others}"
+    spare = "" if trial.compact else "; one of its kernels adds nothing to what it sees, so look for a cheaper block"
+    start = "" if trial.block.carries else "; it starts untrained, so train the net"
+    return f"{seen}{spare}{start}"

@@ -117,7 +117,7 @@ def organize(
     best = max(problem.choices(blocks, limits), key=problem.rank, default=None)
     if best is None:
         raise PlanError(
-            f"{graph.model}: no spread of {blocks or problem.blocks} blocks keeps the limits; "
+            f"{graph.model}: no division of {blocks or problem.blocks} units between the stages keeps the limits; "
             "allow more MACs, parameters or latency."
         )
     return problem.plan(best)
@@ -251,7 +251,7 @@ class _Problem:
         least, most = (sum(end(o.blocks for o in stage) for stage in options) for end in (min, max))
         if not least <= total <= most:
             bound = f"at least {least}" if total < least else f"at most {most}"
-            raise PlanError(f"{self.graph.model}: {total} blocks cannot be had; choose {bound}.")
+            raise PlanError(f"{self.graph.model}: {total} units are not possible; choose {bound}.")
         base = {
             "macs": self.graph.macs,
             "params": self.graph.params,

@@ -87,7 +87,7 @@ class Pricing:
             carried = block.carry(conv, module, FitRequest(self.method, statistics, draft=True))
         if carried.error is None:
             raise PlanError(
-                f"{block} takes over no weights, so that data cannot choose where it costs least; leave --data out."
+                f"{block} starts untrained, so images cannot tell where it costs least accuracy; leave --data out."
             )
         here = carried.error**2
         if self.effect is None:

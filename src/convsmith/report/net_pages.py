@@ -98,5 +98,5 @@ def _advised(name: str, advice: Advice) -> str:
 
 def _unknown(scores: Scores) -> str:
     told = ", ".join(f"{op} ({calls})" for op, calls in scores.unknown_ops.items())
-    lost = f"No rule for {told}: what it costs is not in the totals, and what is behind is not known, and not edited."
+    lost = f"No rule for {told}: its cost is not in the totals, and layers behind it are neither scored nor replaced."
     return " ".join([*scores.notes, *([lost] if told else [])])

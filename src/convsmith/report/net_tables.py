@@ -20,7 +20,7 @@ GAP = 2  # between columns
 SHOWN = 3  # idle layers that the terminal tells of; the table marks all
 
 COLUMNS = ("layer", "kernel", ">channels", ">map", ">params", ">MACs", ">window", ">gain")
-EXPLAINED = "kernel/stride, channels in->out, map side out, window of input seen, 3DRF growth"
+EXPLAINED = "kernel/stride, channels in->out, map side out, window of input seen, gain"
 FOLDED = "x3: three alike layers, costs and gains summed; dw depthwise, g4 four groups"
 VALUE = "value: the sum of gain^(1/4) over layers, to compare nets by"
 IDLE = "*: idle, little or nothing new for its cost (in a row of alike layers, some)"
@@ -92,7 +92,7 @@ def _unknown(scores: Scores) -> list[Text]:
     return [
         *notes,
         Text(
-            f"No rule for {told}: what it costs is not in the totals, and what is behind is not known, and not edited.",
+            f"No rule for {told}: its cost is not in the totals, and layers behind it are neither scored nor replaced.",
             style="yellow",
         ),
     ]

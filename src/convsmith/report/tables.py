@@ -79,7 +79,7 @@ def _errors(edits: Sequence[Edit]) -> str:
     if not errors:
         return ""
     least, most = f"{min(errors):.3f}", f"{max(errors):.3f}"
-    return f", error {least}" + (f" to {most}" if most != least else "")
+    return f", relative error {least}" + (f" to {most}" if most != least else "")
 
 
 def refusal_rows(refusals: Sequence[Refusal]) -> list[tuple[str, str]]:
@@ -106,8 +106,15 @@ def _what(edit: Edit) -> str:
 
 
 def pareto_table(choices: Sequence[Choice]) -> RenderableType:
-    """Spreads of units that no other beats; differences are to the base."""
-    table = grid("Best spreads (differences to the base)", "units per stage", ">gain", ">value", ">params", ">MACs")
+    """Units per stage that no other choice beats; costs are differences to the net as it is."""
+    table = grid(
+        "Units per stage that nothing beats (costs: difference to the net as it is)",
+        "units per stage",
+        ">gain",
+        ">value",
+        ">params",
+        ">MACs",
+    )
     for choice in choices:
         sums = f"{choice.gain:.3f}", f"{choice.value:.3f}"
         table.add_row(_list(choice.blocks), *sums, _signed(choice.params), _signed(choice.macs))

@@ -192,9 +192,9 @@ def _input(graph: Graph, reaches: Mapping[str, Reach]) -> Iterator[Finding]:
         told = f"The net's window of {_px(needed)} fits into the input of {_px(size)}, which is large enough."
     else:
         late = sum(reaches[graph.sources(node)[0]].extent().window == size for node in spatial)
-        told = f"The net's window fits from an input of {_px(needed)} on; at {_px(size)}, {late or 'none'} of "
-        told += f"{len(spatial)} convolutions begin with all of it in sight"
-        told += ": enlarge the input, or take units out by `organize --blocks`." if late else "."
+        told = f"The net's window needs an input of {_px(needed)}; at {_px(size)}, {late or 'none'} of "
+        told += f"{len(spatial)} convolutions start where all of it is seen already"
+        told += ": enlarge the input, or remove units by `organize --blocks`." if late else "."
     yield Finding("input", told, layer=widest.module)
 
 
