@@ -278,8 +278,9 @@ def test_a_mistake_in_a_size() -> None:
         parse_block("dice:-1")
 
 
-def test_every_unit_and_add_on_is_in_these_tables() -> None:
-    assert {b.name for b in (*UNITS, *ADD_ONS)} == {n for n, b in BLOCKS.items() if issubclass(b, Unit | AddOn)}
+def test_all_of_these_tables_are_units_and_add_ons() -> None:
+    # others are judged by tests/testing
+    assert {b.name for b in (*UNITS, *ADD_ONS)} <= {n for n, b in BLOCKS.items() if issubclass(b, Unit | AddOn)}
     assert not {b.name for b in (*UNITS, *ADD_ONS)} & {text.partition(":")[0] for text in SEPARABLE}
 
 

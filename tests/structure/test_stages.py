@@ -90,8 +90,8 @@ def test_zoo_nets_of_two_forms(name: str, side: int, form: int) -> None:
     assert counts_and_maps(graph) == [(count, (width, width)) for count, width in FORMS[name][form]]
 
 
-def test_every_net_of_the_zoo_is_in_a_table() -> None:
-    assert set(NETS) == set(ZOO) | set(FORMS)
+def test_every_net_of_these_tables_is_in_the_zoo() -> None:
+    assert set(ZOO) | set(FORMS) <= set(NETS)  # others are judged by tests/testing
 
 
 # Worked out from the papers' tables of layers: MobileNetV2 has 17 bottlenecks, of which the strided ones start a stage;
