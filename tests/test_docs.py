@@ -186,7 +186,7 @@ def test_every_command_is_in_the_readme(command: str) -> None:
         "README.md",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
-        *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+        *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
     ],
 )
 def test_paths_that_the_pages_name_exist(page: str) -> None:
