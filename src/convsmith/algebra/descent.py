@@ -17,8 +17,8 @@ def descend(start: Point, measure: Callable[[Point], tuple[Tensor, Point]], eval
 
     measure: the objective, as a share of the energy, and its gradient by each factor. With the linear factor
     eliminated there (Golub and Pereyra, "The differentiation of pseudo-inverses and nonlinear least squares problems
-    whose variables separate", 1973) an evaluation takes one product with the Gram matrix, where a sweep of alternating
-    least squares takes one for each factor and creeps along valleys that this crosses.
+    whose variables separate", 1973) an evaluation takes one product with the Gram matrix. A sweep of alternating least
+    squares takes one for each factor, and creeps along valleys that this crosses.
 
     >>> (found,) = descend((torch.tensor([3.0]),), lambda at: ((at[0] - 1).square().sum(), (2 * (at[0] - 1),)), 9)
     >>> found.item()

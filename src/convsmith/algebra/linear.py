@@ -14,8 +14,8 @@ def low_rank(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Best rank r of each matrix, (b, m, n) -> (b, m, r) and (b, r, n), one of them orthonormal.
 
     The eigenvectors of the smaller Gram matrix are ten times faster than a singular value decomposition of many flat
-    matrices, and M is projected on them, so that at full rank the product is M whatever their rounding.
-    Raises ValueError on a rank outside 1 to min(m, n).
+    matrices. M is projected on them, so that at full rank the product is M whatever their rounding. Raises ValueError
+    on a rank outside 1 to min(m, n).
 
     >>> left, right = low_rank(torch.ones(1, 2, 3, dtype=torch.float64), 1)
     >>> (left @ right).round(decimals=9).tolist()

@@ -154,7 +154,7 @@ class RollingPointwise(nn.Module):
     """Rolling pointwise convolution with the parameters and multiply-accumulates of a pointwise one in `groups` groups.
 
     Output o reads in_channels / groups input channels, starting `step` after those of output o - 1 and going round at
-    the end, so that stacked layers mix all channels where stacked grouped ones never do; groups=1 is a 1x1 convolution.
+    the end. So stacked layers mix all channels, which stacked grouped ones never do. groups=1 is a 1x1 convolution.
     Weight and bias start uniform in +-1 / sqrt(in_channels / groups). Raises as `Rolling` does.
 
     >>> layer = RollingPointwise(8, 16, groups=2, overlap=0.5)

@@ -84,7 +84,7 @@ class Calibration:
     """Two runs side by side on the same images: of a trained net, and of a copy that changes layer by layer.
 
     What a layer is fitted to is what it will see, in the changed net, against what the original answered there
-    ("asymmetric" in He et al., 2019): errors of earlier layers are made good by later ones. Both runs go through each
+    ("asymmetric" in He et al., 2019). Errors of earlier layers are made good by later ones. Both runs go through each
     call once, however many layers change. Activations alive at the present call are kept for all images.
 
     original, changed: two copies of one net; images: (n, c, h, w), run in batches of one size, at most `batch`, so that
@@ -215,8 +215,9 @@ def _spec(node: Node) -> ConvSpec:
 class Sampler:
     """Draws output positions of one convolution and adds up what it sees and answers there.
 
-    out: the shape (n, channels, height, width) of a batch's response; images: how many will be added in all; rows: how
-    many patches and responses to keep beside their sums, as many of each image, so a few more or all that are drawn.
+    out: the shape (n, channels, height, width) of a batch's response; images: how many will be added in all. rows: how
+    many patches and responses to keep beside their sums. As many are kept of each image, so a few more or all that are
+    drawn.
     """
 
     def __init__(

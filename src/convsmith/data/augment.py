@@ -13,9 +13,10 @@ from convsmith.errors import ConvsmithError
 class Augment:
     """How a training pass varies its images; fractions are of the image's side, 0 switches a change off.
 
-    `shift` is the largest move (zeros enter at the border), `flip` mirrors every second image on average, `cutout` is
-    the side of a blackened square (DeVries and Taylor, arXiv 1708.04552), and `area` the least share of an image kept
-    by the random resized crop that takes the place of the shift where images are streamed (Szegedy et al., CVPR 2015).
+    `shift` is the largest move (zeros enter at the border). `flip` mirrors every second image on average. `cutout` is
+    the side of a blackened square (DeVries and Taylor, arXiv 1708.04552). `area` is the least share of an image that a
+    random resized crop keeps (Szegedy et al., CVPR 2015). That crop takes the place of the shift where images are
+    streamed.
 
     >>> Augment(shift=2.0)
     Traceback (most recent call last):

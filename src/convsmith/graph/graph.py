@@ -22,8 +22,8 @@ GETITEM = "getitem"
 class Node:
     """One call that depends on the model's input.
 
-    `module` is the path of the innermost module that made the call, `leaf` says that this module has no children;
-    `params` counts the learnable scalars first used here; `known` is false from an op without a rule on downwards;
+    `module` is the path of the innermost module that made the call; `leaf` says that this module has no children.
+    `params` counts the learnable scalars first used here. `known` is false from an op without a rule on downwards.
     `loose` says that sizes depend on values, from an op that selects by them on downwards: they hold for this input.
     """
 

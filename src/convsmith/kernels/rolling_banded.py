@@ -28,8 +28,8 @@ class Band:
     """The windows in order of their starts, cut into blocks.
 
     Unit k of the channels are the `depth` ones from k depth on, unit k of the outputs the `rows` ones whose window
-    starts there: it reads units k to k + reach - 1 of the channels. A block is `together` units of outputs; the
-    number of units, that of distinct windows, must be a multiple of it, and the number of outputs one of theirs.
+    starts there. It reads units k to k + reach - 1 of the channels. A block is `together` units of outputs; the number
+    of units, that of distinct windows, must be a multiple of it, and the number of outputs one of theirs.
     """
 
     at: Rolling

@@ -1,9 +1,9 @@
 """Rolling pointwise convolution for GPUs in Triton: every window read where it lies, accumulated in float32.
 
 Outputs o, o + lap, o + 2 lap, .. read windows that start at the same channel, or drift by a few channels each. For a
-block of pixels a program computes `LAPS` of them for all outputs of a lap at once: a batched product over the channels
-that these windows cover together, with zeros where a single one does not. Neighbouring outputs so stay in one program,
-which lets it write them side by side. Tensors come with their strides, so that either memory format will do.
+block of pixels a program computes `LAPS` of them for all outputs of a lap at once. It is a batched product over the
+channels that these windows cover together, with zeros where a single one does not. Neighbouring outputs so stay in one
+program, which lets it write them side by side. Tensors come with their strides, so that either memory format will do.
 """
 
 from collections.abc import Sequence

@@ -16,8 +16,8 @@ from convsmith.errors import ConvsmithError
 class ChannelShift(nn.Module):
     """Channel c of the output is channel (c + shift) mod C of the input, by one copy; `append_shift` copies less.
 
-    With shift = C / (2 g) every group of a grouped kernel behind it sees halves of two groups before it: a weaker mixer
-    than the shuffle, for g of them are needed to mix g groups, where two shuffles are enough.
+    With shift = C / (2 g) every group of a grouped kernel behind it sees halves of two groups before it. It mixes less
+    than the shuffle: g of them are needed to mix g groups, where two shuffles are enough.
 
     >>> ChannelShift(2)(torch.arange(5.0).view(1, 5, 1, 1)).flatten().tolist()
     [2.0, 3.0, 4.0, 0.0, 1.0]

@@ -1,7 +1,8 @@
 """Which own code a folder may name: what the user has named before, as it lies in the same file.
 
-A folder's model.json is written by whoever made the folder, so what it names runs only where the user has run it: by
-giving the reference on the command line or to `load`, or by consent, `--trust`. Both are kept in a file of the user's.
+A folder's model.json is written by whoever made the folder, so what it names runs only where the user has run it. That
+is by giving the reference on the command line or to `load`, or by consent, `--trust`. Both are kept in a file of the
+user's.
 """
 
 import json

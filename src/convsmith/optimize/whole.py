@@ -33,10 +33,10 @@ FORMATS = ("onnx", "pt2")
 class Settings:
     """What decides a run's result: one folder holds one of them.
 
-    `block` is what `decompose` takes, `none` for leaving convolutions as they are; `organize` None organizes unless the
-    weights are trained; `max_macs` and `max_latency` limit the result (`0.5x`, `300M`, `5ms`); `epochs`, `lr`
-    and `batch_size` None take the recipe's; the rate is found for trained weights. `keep`, `overrides` and `method`
-    are those of `decompose` and `apply`, which look at so many `images`.
+    `block` is what `decompose` takes, `none` for leaving convolutions as they are. `organize` None organizes unless the
+    weights are trained. `max_macs` and `max_latency` limit the result (`0.5x`, `300M`, `5ms`). `epochs`, `lr` and
+    `batch_size` None take the recipe's; the rate is found for trained weights. `keep`, `overrides` and `method` are
+    those of `decompose` and `apply`, which look at so many `images`.
     """
 
     model: str
@@ -71,11 +71,11 @@ def run(
 ) -> Path:
     """Improve a model and leave everything about it in `out`; the same call goes on with a run that was stopped.
 
-    Without trained weights the baseline and the better net are trained alike from a fresh start; with them the baseline
-    is evaluated, the weights are carried over, and the new net is evaluated, recovered with the baseline as its teacher
-    (bench/recovery.py measures what that is worth), and evaluated again. formats, runtimes: what to export and to
-    measure in (default: all), for about `seconds` a model, runtime and batch. trust: see `load`.
-    Raises ConvsmithError when `out` holds a run of other settings, and for all that its steps refuse.
+    Without trained weights the baseline and the better net are trained alike from a fresh start. With them the baseline
+    is evaluated, the weights are carried over, and the new net is evaluated. It is then recovered with the baseline as
+    its teacher, and evaluated again; bench/recovery.py measures what that is worth. formats, runtimes: what to export
+    and to measure in (default: all), for about `seconds` a model, runtime and batch. trust: see `load`. Raises
+    ConvsmithError when `out` holds a run of other settings, and for all that its steps refuse.
     """
     watch = watch or Watch()
     watch.step(f"loading {settings.model} and {settings.data}")

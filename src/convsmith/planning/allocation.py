@@ -84,11 +84,11 @@ def plan_by_error(
     """A plan for a trained net that spends a limit by the errors it causes: per layer keep, decompose, and the rank.
 
     A few ranks of each layer are fitted by `method` to the statistics. What each does to the output is measured by
-    running `images` (n, c, h, w) on from there; between them the errors' logarithms are taken to fall in proportion to
+    running `images` (n, c, h, w) on from there. Between them the errors' logarithms are taken to fall in proportion to
     the MACs, and the squared errors of layers to add up. Without images the errors of layers count themselves.
     statistics: by default those of the images. latencies: for a limit on latency. progress: told of every layer.
-    prices: a file to keep what was worked out in, so that the same call goes on where it was stopped.
-    Raises ConvsmithError where the limit cannot be met.
+    prices: a file to keep what was worked out in, so that the same call goes on where it was stopped. Raises
+    ConvsmithError where the limit cannot be met.
     """
     costs = Costs.of(graph, asked, latencies)
     fixed = overridden(graph, asked.overrides, asked.keep)

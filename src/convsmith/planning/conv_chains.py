@@ -1,7 +1,7 @@
 """Convolutions in a row: what blocks in their places see together where each alone sees less, by exact reach.
 
-A window runs from what the first convolution of a row reads to the first tensor behind the last through which all that
-depends on the first must pass: the last one's own output, or the sum that ends its residual unit. Norms and
+A window begins with what the first convolution of a row reads. It ends with the first tensor behind the last one that
+all which depends on the first must pass: the last one's own output, or the sum that ends its residual unit. Norms and
 activations between stay; nothing else between multiplies, or changes the map.
 """
 

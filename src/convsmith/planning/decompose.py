@@ -40,11 +40,11 @@ def decompose(
     """Plan a cheaper block for every convolution that admits one (Wang et al., CIKM 2021).
 
     Without data, blocks follow costs. `auto` chooses per convolution among those that see as much and need each of
-    their kernels for it: without a limit the cheaper of the two separable forms; under one, their ranks and below them
-    what `search_blocks` finds. Where these cannot meet it, 1x1 convolutions give way too, and at last rolling blocks
-    come in, which see as much over several convolutions one after another.
-    With data (or statistics) and a limit, each layer's block and rank are chosen by the error they cause at the output
-    of the trained net.
+    their kernels for it. Without a limit it takes the cheaper of the two separable forms. Under one it takes their
+    ranks, and below them what `search_blocks` finds. Where these cannot meet it, 1x1 convolutions give way too, and at
+    last rolling blocks come in, which see as much over several convolutions one after another. With data (or
+    statistics) and a limit, each layer's block and rank are chosen by the error they cause at the output of the trained
+    net.
 
     Args:
         net: A captured graph, or a module with an `example` input.

@@ -188,7 +188,7 @@ def allocate(
     """Choose one option per stage with `total` blocks in all; the choices that fit, without those that cannot be best.
 
     Stage by stage, of the choices that have used as many blocks one is dropped when another ranks before it and is as
-    good in every measure: what follows costs and gains the same behind both (dynamic programming). So the first in rank
+    good in every measure. What follows costs and gains the same behind both (dynamic programming). So the first in rank
     and the front are among those kept.
     """
     kept = {0: [Choice((), 0.0, 0, 0)]}

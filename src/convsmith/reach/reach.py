@@ -1,8 +1,8 @@
 """Receptive-field arithmetic: which source channels, and which source window, every element of a tensor depends on.
 
-A dimension of a tensor walks along an axis of the source (0, 1, ...), or tells elements apart: places on the map
-(PLACES, an axis that was cut or merged) or anything else (None: batch, channels, groups, heads). What elements see is
-kept in two tables, of distinct channel sets and of distinct windows, and each element points into both.
+A dimension of a tensor walks along an axis of the source (0, 1, ...), or tells elements apart. These are places on the
+map (PLACES, an axis that was cut or merged) or anything else (None: batch, channels, groups, heads). What elements see
+is kept in two tables, of distinct channel sets and of distinct windows, and each element points into both.
 """
 
 from collections.abc import Callable, Sequence

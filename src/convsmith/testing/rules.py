@@ -17,7 +17,7 @@ def check_rule(
 ) -> Graph:
     """Judge the rules of all ops that a small net calls on an input x (1, c, *map); its graph comes back.
 
-    Every op is known; shapes are those of a run; multiply-accumulates are half of what FlopCounterMode counts; and of
+    Every op is known, and shapes are those of a run. Multiply-accumulates are half of what FlopCounterMode counts. Of
     up to 60 output elements the channels and the window seen are those with a gradient, all weights made positive.
 
     net: a module, or a function of x. op: one that it must call, so that a rule is not taken for judged that is not

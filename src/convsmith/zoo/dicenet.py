@@ -1,7 +1,7 @@
 """DiCENet (Mehta et al., TPAMI 2020; arXiv 1906.03516): units of two branches around dimension-wise convolutions.
 
-Filters belong to rows and columns of a base map, which follows from a base image of 224 (small form: 32) pixels a side;
-images of other sizes are resized within the units, so that parameters never depend on the input.
+Filters belong to rows and columns of a base map, which follows from a base image of 224 (small form: 32) pixels a side.
+Images of other sizes are resized within the units, so that parameters never depend on the input.
 """
 
 from functools import partial
