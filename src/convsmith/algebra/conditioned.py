@@ -38,9 +38,9 @@ class Conditioned:
         With channels of unit variance, entries between channels that S samples make up have squares of (C K)^2 / S in
         all. That share of what stands there is taken off, down to the metric of each channel alone (as Ledoit and Wolf,
         "A well-conditioned estimator for large-dimensional covariance matrices", 2004). It vanishes with many samples.
-        A channel active in few rows, S_c < 4 K, shows chance: noise of 4 K / S_c - 1 times its variance ties it to its
-        weight. Responses follow as if the weight had made them from such inputs: what is missing of the data is filled
-        in by it. A dead channel gets a little of the others' noise and is so fitted to its weight.
+        A channel active in few rows, S_c < 4 K, shows chance. So noise of 4 K / S_c - 1 times its variance ties it to
+        its weight. Responses follow as if the weight had made them from such inputs: what is missing of the data is
+        filled in by it. A dead channel gets a little of the others' noise and is so fitted to its weight.
         """
         own = _own(_by_channels(measured.gram, channels))
         taps = own.shape[1]

@@ -15,7 +15,7 @@ from convsmith.kernels.spec import ConvSpec
 class AddOn(Block):
     """The convolution itself and a gate behind it, which is exactly 1 until it has been trained.
 
-    It stands before a normalization that follows, where published nets have theirs behind it: put there into a trained
+    It stands before a normalization that follows, where published nets have theirs behind it. Put there into a trained
     net, its factors would be equal, for they start at 1.
     """
 

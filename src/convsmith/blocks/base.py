@@ -20,8 +20,9 @@ from convsmith.registry import Registry
 class Carried:
     """What carrying weights attained: the relative error, and the mean (N,) that the outputs still lack.
 
-    error: None where a block takes over no weights. shift: to be added to every output pixel; only where there were
-    statistics and the kernels have no bias to hold it, so that a BatchNorm that follows can take it off its mean.
+    error: None where a block takes over no weights. shift: to be added to every output pixel. There is one only where
+    there were statistics and the kernels have no bias to hold it, so that a BatchNorm that follows can take it off its
+    mean.
     """
 
     error: float | None
@@ -282,7 +283,7 @@ def depthwise_first(conv: ConvSpec, multiplier: int, pointwise: nn.Module) -> di
 def keep_variance(kernel: nn.Conv2d) -> nn.Conv2d:
     """Start a kernel that is not the last with weights of variance 1 / fan-in.
 
-    It then passes the variance on, and the last kernel, at torch's default of 1 / (3 fan-in), leaves the block at the
+    It then passes the variance on. The last kernel, at torch's default of 1 / (3 fan-in), leaves the block at the
     output variance of a standard convolution at that default. Both at the default would divide it by 3 once more.
     """
     nn.init.kaiming_uniform_(kernel.weight, nonlinearity="linear")

@@ -18,8 +18,8 @@ from convsmith.kernels.spec import ConvSpec
 class DwRpw(PartlyMixed):
     """A depthwise kernel, then a rolling pointwise one; C (K + N / g) multiply-accumulates per output pixel.
 
-    g: an output reads C / g input channels, but windows overlap, so that stacked blocks reach all;
-    o: the part of a window shared with the next. From Wang et al., CIKM 2021.
+    g: an output reads C / g input channels, but windows overlap, so that stacked blocks reach all. o: the part of a
+    window shared with the next. From Wang et al., CIKM 2021.
 
     >>> DwRpw(g=2, o=0.5).build(ConvSpec(8, 16)).pointwise
     RollingPointwise(8, 16, groups=2, overlap=0.5, stride=1, bias=False)

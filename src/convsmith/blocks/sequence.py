@@ -22,7 +22,7 @@ _BETWEEN = re.compile(r",(?![^()]*\))")
 class KernelSequence(Factored):
     """Linear kernels one after another, at most four.
 
-    The convolution's stride, padding and dilation are those of its spatial kernels; the number of channels changes at
+    The convolution's stride, padding and dilation are those of its spatial kernels. The number of channels changes at
     the last kernel that mixes them where it grows, at the first where it shrinks. Where none is spatial, they replace a
     1x1 convolution, and the first that mixes strides.
 

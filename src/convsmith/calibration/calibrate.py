@@ -48,7 +48,7 @@ def take_images(data: Images, count: int = IMAGES, seed: int = 0) -> Pictures:
 
     Those of a data set are kept as bytes, and given as floats where a stretch of them is asked for.
 
-    data: a tensor of images, or what was taken before; a data set, whose training images are drawn by `seed`; or
+    data: a tensor of images, or what was taken before. Or a data set, whose training images are drawn by `seed`. Or
     batches in order, each a tensor or a tuple that starts with one. Raises ConvsmithError where there are no images,
     and on what is none.
     """
@@ -87,8 +87,8 @@ class Calibration:
     ("asymmetric" in He et al., 2019). Errors of earlier layers are made good by later ones. Both runs go through each
     call once, however many layers change. Activations alive at the present call are kept for all images.
 
-    original, changed: two copies of one net; images: (n, c, h, w), run in batches of one size, at most `batch`, so that
-    a few may be left out; seed: draws the output positions.
+    original, changed: two copies of one net. images: (n, c, h, w), run in batches of one size, at most `batch`, so that
+    a few may be left out. seed: draws the output positions.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ def calibrate(
     """Gather second moments of a net's convolutions: all layers in one pass over the images, batch by batch.
 
     They are what `decompose` and `apply` fit weights to, layer by layer. Memory is that of the moments: 8 (C K)^2 bytes
-    a layer for C input channels and K taps, 170 MB for a 3x3 kernel on 512 channels.
+    a layer for C input channels and K taps. That is 170 MB for a 3x3 kernel on 512 channels.
 
     Args:
         model: The trained module.

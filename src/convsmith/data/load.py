@@ -55,8 +55,8 @@ def load_data(
         The data set; its `summary` says in a line what was read and what was passed over.
 
     Raises:
-        ConvsmithError: On an unknown reference, a missing or empty folder, an image that cannot be read, a pipe among
-            files, images of several sizes without `input`, and labels outside the classes.
+        ConvsmithError: On an unknown reference, a missing or empty folder, an image that cannot be read, or a pipe
+        among files. On images of several sizes without `input`, and labels outside the classes.
 
     >>> data = load_data("digits")
     >>> data.shape, len(data.train), len(data.test), data.classes[:3]

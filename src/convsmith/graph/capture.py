@@ -41,9 +41,9 @@ def capture(model: nn.Module, *inputs: Any, name: str = "", batch: int = 1, **na
 
     What depends on the inputs has shapes only, on the meta device. Memory and time do not grow with the resolution.
     What does not depend on them (weights, tables made in passing) keeps its values. The model is left as it was, but
-    for lazy modules, which it runs once. Old weight_norm, spectral_norm and pruning masks are read as the weights that they
-    make, under the layer's own name. Where forward reads values that depend on the inputs, it is run on their numbers
-    instead, and the graph's `notes` say so. Where sizes depend on values, it is followed no further, but counted.
+    for lazy modules, which it runs once. Old weight_norm, spectral_norm and pruning masks are read as the weights that
+    they make, under the layer's own name. Where forward reads values that depend on the inputs, it is run on their
+    numbers instead, and the graph's `notes` say so. Where sizes depend on values, it is counted, but not followed.
 
     Args:
         model: Any module.

@@ -1,7 +1,7 @@
 """Rolling pointwise convolution on a CPU as products of neighbouring windows, with its adjoint.
 
 In order of their starts the windows make a band that goes round the channels. The outputs of some neighbouring windows
-read one run of channels, so that a view of the maps times a small weight, zero outside the windows, gives them all.
+read one run of channels. So a view of the maps times a small weight, zero outside the windows, gives them all.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Band:
     """The windows in order of their starts, cut into blocks.
 
     Unit k of the channels are the `depth` ones from k depth on, unit k of the outputs the `rows` ones whose window
-    starts there. It reads units k to k + reach - 1 of the channels. A block is `together` units of outputs; the number
+    starts there. It reads units k to k + reach - 1 of the channels. A block is `together` units of outputs. The number
     of units, that of distinct windows, must be a multiple of it, and the number of outputs one of theirs.
     """
 

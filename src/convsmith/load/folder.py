@@ -82,7 +82,8 @@ def load_folder(folder: Path, *, trust: bool = False) -> Loaded:
 
     Args:
         folder: What `save` wrote.
-        trust: Whether to follow its origin to any module and factory, which runs their code; without it, to the zoo,
+        trust: Whether to follow its origin to any module and factory, which runs their code. Without it, only to the
+        zoo,
             timm, torchvision, and code that the user has named before.
 
     Raises:

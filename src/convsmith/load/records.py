@@ -21,8 +21,8 @@ Channels = tuple[float, ...]
 class Origin:
     """How to build a model again: its reference, what it was built with, and the files of the plans applied since.
 
-    `classes` and `blocks_per_stage` are None where the reference's own were taken; `mean` and `std` are the image
-    statistics the model reads with, None for ImageNet's; `trained` says that the weights are not a fresh start.
+    `classes` and `blocks_per_stage` are None where the reference's own were taken. `mean` and `std` are the image
+    statistics the model reads with, None for ImageNet's. `trained` says that the weights are not a fresh start.
     """
 
     reference: str

@@ -1,8 +1,8 @@
 """Convolutions in a row: what blocks in their places see together where each alone sees less, by exact reach.
 
-A window begins with what the first convolution of a row reads. It ends with the first tensor behind the last one that
-all which depends on the first must pass: the last one's own output, or the sum that ends its residual unit. Norms and
-activations between stay; nothing else between multiplies, or changes the map.
+A window begins with what the first convolution of a row reads. It ends with a tensor that all which depends on the
+first must pass, the nearest behind the last one. That is the last one's own output, or the sum that ends its residual
+unit. Norms and activations between stay; nothing else between multiplies, or changes the map.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -36,7 +36,7 @@ def _agree(table: Windows, labels: Ints, line: Ints) -> bool:
 def _along(table: Windows, line: Ints, size: int) -> Windows:
     """One row per class: the windows at each place in a line.
 
-    The free window is that of the widest places, since others lost what lies beyond a border; it moves on as far as
+    The free window is that of the widest places, since others lost what lies beyond a border. It moves on as far as
     from the first of them to the last.
     """
     line = np.broadcast_to(line.reshape(-1, line.shape[-1]), (line.size // line.shape[-1], size))

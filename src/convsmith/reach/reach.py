@@ -48,7 +48,7 @@ class Reach:
     """The reach of one tensor of `shape`, batch included.
 
     `axes[d]` says what dimension d is: a source axis, PLACES or None. `set_of` and `window_of` have a dimension for
-    each of the tensor's (size 1 along source axes, and where all agree) and point into `sets` (bits: source channels)
+    each of the tensor's (size 1 along source axes, and where all agree). They point into `sets` (bits: source channels)
     and `windows` (one table per source axis). `gated` and `bound` are told by Extent.
 
     >>> x = Reach.source((3, 8, 8))

@@ -19,7 +19,7 @@ class Taps:
     """Which indices of a dimension each output index reads: (outputs, taps), -1 for none (padding).
 
     `first` and `last` are the ends of output 0's reading and `step` the distance between outputs, as if there were no
-    border: what the free window is made of.
+    border. The free window is made of these.
     """
 
     index: Ints
@@ -128,8 +128,8 @@ def _inside(index: Ints, size: int) -> Ints:
 class Windows:
     """A table of windows: first and last source position by (row, position), ends inclusive.
 
-    Beside it the free window, as if maps had no border: its ends at position 0 and the distance from one position to
-    the next (the jump, in source positions), a number per row.
+    Beside it is the free window, as if maps had no border. It has its ends at position 0 and the distance from one
+    position to the next (the jump, in source positions), a number per row.
     """
 
     low: Ints

@@ -54,8 +54,8 @@ class Advice:
 class _Step:
     """A counted convolution with the layers up to the next one: shares of the net's gain and MACs, and what it saw.
 
-    `own`: the share of the MACs that is the convolution's alone; `late`: the window before it is all of the stage's
-    entry already; `blind`: its reach is the one before it.
+    `own`: the share of the MACs that is the convolution's alone. `late`: the window before it is all of the stage's
+    entry already. `blind`: its reach is the one before it.
     """
 
     node: Node

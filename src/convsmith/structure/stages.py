@@ -41,7 +41,7 @@ class Stages:
 def find_stages(graph: Graph, reaches: Mapping[str, Reach]) -> Stages:
     """Cut the net at every change of the map's size (Wang et al., CIKM 2021, as recovered from their tables).
 
-    Counted are convolutions over the map's axes with a kernel wider than one; the first one is the stem, and not
+    Counted are convolutions over the map's axes with a kernel wider than one. The first one is the stem, and not
     counted, in a net that has depthwise convolutions or residual joins. Side branches that end in a gate belong to the
     stage they hang on.
     """

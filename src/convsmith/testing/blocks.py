@@ -34,7 +34,7 @@ def check_block(block: Block | str, convs: tuple[ConvSpec, ...] = CONVS, *, less
 
     Its text is read back. It makes the convolution's shape. What it costs and sees is what torch counts and autograd
     finds, and that is at least what the convolution sees. A block that carries weights tells the error it makes, of the
-    weight and with data of the outputs, keeps the bias to its last kernel, and takes every scale.
+    weight and with data of the outputs. It keeps the bias to its last kernel, and takes every scale.
 
     block: an instance or its text. less: the block sees less than the convolution, as where it gives taps up.
     Raises AssertionError.

@@ -19,8 +19,8 @@ DRAWS = 16  # a maximum hides what is smaller
 def check_onnx(model: onnx.ModelProto | str, *, draws: int = DRAWS) -> Graph:
     """Judge the translations of all ops of a small ONNX model of one input, batch 1; its graph comes back.
 
-    model: a ModelProto, or its text as `onnx.parser` reads it. Every op is known, the output's shape is that of a run,
-    and of up to 60 output elements the channels and the window seen are those input elements that move them in ONNX
+    model: a ModelProto, or its text as `onnx.parser` reads it. Every op is known, and the output's shape is that of a
+    run. Of up to 60 output elements the channels and the window seen are those input elements that move them in ONNX
     Runtime. Every input element is moved, so that a map of a few pixels is enough. Raises AssertionError.
 
     >>> text = '<ir_version: 8, opset_import: ["": 17]> n (float[1,3,5,5] x) => (float[1,3,5,5] y) { y = Relu(x) }'

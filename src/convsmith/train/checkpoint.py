@@ -27,7 +27,7 @@ class State:
     """The run that a checkpoint belongs to, its epochs so far, and the file of its tensors.
 
     `start` names the weights it began with, where that is known. `lr` is its largest rate, `before` how its start was
-    judged and `best` the epoch that is to be kept, 0 for the start, where the recipe asks for that. Every epoch draws
+    judged. `best` is the epoch that is to be kept, 0 for the start, where the recipe asks for that. Every epoch draws
     its randomness from (seed, epoch), so no generator has a state to keep.
     """
 

@@ -17,7 +17,7 @@ Part = Callable[[Tensor], Tensor]  # one step of a forward pass: a module, or a 
 class Style:
     """What makes a net's ReLUs (`inner`; `joined` after a residual sum) and global pool (of a given side).
 
-    Either a module or a plain function: the outputs are equal, but a counter that visits modules, ptflops among them,
+    Either a module or a plain function: the outputs are equal. But a counter that visits modules, ptflops among them,
     sees modules alone, so the operations printed for a published net depend on it.
     """
 

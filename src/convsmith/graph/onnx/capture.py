@@ -36,10 +36,10 @@ def capture_onnx(path: str | Path, input: Given = None, name: str = "") -> Graph
     input: (channels, *map) of the first input, or shapes by the inputs' names, needed where the file leaves sizes open.
     A file whose batch is fixed at another number is read for one image, where its ops allow it. Quantized ops are read
     as the float ops they stand for. An op without a translation appears as `onnx.NAME`: it has no rule, and nothing
-    behind it is guessed; so does what stands behind a size that depends on values. Parameters are the file's tensors
-    that are neither whole numbers, single numbers nor running statistics, as an exporter stored them: folding a
-    normalization into a convolution changes their count, and layers, MACs and reach stay.
-    Raises ConvsmithError when the file is missing or no ONNX file, has no or other sizes, or cannot be read through.
+    behind it is guessed. So does what stands behind a size that depends on values. Parameters are the file's tensors
+    that are neither whole numbers, single numbers nor running statistics, as an exporter stored them. Folding a
+    normalization into a convolution changes their count, and layers, MACs and reach stay. Raises ConvsmithError when
+    the file is missing or no ONNX file, has no or other sizes, or cannot be read through.
     """
     path = Path(path)
     model = read(path)

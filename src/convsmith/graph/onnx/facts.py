@@ -48,7 +48,7 @@ NARROW = frozenset(
 class Fact:
     """A tensor of the file: what the graph calls it, its type, its value if small and constant.
 
-    `parts` names the stored tensors that one of the model's own is made of; `step` says that it is the scale or zero
+    `parts` names the stored tensors that one of the model's own is made of. `step` says that it is the scale or zero
     point of a quantizer, which the float net does not have.
     """
 

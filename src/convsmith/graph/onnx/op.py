@@ -34,7 +34,7 @@ class Emit(Protocol):
 class Op:
     """A node that depends on the model's input; what an optional input or attribute left out is None.
 
-    `outs` are the shapes of the outputs that are used, batch included; `values` holds small constants by tensor name,
+    `outs` are the shapes of the outputs that are used, batch included. `values` holds small constants by tensor name.
     `steps` names the scales and zero points of quantizers, which the float net does not have.
     """
 

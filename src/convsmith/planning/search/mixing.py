@@ -115,7 +115,7 @@ def mixings(inputs: int, outputs: int) -> tuple[Mixing, ...]:
     """All sequences of up to three kernels that mix all of `inputs` channels into each of `outputs`.
 
     Three have one number of groups, two may differ. Those that are not needed may become spatial, and so be.
-    A shuffle follows a grouped kernel and has its groups: outputs in a row then read all groups in turn, and with no
+    A shuffle follows a grouped kernel and has its groups. Outputs in a row then read all groups in turn, and with no
     other shuffle would fewer outputs do.
 
     >>> [",".join(map(str, mixing.kernels)) for mixing in mixings(4, 4) if all(mixing.needed)][:2]

@@ -1,7 +1,7 @@
 """All sequences of up to four kernels that see what a convolution sees and need every kernel for it, by their cost.
 
 Quality and Compact are those of `decompose`. Channels and pixels are proved apart: which kernels mix all channels is in
-`mixing`, which windows add up is found here, and every order of both is a sequence: neither moves the other's reach.
+`mixing`, which windows add up is found here. Every order of both is a sequence, for neither moves the other's reach.
 Several convolutions in a row have one sequence for all, or one that comes again in each of their places.
 """
 
