@@ -22,7 +22,7 @@ from convsmith.locks import LOCK, contents, owned
 from convsmith.plan import Plan, Totals
 from convsmith.train import Recipe, train
 
-PLAN = Plan("net", (3, 32, 32), "", Totals((), 0.0, 1, 1), Totals((), 0.0, 1, 1), (), ())
+PLAN = Plan("net", (3, 32, 32), "", Totals((), 0.0, 1, 1), (), ())
 
 
 def loaded(seed: int = 0) -> Loaded:

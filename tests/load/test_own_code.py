@@ -12,7 +12,7 @@ import torch
 import convsmith as cs
 from convsmith.errors import ConvsmithError
 from convsmith.load import load, load_graph, load_with_data, save
-from convsmith.optimize import Settings, optimize
+from convsmith.optimize import Settings, run
 
 CODE = """
 import sys, torch
@@ -208,9 +208,9 @@ def test_a_spoiled_or_unwritable_record_of_consent_only_asks_again(
 def test_a_run_goes_on_with_the_code_it_was_given_and_with_no_other(here: Path) -> None:
     settings = Settings("code_of_mine:make", "digits", epochs=0, block="dw-pw")
     quick = {"formats": (), "runtimes": ("eager",), "seconds": 0.01}
-    optimize(settings, here / "run", **quick)
-    optimize(settings, here / "run", **quick)
+    run(settings, here / "run", **quick)
+    run(settings, here / "run", **quick)
     path = here / "run" / "optimized" / "model.json"
     path.write_text(path.read_text().replace("code_of_mine:make", "os:abort"))
     with pytest.raises(ConvsmithError, match="'os:abort'"):
-        optimize(settings, here / "run", **quick)
+        run(settings, here / "run", **quick)

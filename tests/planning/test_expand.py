@@ -374,7 +374,7 @@ def test_a_finished_run_is_not_done_again(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
     steps: list[str] = []
     expansion(SETTINGS, folder, watch=Watch(step=steps.append))
-    assert steps == ["loading own_net:make_separable and digits", "planning"]
+    assert [step.split(":")[0] for step in steps] == ["loading own_net", "digits", "planning"]
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import KeyEntry, MappingKey, SequenceKey, TreeSpec, tree_flatten_with_path, tree_unflatten
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import CaptureError
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Signature:
         found, spec = tree_flatten_with_path((args, kwargs))
         if not any(isinstance(leaf, Tensor) for _, leaf in found):
             given = ", ".join(type(value).__name__ for value in (*args, *kwargs.values())) or "nothing"
-            raise ConvsmithError(
+            raise CaptureError(
                 f"{type(model).__name__} is to be called with tensors, alone or in lists and dictionaries, but got "
                 f"{given}; give torch.zeros(1, channels, height, width)."
             )

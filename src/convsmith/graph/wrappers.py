@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import CaptureError
 
 # By class: the attribute of the model that was wrapped, whose calls are the same.
 WRAPPERS = {
@@ -28,7 +28,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             where = f"{type(model).__name__}: {path}" if path else type(model).__name__
-            raise ConvsmithError(
+            raise CaptureError(
                 f"{where} is TorchScript, which hides its calls; give the model it was made from, in a wrapper "
                 "model.module."
             )

@@ -196,7 +196,7 @@ def value(gains: Iterable[float]) -> float:
     The first 3x3 of a stage gains 8, or a 5x5 24, a second one about 2: a plain sum all but counts stages.
 
     >>> round(value([7.98, 1.73, 0.89]), 3)
-    3.8
+    3.799
     """
     return float(sum(max(gain, 0.0) ** POWER for gain in gains))
 

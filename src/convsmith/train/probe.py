@@ -33,7 +33,7 @@ def find_rate(usual: float, before: float, loss_after: Callable[[float], float])
     makes the loss less than `before`, the smallest is taken.
 
     >>> find_rate(0.1, 1.0, lambda rate: (rate - 0.01) ** 2).rate
-    0.01
+    0.0316
     >>> find_rate(0.1, 1.0, lambda rate: 1.0 + rate).rate
     0.0001
     """

@@ -106,6 +106,7 @@ def translates(*types: str, shape: Sizes | None = None) -> Callable[[Translation
 def name_of(node: NodeProto) -> str:
     """What an op is called in the tables: with its domain where that is not ONNX's own.
 
+    >>> from onnx import helper
     >>> name_of(helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft"))
     'com.microsoft.Gelu'
     """
