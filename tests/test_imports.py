@@ -73,7 +73,9 @@ def test_init_files_only_reexport(name: str) -> None:
     assert isinstance(document, ast.Expr)
     for node in rest:
         assert isinstance(node, ast.ImportFrom) or (
-            isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__"
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id in ("__all__", "__version__")
         )
 
 
