@@ -2,8 +2,9 @@
 
 import json
 from dataclasses import field
+from functools import wraps
 from html import escape
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -18,8 +19,28 @@ Unit = Annotated[tuple[str, ...], Field(min_length=1)]
 Change = tuple[int, int]  # before and after
 Milliseconds = tuple[float, float]
 BY_HAND = "by hand"
+T = TypeVar("T")
 
 
+def _spoken(record: type[T]) -> type[T]:
+    """Have a record of pydantic's tell in a sentence what it cannot be made of."""
+    begin = record.__init__
+
+    @wraps(begin)
+    def init(self: T, *args: Any, **values: Any) -> None:
+        try:
+            begin(self, *args, **values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            got = f"{where}: got {first['input']!r:.60}, of type {type(first['input']).__name__}"
+            raise PlanError(f"{record.__name__}: {got}; {first['msg']}.") from None
+
+    record.__init__ = init  # type: ignore[method-assign, assignment]
+    return record
+
+
+@_spoken
 @dataclass(frozen=True, config=_STRICT)
 class Totals:
     """A net in numbers.
@@ -39,6 +60,7 @@ class Totals:
     value: float = 0.0
 
 
+@_spoken
 @dataclass(frozen=True, config=_STRICT)
 class Repeat:
     """Put copies of a unit (neighbouring modules of one parent) right behind it.
@@ -72,6 +94,7 @@ class Repeat:
         return " + ".join(self.unit)
 
 
+@_spoken
 @dataclass(frozen=True, config=_STRICT)
 class Remove:
     """Take a unit out.
@@ -104,6 +127,7 @@ class Remove:
         return " + ".join(self.unit)
 
 
+@_spoken
 @dataclass(frozen=True, config=_STRICT)
 class Replace:
     """Put a block in a convolution's place.
@@ -153,6 +177,7 @@ class Replace:
         return 0.0
 
 
+@_spoken
 @dataclass(frozen=True, config=_STRICT)
 class Merge:
     """Put one standard convolution in a pointwise's place; the depthwise before it and the modules between them go.
@@ -202,6 +227,7 @@ class Merge:
         return 0.0
 
 
+@_spoken
 @dataclass(frozen=True, config=_STRICT)
 class Request:
     """What a planner was asked for.
@@ -226,6 +252,7 @@ class Request:
 Edit = Annotated[Repeat | Remove | Replace | Merge, Field(discriminator="kind")]
 
 
+@_spoken
 @dataclass(frozen=True, config=_STRICT)
 class Refusal:
     """A layer or stage that was left alone.
@@ -239,6 +266,7 @@ class Refusal:
     reason: str
 
 
+@_spoken
 @dataclass(frozen=True, repr=False, config=_STRICT)
 class Plan:
     """What to do to one model on one input shape.
@@ -326,7 +354,7 @@ class Plan:
         except ValidationError as error:
             first = error.errors()[0]
             where, what = ".".join(map(str, first["loc"])) or "the text", first["msg"]
-        except (ValueError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             where, what = "the text", str(error)
         raise PlanError(f"{source} is not a plan: {where}: {what}; write one with `convsmith organize` or `decompose`.")
 

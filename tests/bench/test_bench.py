@@ -244,7 +244,7 @@ def test_how_modules_run(seen: list[Any]) -> None:
 def test_threads_are_given_back_after_a_failure() -> None:
     before = torch.get_num_threads()
 
-    def stop(text: str) -> None:
+    def stop(what: str, done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -253,14 +253,15 @@ def test_threads_are_given_back_after_a_failure() -> None:
 
 
 def test_a_real_run() -> None:
-    told: list[str] = []
+    told: list[tuple[str, int, int]] = []
     models = {"small": net(8), "large": nn.Sequential(*[nn.Conv2d(3, 3, 5, padding=2) for _ in range(20)])}
     result = bench(
         models, input=(3, 32, 32), batches=(1, 4), runtimes=("eager", "onnxruntime"), threads=1, seconds=0.05, seed=5,
-        progress=told.append,
+        progress=lambda *step: told.append(step),
     )  # fmt: skip
     places = [(runtime, batch) for runtime in ("eager", "onnxruntime") for batch in (1, 4)]
-    assert told == [f"measuring {runtime}, batch {batch}" for runtime, batch in places]
+    measured = [(f"measuring {at[0]}, batch {at[1]}", number, 4) for number, at in enumerate(places)]
+    assert told == [*((f"preparing {name}", number, len(models)) for number, name in enumerate(models)), *measured]
     assert [(c.runtime, c.batch, c.model) for c in result.cells] == [(*at, name) for at in places for name in models]
     assert result.skipped == ()
     for cell in result.cells:

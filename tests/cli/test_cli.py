@@ -2,10 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +97,23 @@ def test_analyze_takes_its_options(options: tuple[str, ...], key: str, value: ob
     told, plain = answer("analyze", *VGG, *options), answer("analyze", *VGG)
     assert told[key] == value
     assert told["totals"] != plain["totals"]
+
+
+def test_analyze_shows_shares_and_times_where_asked(tmp_path: Path) -> None:
+    layers = answer("analyze", *VGG)["layers"]
+    assert sum(layer["share"] for layer in layers) == pytest.approx(1)
+    assert not any("ms" in layer for layer in layers)
+    told = answer("analyze", *VGG, "--time")
+    assert all(layer["ms"] > 0 for layer in told["layers"])
+    assert sum(layer["ms"] for layer in told["layers"]) < told["totals"]["ms"]
+    result = run("analyze", *VGG, "--time", "--share")
+    heads = ["layer", "kernel", "channels", "map", "params", "MACs", "share", "ms", "window", "gain"]
+    assert heads in [line.split() for line in result.stdout.splitlines()]
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "100.0%" in result.stdout
+    refused = run("analyze", file(tmp_path / "m.onnx"), "--time")
+    assert refused.exit_code == 1
+    assert "layers of a file cannot be timed" in refused.stderr
 
 
 def test_analyze_shows_a_table_that_fits_and_writes_files(tmp_path: Path) -> None:
@@ -207,6 +224,28 @@ def test_the_verbs_work_on_each_others_folders(tmp_path: Path) -> None:
     assert [layer["name"] for layer in read["layers"]] == [layer["name"] for layer in own["layers"]]
 
 
+def test_out_and_o_are_one_option_for_files_and_folders(tmp_path: Path) -> None:
+    own = ("own_net:make", "--input", "3,32,32")
+    for number, (file, folder) in enumerate((("-o", "--out"), ("--out", "-o"))):
+        plan, made = tmp_path / f"{number}.json", tmp_path / f"{number}"
+        assert run("decompose", *own, "--block", "dw-pw", file, plan).exit_code == 0
+        assert run("apply", own[0], plan, *own[1:], folder, made).exit_code == 0
+        assert answer("analyze", made)["totals"]["macs"] < answer("analyze", *own)["totals"]["macs"]
+
+
+def test_apply_with_data_says_that_the_plan_was_made_without(tmp_path: Path) -> None:
+    """Where a limit chose its ranks: without one there was nothing to decide by errors."""
+    own, data = ("--input", "3,32,32"), ("--data", "digits", "--images", 64)
+    plans = {"blind": ("--max-macs", "0.7x"), "seeing": ("--max-macs", "0.7x", *data), "all": ("--block", "dw-pw")}
+    for name, options in plans.items():
+        plan = tmp_path / f"{name}.json"
+        assert run("decompose", "own_net:make", *own, *options, "-o", plan).exit_code == 0
+        told = run("apply", "own_net:make", plan, *own, *data, "--out", tmp_path / name).stdout
+        assert ("`convsmith decompose --data` decides better" in told) == (name == "blind")
+    told = run("apply", "own_net:make", tmp_path / "blind.json", *own, "--out", tmp_path / "no-data").stdout
+    assert "decides better" not in told
+
+
 def test_new_weights_are_not_taken_for_those_a_run_began_with(tmp_path: Path) -> None:
     """A run elsewhere is refused, and a folder in which a net was trained takes no new one."""
     own = ("--input", "3,32,32")
@@ -241,7 +280,7 @@ def test_new_weights_are_not_taken_for_those_a_run_began_with(tmp_path: Path) ->
 
 
 def test_long_work_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convsmith.cli.terminal.EVERY", 0.0)
+    monkeypatch.setattr("convsmith.cli.telling.EVERY", 0.0)
     own, plan = ("--input", "3,32,32"), tmp_path / "p.json"
     data = ("--data", "digits", "--images", 8)
     priced = run("decompose", "own_net:make", *own, *data, "--max-macs", "0.7x", "-o", plan)
@@ -249,6 +288,18 @@ def test_long_work_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Monkey
     fitted = run("apply", "own_net:make", plan, *own, *data, "--out", tmp_path / "a")
     edits = json.loads(plan.read_text())["edits"]
     assert f"fitting {edits[0]['layer']} (1/{len(edits)})" in fitted.stderr
+    assert "loading own_net:make" in fitted.stderr, "from the first second on"
+    trained = run("train", tmp_path / "a", "--data", "digits", "--epochs", 2, "--batch-size", 480, "--out", tmp_path)
+    for told in ("training, epoch 1 of 2 (2/4), about", "training, epoch 2 of 2 (4/4), about", "evaluating (257/360)"):
+        assert told in trained.stderr
+    for command, told in (
+        (("evaluate", tmp_path / "a", "--data", "digits"), "evaluating (257/360)"),
+        (("export", tmp_path / "a", "--format", "onnx,pt2"), "exporting model.pt2 (2/2)"),
+        (("bench", tmp_path / "a", "--runtimes", "eager"), "measuring eager, batch 32 (2/2)"),
+        (("analyze", tmp_path / "a", "--time"), "measuring latency by module (9/21)"),
+        (("decompose", tmp_path / "a", "--max-macs", "0.9"), "trying blocks for 0.0 (1/11)"),
+    ):
+        assert told in run(*command).stderr
 
 
 def test_a_folder_of_images_is_enough_to_fit_to(tmp_path: Path) -> None:
@@ -420,8 +471,9 @@ def test_a_mistake_is_one_line_on_stderr_and_status_1(name: str, tmp_path: Path)
     result = run(*args)
     assert result.exit_code == 1, result.output
     assert result.stdout == ""
-    aside = ("measuring", "gathering", "pricing", "fitting", "digits: ")  # the last says what was read
-    lines = [line for line in result.stderr.splitlines() if not line.startswith(aside) and "no --weights" not in line]
+    busy = re.compile(r"\w.*, (\d+:\d\d so far|about \d+:\d\d to go)$")  # on a machine that has more to do
+    said = (line for line in result.stderr.splitlines() if not busy.match(line))
+    lines = [line for line in said if "no --weights" not in line and not line.startswith("digits: ")]
     assert len(lines) == 1
     assert lines[0].startswith("convsmith: ")
     assert told in lines[0]
@@ -461,24 +513,36 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, mon
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(ignored: bool, tmp_path: Path) -> None:
+    """Also where SIGINT is ignored, as a shell has it for what it starts in the background."""
     command = [
         sys.executable, "-c", "from convsmith.cli import main; main()",
-        "optimize", SETTINGS.model, "--data", "digits", "--epochs", "3", "--runtimes", "eager",
-        "--out", str(tmp_path / "r"),
+        "optimize", SETTINGS.model, "--data", "digits", "--epochs", "3", "--runtimes", "eager", "--format", "pt2",
+        "--out", str(tmp_path / "r"), "--json", str(tmp_path / "told.json"),
     ]  # fmt: skip
-    options = {"cwd": Path(__file__).parents[1], "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    child = subprocess.Popen(command, **options)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "r" / "baseline" / "history.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        options = {"cwd": Path(__file__).parents[1], "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        child = subprocess.Popen(command, **options)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert child.stderr is not None
+    said = next(line for line in child.stderr if "epoch" in line)  # read as it comes, not looked for now and then
+    assert "baseline epoch 1/3" in said
     os.kill(child.pid, signal.SIGINT)
-    _, told = child.communicate(timeout=60)
-    assert child.returncode == 1
+    _, told = child.communicate(timeout=120)
+    assert child.returncode == 1, told
     assert told.splitlines()[-1].startswith("convsmith: interrupted")
     assert "Traceback" not in told
     assert not list(tmp_path.rglob("*.part"))
+    if ignored:
+        return
     again = subprocess.run(command, check=False, **options)
     assert again.returncode == 0, again.stderr
     assert "baseline epoch 1/3" not in again.stderr
-    assert (tmp_path / "r" / "report.html").is_file()
+    record = json.loads((tmp_path / "told.json").read_text())
+    assert Path(record["report"]).is_file()
+    assert record["optimized"]["macs"] < record["baseline"]["macs"]
+    assert 0 <= record["optimized"]["top1"] <= 1
+    assert {cell["model"] for cell in record["latency"]} == {"baseline", "optimized"}

@@ -30,12 +30,13 @@ from convsmith.report import (
 )  # fmt: skip
 from convsmith.report.charts import latency
 from convsmith.report.folding import fold
+from convsmith.report.grids import Grid
 from convsmith.report.net_charts import growth, windows
 from convsmith.report.net_tables import compare_rows, stage_rows, widest
 from convsmith.report.numbers import count
 from convsmith.report.page import headline
 from convsmith.report.records import read_scores
-from convsmith.report.tables import edit_rows, short
+from convsmith.report.tables import edit_rows
 from convsmith.score.advice import Advice, Finding, advise
 
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -54,8 +55,8 @@ def analyzed(net: str) -> tuple[cs.Scores, Advice]:
     return scores, advise(graph_of(net), scores)
 
 
-def text(table: RenderableType) -> str:
-    console = Console(width=80, color_system=None, highlight=False)
+def text(table: RenderableType, width: int = 80) -> str:
+    console = Console(width=width, color_system=None, highlight=False)
     with console.capture() as capture:
         console.print(table)
     return capture.get()
@@ -81,7 +82,7 @@ def test_every_layer_is_in_one_folded_row(net: str) -> None:
         assert len({(layer.kernel, layer.stride, layer.out_shape, layer.params) for layer in row.layers}) == 1
 
 
-@pytest.mark.parametrize(("net", "most"), [("resnet56", 15), ("resnet50", 40), ("mobilenet", 34), ("vgg16", 18)])
+@pytest.mark.parametrize(("net", "most"), [("resnet56", 26), ("resnet50", 53), ("mobilenet", 34), ("vgg16", 19)])
 def test_the_table_of_a_deep_net_is_short(net: str, most: int) -> None:
     assert len(text(scores_table(cs.score(graph_of(net)))).splitlines()) <= most + 8
 
@@ -128,33 +129,98 @@ def test_stages_and_what_is_outside_add_up(net: str) -> None:
     assert total[2:4] == (str(sum(stage.layers for stage in scores.stages)), count(scores.params))
 
 
-def test_long_names_are_cut_so_that_the_table_fits() -> None:
-    net = torch.nn.Conv2d(3, 1024, 3, stride=2)
-    for name in ("a_long_name", "of_a_module", "inside_of_others", "which_has", "its_own"):
-        net = torch.nn.Sequential(OrderedDict([(name, net)]))
-    told = text(scores_table(cs.score(cs.capture(net, torch.zeros(1, 3, 224, 230)))))
-    assert max(map(len, told.splitlines())) <= 80
-    assert re.search(r"^its\S*\.whi\S*\.ins\S*\.of\S*\.a_l\S* +3x3/2 +3->1024 +111x114 ", told, re.MULTILINE)
+WIDTHS = (80, 120)
+PATH = "its_own.which_has.inside_of_others.of_a_module.a_long_name"
 
 
-@pytest.mark.parametrize(
-    ("name", "width", "cut"),
-    [
-        ("features.13.conv.1.0", 20, "features.13.conv.1.0"),
-        ("features.13.conv.1.0", 17, "featu.13.conv.1.0"),
-        ("features.denseblock3.denselayer24.conv2", 24, "feat.dens3.dense24.conv2"),
-        ("layer1.0.1.2.3.4.5.6.7.8.9", 12, "lay1...7.8.9"),
-    ],
-)
-def test_a_short_name_keeps_its_numbers_as_long_as_it_can(name: str, width: int, cut: str) -> None:
-    assert len(short(name, width)) <= width
-    assert short(name, width) == cut
+@cache
+def deep() -> tuple[cs.Graph, cs.Scores]:
+    """A net whose layers have long names, two of them alike."""
+    net: torch.nn.Module = torch.nn.Conv2d(3, 64, 3, padding=1)
+    for name in reversed(PATH.split(".")):
+        more = [(f"{name}_too", torch.nn.Conv2d(64, 64, 3, padding=1))] if name == "its_own" else []
+        net = torch.nn.Sequential(OrderedDict([(name, net), *more]))
+    graph = cs.capture(net, torch.zeros(1, 3, 224, 230))
+    return graph, cs.score(graph)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_names_are_whole_in_every_table(width: int) -> None:
+    """So that they can be pasted into --keep: not cut, and not broken over lines."""
+    graph, scores = deep()
+    plan = cs.decompose(graph, block="dw-pw", overrides={"its_own_too": "pw-dw:r=4"})
+    bench = replace(BENCH, cells=tuple(replace(cell, model=f"runs/{PATH}/{cell.model}") for cell in BENCH.cells))
+    for table, names in (
+        (scores_table(scores, share=True, milliseconds=(1.0, None, 3.0)), {PATH, "its_own_too"}),
+        (plan_table(plan), {PATH, "its_own_too"}),
+        (bench_table(bench), {cell.model for cell in bench.cells}),
+    ):
+        told = text(table, width)
+        assert names <= set(re.split(r"[\s,]+", told))
+        assert max(map(len, (line.rstrip() for line in told.splitlines()))) <= width
+        assert "\N{HORIZONTAL ELLIPSIS}" not in told
+
+
+def test_a_table_uses_the_width_there_is() -> None:
+    _, scores = deep()
+    row = rf"^{re.escape(PATH)} +3x3 +3->64 +224x230 "
+    assert re.search(row, text(scores_table(scores), 120), re.MULTILINE)
+    assert not re.search(row, text(scores_table(scores), 80), re.MULTILINE)
+    assert re.search(rf"^{re.escape(PATH)} *\n +3x3 +3->64 ", text(scores_table(scores), 80), re.MULTILINE)
+
+
+def test_shares_and_times_are_columns_that_add_up() -> None:
+    scores = cs.score(graph_of("resnet20"))
+    milliseconds = [0.5] * len(scores.layers)
+    told = text(scores_table(scores, share=True, milliseconds=(*milliseconds, 77.0)), 120)
+    rows = [line for line in told.splitlines() if "counted" not in line and re.search(r" \d+\.\d%", line)]
+    *layers, total = [re.search(r"([\d.]+)% +([\d.]+)", row) for row in rows]
+    assert sum(float(cells[1]) for cells in layers if cells) == pytest.approx(100, abs=0.05 * len(layers))
+    assert sum(float(cells[2]) for cells in layers if cells) == pytest.approx(0.5 * len(scores.layers))
+    assert total is not None
+    assert total.groups() == ("100.0", "77"), "of the whole net, what is no layer among it"
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_row_stands_for_layers_of_one_window_only(net: str) -> None:
+    for _, rows in fold(cs.score(graph_of(net)).layers):
+        for row in rows:
+            assert len({layer.reach.window for layer in row.layers if layer.reach}) == 1
+
+
+def test_a_linear_layer_on_channels_last_maps_shows_its_features_as_channels() -> None:
+    class Last(torch.nn.Module):
+        """As in ConvNeXt."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.grow, self.head = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 32), torch.nn.Linear(32, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.head(self.grow(self.conv(x).permute(0, 2, 3, 1)).mean((1, 2)))
+            return y
+
+    told = text(scores_table(cs.score(cs.capture(Last(), torch.zeros(1, 3, 16, 16)))))
+    assert re.search(r"^grow +linear +8->32 +14 ", told, re.MULTILINE)
+    assert re.search(r"^head +linear +32->5 ", told, re.MULTILINE)
+
+
+@pytest.mark.parametrize("width", (40, *WIDTHS))
+def test_words_wrap_between_columns_and_no_word_is_broken(width: int) -> None:
+    table = Grid("A title", ("layer", ">number", "why"), frozenset({"layer", "why"}))
+    names, why = ", ".join(f"layer{i}.0.conv1" for i in range(9)), "as it was asked to be kept " * 4
+    table.add_row(names, "12345", why)
+    table.add_row("x", "1", "y")
+    told = text(table, width)
+    for words in (names, why):
+        assert all(told.split().count(word) >= words.split().count(word) for word in words.split())
+    assert max(map(len, (line.rstrip() for line in told.splitlines()))) <= width
 
 
 def test_idle_layers_are_marked_and_told() -> None:
     told = text(scores_table(*analyzed("vgg16")))
     marked = [line.split()[0] for line in told.splitlines() if line.rstrip().endswith("*")]
-    assert marked == ["features.17", "features.27", "features.34"], "a row is marked for any of its layers"
+    assert marked == ["features.20", "features.27", "features.34"], "a row is marked for any of its layers"
     assert "stage4 sees all of its 4 px map" in told
     assert len(re.findall(r"^idle ", told, re.MULTILINE)) == 3
     assert "2 more idle layers, marked in the table." in told
@@ -227,8 +293,8 @@ class Branches(torch.nn.Module):
 def test_units_are_counted_where_there_are_some() -> None:
     plan = cs.decompose(graph_of("vgg16"))
     assert re.search(r"units per stage +2,2,3,3,3", text(plan_table(plan)))
-    none = replace(plan, base=replace(plan.base, blocks=(0, 0, 0)), stages=())
-    assert "units per stage" not in text(plan_table(none))
+    none = replace(plan.base, blocks=(0, 0, 0))
+    assert "units per stage" not in text(plan_table(replace(plan, base=none, stages=())))
 
 
 def test_edits_that_differ_in_their_error_only_share_a_row() -> None:

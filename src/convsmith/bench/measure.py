@@ -1,6 +1,6 @@
 """Latency of models side by side: runs interleaved, medians with spread, and a verdict only where it is sure."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from math import prod
@@ -19,6 +19,7 @@ from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.export import quiet, reason
 from convsmith.latency.interleaved import take_turns
+from convsmith.progress import Progress, silent
 from convsmith.text import times
 from convsmith.zoo import input_of
 
@@ -38,7 +39,7 @@ def bench(
     seconds: float = 1.5,
     seed: int = 0,
     trust: bool = False,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Progress = silent,
 ) -> Bench:
     """Measure models, .onnx and .pt2 files on the CPU; the first is what the others are compared with.
 
@@ -82,15 +83,17 @@ def bench(
     skipped: list[Skipped] = []
     with _threads(threads), TemporaryDirectory() as folder:
         exports = Path(folder) if "onnxruntime" in starts else None
-        subjects = [
-            subject_of(name, model, input or (), onnx or {}, exports, seed, trust) for name, model in models.items()
-        ]
+        subjects: list[Subject] = []
+        for name, model in models.items():
+            progress(f"preparing {name}", len(subjects), len(models))
+            subjects.append(subject_of(name, model, input or (), onnx or {}, exports, seed, trust))
         batches = batches or batches_of([subject.slots for subject in subjects])
         if input is None:
             first, path = next(iter(zip(subjects, models.values(), strict=True)))
             input = image_of(first.slots, Path(str(path)))
-        for runtime, batch in product(starts, batches):
-            progress(f"measuring {runtime}, batch {batch}")
+        cases = list(product(starts, batches))
+        for number, (runtime, batch) in enumerate(cases):
+            progress(f"measuring {runtime}, batch {batch}", number, len(cases))
             if prod((batch, *input)) > ELEMENTS:
                 raise ConvsmithError(f"bench: {batch} images of {times(input)} are too many; give a smaller batch.")
             images = torch.randn(batch, *input, generator=torch.Generator().manual_seed(seed))

@@ -39,6 +39,7 @@ RUNTIMES: Registry[Callable[[Subject, Tensor, int], Run]] = Registry("runtime") 
 
 @RUNTIMES.register("eager")
 def _eager(subject: Subject, images: Tensor, threads: int) -> Run:
+    """PyTorch as it is, channels last."""
     if subject.module is not None and subject.slots:
         module = subject.module
         given = [torch.from_numpy(array) for array in feeds_of(subject.slots, images.numpy()).values()]
@@ -49,6 +50,7 @@ def _eager(subject: Subject, images: Tensor, threads: int) -> Run:
 
 @RUNTIMES.register("compile")
 def _compiled(subject: Subject, images: Tensor, threads: int) -> Run:
+    """torch.compile, channels last."""
     from torch._dynamo import config  # takes seconds to import
 
     model, x = _channels_last(subject, images)
@@ -70,6 +72,7 @@ def _channels_last(subject: Subject, images: Tensor) -> tuple[nn.Module, Tensor]
 
 @RUNTIMES.register("onnxruntime")
 def _onnxruntime(subject: Subject, images: Tensor, threads: int) -> Run:
+    """ONNX Runtime on the exported file."""
     if subject.onnx is None:
         raise ValueError("there is no ONNX file of it")
     runtime = session(subject.onnx, threads)

@@ -22,6 +22,7 @@ from convsmith.graph.capture import capture
 from convsmith.graph.replay import Replay, Tensors
 from convsmith.graph.wrappers import unwrapped
 from convsmith.kernels.spec import ConvSpec
+from convsmith.progress import Progress, silent
 from convsmith.structure.editable import untouchable
 
 IMAGES, BATCH = 512, 64
@@ -142,7 +143,13 @@ class Calibration:
 
 
 def calibrate(
-    model: nn.Module, images: Pictures, layers: Sequence[str] | None = None, *, batch: int = BATCH, seed: int = 0
+    model: nn.Module,
+    images: Pictures,
+    layers: Sequence[str] | None = None,
+    *,
+    batch: int = BATCH,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> dict[str, Statistics]:
     """Gather second moments of a net's convolutions: all layers in one pass over the images, batch by batch.
 
@@ -156,6 +163,7 @@ def calibrate(
             none on a map of one pixel.
         batch: Images at once.
         seed: Draws the output positions that patches are taken at.
+        progress: Told of every batch.
 
     Returns:
         By layer, the moments of its input patches and responses, float64.
@@ -186,7 +194,9 @@ def calibrate(
     try:
         model.eval()
         with torch.no_grad():
-            for start in range(0, len(images), batch):
+            starts = range(0, len(images), batch)
+            for number, start in enumerate(starts):
+                progress("gathering statistics of layers", number, len(starts))
                 model(images[start : start + batch].to(like, copy=True))
     finally:
         for handle in handles:

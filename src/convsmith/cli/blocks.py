@@ -1,19 +1,20 @@
 """The command that shows what the search finds for one convolution: search."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convsmith.cli import options as opt
-from convsmith.cli.terminal import Terminal, told_in_one_line
-from convsmith.kernels.spec import ConvSpec
-from convsmith.planning.search.search import Rank, search_blocks
-from convsmith.planning.search.sequences import Found, cheapest_by_form
-from convsmith.report import search_table
+from convsmith.cli.groups import command
+from convsmith.cli.terminal import Terminal
+
+if TYPE_CHECKING:  # takes seconds to import
+    from convsmith.planning.search.sequences import Found
 
 
-@told_in_one_line
+@command("convsmith search 64 64 --map 56 --rank latency", "docs/blocks.md")
 def search(
+    terminal: Terminal,
     inputs: Annotated[int, typer.Argument(metavar="C", min=1, help="Input channels.")],
     outputs: Annotated[int, typer.Argument(metavar="N", min=1, help="Output channels.")],
     kernel: Annotated[int, typer.Option("--kernel", min=1, help="Height and width of the kernel; padded by half.")] = 3,
@@ -21,26 +22,32 @@ def search(
     map: Annotated[int, typer.Option("--map", min=1, help="Height and width of the map it reads.")] = 32,
     window: Annotated[int, typer.Option("--window", min=1, help="How many of them in a row are replaced.")] = 1,
     rank: Annotated[
-        Rank, typer.Option("--rank", help="What counts first; latency is measured for the first few.")
+        opt.Rank, typer.Option("--rank", help="What counts first; latency is measured for the first few.")
     ] = "macs",
     first: Annotated[int, typer.Option("--first", min=1, help="How many to show.")] = 20,
     every: Annotated[bool, typer.Option("--every", help="Every sequence, not just the cheapest of each form.")] = False,
-    json: opt.Json = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
 ) -> None:
-    """Show blocks of up to four kernels that see what a convolution sees, the cheapest of each form."""
-    out = Terminal(quiet=quiet, verbose=verbose, json=json)
+    """Show cheaper blocks that see what a convolution sees.
+
+    They have up to four kernels, and the cheapest of each form is shown.
+    """
+    terminal.progress("searching", 0, 1)
+    from convsmith.kernels.spec import ConvSpec
+    from convsmith.planning.search.search import search_blocks
+    from convsmith.planning.search.sequences import cheapest_by_form
+    from convsmith.report import search_table
+
     pad = kernel // 2
     conv = ConvSpec(inputs, outputs, (kernel, kernel), (stride, stride), (pad, pad))
     found = search_blocks(conv, window, size=(map, map), rank=rank)
     shown = (list(found) if every else cheapest_by_form(found))[:first]
-    out.record({"found": len(found), "blocks": [told(each) for each in shown]})
+    terminal.record({"found": len(found), "blocks": [told(each) for each in shown]})
     size = f"{kernel}x{kernel}" + (f", {window} in a row" if window > 1 else "")
-    out.show(search_table(shown, f"{inputs} to {outputs} channels, {size}: {len(found)} found, {len(shown)} shown"))
+    title = f"{inputs} to {outputs} channels, {size}: {len(found)} found, {len(shown)} shown"
+    terminal.show(search_table(shown, title))
 
 
-def told(found: Found) -> dict[str, str | int | float | None]:
+def told(found: "Found") -> dict[str, str | int | float | None]:
     """A block as JSON."""
     return {
         "block": str(found.block), "copies": found.copies, "form": found.form, "params": found.params,

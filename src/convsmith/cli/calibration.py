@@ -5,34 +5,29 @@ from math import prod
 from pathlib import Path
 
 from convsmith.algebra.second_moments import Statistics
+from convsmith.blocks import parse_block
 from convsmith.calibration.calibrate import ROWS_PER_TAP, calibrate, load_statistics, save_statistics, take_images
 from convsmith.calibration.pictures import Pictures
+from convsmith.cli.groups import Calibrating, Reading
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
-from convsmith.load import Loaded, Wish, load, load_with_data
+from convsmith.load import Loaded, load, load_with_data
+from convsmith.plan import Plan, Replace
 
 
 def with_images(
-    terminal: Terminal,
-    reference: str,
-    wish: Wish,
-    weights: Path | None,
-    data: str | None,
-    count: int,
-    seed: int,
-    *,
-    trust: bool = False,
+    terminal: Terminal, reference: str, form: Reading, weights: Path | None, calibrating: Calibrating, seed: int
 ) -> tuple[Loaded, Pictures | None]:
-    """A model, and `count` calibration images (n, c, h, w) of the training split where data is named, which is told."""
-    if data is None:
-        loaded = load(reference, wish, weights=weights, trust=trust)
+    """A model, and calibration images (n, c, h, w) of the training split where data is named, which is told."""
+    if calibrating.data is None:
+        loaded = load(reference, form.wish(), weights=weights, trust=form.trust)
         terminal.notes(loaded.notes)
         return loaded, None
-    loaded, found = load_with_data(reference, data, wish, weights=weights, trust=trust)
+    loaded, found = load_with_data(reference, calibrating.data, form.wish(), weights=weights, trust=form.trust)
     terminal.step(found.summary)
     terminal.notes(loaded.notes)
-    return loaded, take_images(found, count, seed)
+    return loaded, take_images(found, calibrating.images, seed)
 
 
 def warn_of_weights(terminal: Terminal, loaded: Loaded, option: str = "--weights") -> None:
@@ -42,15 +37,25 @@ def warn_of_weights(terminal: Terminal, loaded: Loaded, option: str = "--weights
 
 
 def statistics_of(
-    loaded: Loaded, images: Pictures | None, path: Path, layers: Sequence[str] | None, seed: int
-) -> dict[str, Statistics]:
-    """The moments kept in a file; worked out from the images and written where there is no file yet."""
+    terminal: Terminal,
+    loaded: Loaded,
+    images: Pictures | None,
+    path: Path | None,
+    layers: Sequence[str] | None,
+    seed: int,
+) -> dict[str, Statistics] | None:
+    """The moments kept in a file; worked out from the images and written where there is no file yet.
+
+    None where no file is named.
+    """
+    if path is None:
+        return None
     fingerprint = loaded.graph().fingerprint
     if path.is_file():
         return load_statistics(path, fingerprint)
     if images is None:
         raise ConvsmithError(f"{path}: no such file; give --data as well to have it made.")
-    statistics = calibrate(loaded.model, images, layers, seed=seed)
+    statistics = calibrate(loaded.model, images, layers, seed=seed, progress=terminal.progress)
     save_statistics(path, statistics, fingerprint)
     return statistics
 
@@ -76,3 +81,23 @@ def few_positions(
     of_all = f"{len(few)} of {len(layers)} layers had fewer than {ROWS_PER_TAP} for each number of a patch"
     told = f"{of_all} ({least}: {few[least]:.1f}); on other images their errors are larger: give more --images"
     return [f"few positions to fit to: {told}"]
+
+
+def layers_to_fit(plan: Plan) -> list[str]:
+    """The layers of a plan whose blocks take weights over."""
+    replaced = [edit for edit in plan.edits if isinstance(edit, Replace)]
+    return [edit.layer for edit in replaced if parse_block(edit.block).fitted]
+
+
+def fits_of(
+    loaded: Loaded, plan: Plan, images: Pictures | None, statistics: Mapping[str, Statistics] | None
+) -> list[str]:
+    """What the errors of a plan's layers are relative to, and by what they could be less, or truer."""
+    fitted = [edit.layer for edit in plan.edits if isinstance(edit, Replace) and edit.error is not None]
+    if not fitted:
+        return []
+    if images is None and statistics is None:
+        return ["errors: of each layer's weight; --data fits to what the layer answers to images instead"]
+    alone = ", each layer fitted alone to the statistics; --data without --stats fits in order"
+    few = few_positions(loaded.graph(), fitted, images, statistics)
+    return [f"errors: of responses{alone if statistics is not None else ''}", *few]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -10,6 +10,12 @@ from convsmith.errors import ConvsmithError
 from convsmith.limits import read_limit
 
 T = TypeVar("T")
+
+# What the planner and the metric take, told here again: importing them takes seconds, and wrong usage is told before.
+Convention = Literal["published", "exact"]
+Counting = Literal["plain", "ptflops"]
+Objective = Literal["gain", "value"]
+Rank = Literal["macs", "params", "latency"]
 
 
 def _reads(read: Callable[[str], T], example: str) -> Callable[[str], T]:
@@ -75,9 +81,8 @@ Reference = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A zoo name, timm:NAME, torchvision:NAME, package.module:factory, path/file.py:factory, or a folder "
-        "that convsmith wrote; "
-        "analyze and bench also take .onnx and .pt2 files.",
+        help="A zoo name, timm:NAME, torchvision:NAME, package.module:factory, path/file.py:factory, or a folder that "
+        "convsmith wrote; analyze and bench also take .onnx and .pt2 files.",
     ),
 ]
 Input = Annotated[
@@ -125,13 +130,17 @@ Calibration = Annotated[
 Images = Annotated[int, typer.Option("--images", min=1, help="How many of them.")]
 Stats = Annotated[
     Path | None,
-    typer.Option("--stats", metavar="FILE", help="Moments of layers: written with --data where missing, else read."),
+    typer.Option(
+        "--stats",
+        metavar="FILE",
+        help="Statistics of layers: written with --data where the file is missing, else read.",
+    ),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")]
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="PATH", help="Write the result as JSON; - for stdout alone.")
 ]
-PlanFile = Annotated[Path | None, typer.Option("-o", "--output", metavar="plan.json", help="Write the plan.")]
+PlanFile = Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the plan.")]
 MaxMacs = Annotated[
     Any,
     typer.Option("--max-macs", metavar="1.2x", parser=_limit("max_macs"), help="Limit on the new net's MACs."),
@@ -153,12 +162,28 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--override", metavar="LAYER=BLOCK", help="A layer's own block, whatever the others become."),
 ]
-BlockName = Annotated[str, typer.Option("--block", help="auto, or a block such as dw-pw:r=2 or dw-rpw:g=2,o=0.5.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", min=0, help="Training epochs (default: what suits the data).")]
+Keep = Annotated[
+    list[str] | None, typer.Option("--keep", metavar="LAYER", help="Leave a layer alone; may be given again.")
+]
+BlockName = Annotated[str, typer.Option("--block", help="auto, or a block such as dw-pw:r=2 (see `convsmith list`).")]
+BlockOrNone = Annotated[str, typer.Option("--block", help="auto, none, or a block such as dw-pw:r=2.")]
+Method = Annotated[
+    str | None,
+    typer.Option("--method", help="How weights are carried, or none (default: the best for each block)."),
+]
+Fitted = Annotated[str | None, typer.Option("--method", help="With data: the method whose errors ranks are chosen by.")]
 Rate = Annotated[
     float | None,
     typer.Option("--lr", help="Largest learning rate (default: what suits the data; for trained weights it is found)."),
 ]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images a step.")]
+Runtimes = Annotated[
+    str | None,
+    typer.Option(
+        "--runtimes", metavar="eager,onnxruntime", help="What to measure in (default: all of `convsmith list targets`)."
+    ),
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=0, help="Training epochs (default: what suits the data).")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda (default: cuda where there is one).")]
 Formats = Annotated[str, typer.Option("--format", metavar="onnx,pt2", help="File formats to export.")]

@@ -1,77 +1,67 @@
 """The commands that look and plan: analyze, organize, decompose."""
 
-import functools
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
 
-from convsmith.calibration.calibrate import IMAGES
 from convsmith.cli import options as opt
-from convsmith.cli.calibration import statistics_of, warn_of_weights, with_images
-from convsmith.cli.terminal import Terminal, told_in_one_line
+from convsmith.cli.groups import Calibrating, Edited, Form, Place, Reading, command
+from convsmith.cli.terminal import Terminal
 from convsmith.files import write_text
-from convsmith.graph import Graph
-from convsmith.latency.measure import measure_latency
-from convsmith.load import Wish, load, load_graph
-from convsmith.plan import Plan, Replace
-from convsmith.planning.decompose import decompose as plan_blocks
-from convsmith.planning.organize import Objective
-from convsmith.planning.organize import organize as plan_stages
-from convsmith.planning.organize import pareto as front_of
-from convsmith.report import compare_page, compare_table, pareto_table, plan_table, scores_page, scores_table
-from convsmith.score.advice import Advice, advise
-from convsmith.score.metric import Convention, Counting, Scores, score
+
+if TYPE_CHECKING:  # takes seconds to import
+    from convsmith.plan import Plan
+
+# Each command imports what it works with: torch takes seconds, which --help and wrong usage need not.
 
 
-@told_in_one_line
+@command("convsmith analyze vgg16 --input 3,32,32 --html vgg16.html", "docs/metric.md")
 def analyze(
+    terminal: Terminal,
     model: opt.Reference,
+    form: Form,
     convention: Annotated[
-        Convention, typer.Option(help="The paper's counting, or the reach on the real graph.")
+        opt.Convention, typer.Option(help="The paper's counting, or the reach on the real graph.")
     ] = "published",
     alpha: Annotated[float, typer.Option(min=0, help="How fast gain fades as the map fills.")] = 3.0,
     clamp: Annotated[bool, typer.Option("--clamp", help="Stop the side at the map's (published convention).")] = False,
-    count: Annotated[Counting, typer.Option(help="Multiplications alone, or what ptflops counts.")] = "plain",
-    input: opt.Input = None,
-    classes: opt.Classes = None,
-    blocks_per_stage: opt.Depths = None,
-    json: opt.Json = None,
-    html: Annotated[Path | None, typer.Option("--html", metavar="PATH", help="Write one self-contained page.")] = None,
+    count: Annotated[opt.Counting, typer.Option(help="Multiplications alone, or what ptflops counts.")] = "plain",
+    share: Annotated[bool, typer.Option("--share", help="A column with each layer's share of the MACs.")] = False,
+    time: Annotated[
+        bool, typer.Option("--time", help="A column of measured time: one image, eager, on this machine.")
+    ] = False,
     compare: Annotated[
         str | None, typer.Option("--compare", metavar="OTHER", help="A second model, to stand beside the first.")
     ] = None,
-    trust: opt.Trust = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
+    html: Annotated[Path | None, typer.Option("--html", metavar="PATH", help="Write one self-contained page.")] = None,
 ) -> None:
     """Show what each layer sees (3D receptive field), gains and costs."""
-    out = Terminal(quiet=quiet, verbose=verbose, json=json)
-    judge = functools.partial(_analyzed, convention=convention, alpha=alpha, clamp=clamp, count=count)
-    scores, advice = judge(load_graph(model, Wish(input, classes, blocks_per_stage), trust=trust))
-    record, tables = advice.added_to(scores), [scores_table(scores, advice)]
-    other = judge(load_graph(compare, Wish(input, classes), trust=trust)) if compare else None
-    if other is not None:
-        record["compare"] = other[1].added_to(other[0])
-        tables += [scores_table(*other), compare_table(((scores, advice), other))]
+    terminal.progress(f"loading {model}", 0, 1)
+    from convsmith.cli.looking import Look
+    from convsmith.report import compare_page, compare_table, scores_page, scores_table
+
+    look = Look(terminal, convention, alpha, clamp, count, time, form.trust)
+    (scores, advice), record, milliseconds = look.at(model, form.wish())
+    tables = [scores_table(scores, advice, share=share, milliseconds=milliseconds)]
+    other = None
+    if compare:
+        other, record["compare"], milliseconds = look.at(compare, Form(form.input, form.classes).wish())
+        tables += [scores_table(*other, share=share, milliseconds=milliseconds)]
+        tables += [compare_table(((scores, advice), other))]
     if html is not None:
         write_text(html, compare_page(((scores, advice), other)) if other else scores_page(scores, advice))
-    out.record(record)
-    out.show(*tables, *([f"page: {html}"] if html else []))
+    terminal.record(record)
+    terminal.show(*tables, *([f"page: {html}"] if html else []))
 
 
-def _analyzed(
-    graph: Graph, *, convention: Convention, alpha: float, clamp: bool, count: Counting
-) -> tuple[Scores, Advice]:
-    scores = score(graph, convention=convention, alpha=alpha, clamp=clamp, count=count)
-    return scores, advise(graph, scores)
-
-
-@told_in_one_line
+@command("convsmith organize vgg16 --input 3,32,32 --max-macs 1.2x -o plan.json", "docs/metric.md")
 def organize(
+    terminal: Terminal,
     model: opt.Reference,
+    form: Form,
     blocks: Annotated[int | None, typer.Option(min=1, help="Units in all (default: as many as there are).")] = None,
     max_macs: opt.MaxMacs = None,
     max_params: opt.MaxParams = None,
@@ -80,24 +70,28 @@ def organize(
         bool, typer.Option("--pareto", help="Show what no other spread beats in gain and costs.")
     ] = False,
     by: Annotated[
-        Objective, typer.Option(help="What to have most of: gain, or value, the sum of gain^(1/4).")
+        opt.Objective, typer.Option(help="What to have most of: gain, or value, the sum of gain^(1/4).")
     ] = "gain",
-    input: opt.Input = None,
-    classes: opt.Classes = None,
-    blocks_per_stage: opt.Depths = None,
-    output: opt.PlanFile = None,
-    json: opt.Json = None,
-    trust: opt.Trust = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
+    out: opt.PlanFile = None,
 ) -> None:
     """Plan better stages: move blocks to where they add the most gain."""
-    out = Terminal(quiet=quiet, verbose=verbose, json=json)
-    loaded = load(model, Wish(input, classes, blocks_per_stage), trust=trust)
+    terminal.progress(f"loading {model}", 0, 1)
+    from convsmith.latency.measure import measure_latency
+    from convsmith.load import load
+    from convsmith.planning.organize import organize as plan_stages
+    from convsmith.planning.organize import pareto as front_of
+    from convsmith.report import pareto_table, plan_table
+
+    loaded = load(model, form.wish(), trust=form.trust)
+    terminal.notes(loaded.notes)
     graph = loaded.graph()
+    latencies = None
+    if max_latency is not None:
+        latencies = measure_latency(loaded.model, graph, progress=terminal.progress)
+    terminal.progress("organizing", 0, 1)
     plan = plan_stages(
-        graph, blocks=blocks, max_macs=max_macs, max_params=max_params, max_latency=max_latency,
-        latencies=None if max_latency is None else measure_latency(loaded.model, graph), by=by,
+        graph, blocks=blocks, max_macs=max_macs, max_params=max_params, max_latency=max_latency, latencies=latencies,
+        by=by,
     )  # fmt: skip
     record = told(plan) | {"gain": plan.new.gain - plan.base.gain}
     tables = [plan_table(plan)]
@@ -107,66 +101,61 @@ def organize(
         record["pareto"] = [
             {name: value for name, value in asdict(choice).items() if name != "seconds"} for choice in front
         ]
-    publish(out, plan, output, record, tables)
+    publish(terminal, plan, out, record, tables)
 
 
-@told_in_one_line
+@command("convsmith decompose resnet20 --max-macs 0.5x --data digits -o plan.json", "docs/decomposition.md")
 def decompose(
+    terminal: Terminal,
     model: opt.Reference,
+    form: Reading,
+    edited: Edited,
+    calibrating: Calibrating,
+    place: Place,
     block: opt.BlockName = "auto",
     max_macs: opt.MaxMacs = None,
     max_latency: opt.MaxLatency = None,
-    keep: Annotated[list[str] | None, typer.Option("--keep", metavar="LAYER", help="Leave a layer alone.")] = None,
-    override: opt.Overrides = None,
     weights: opt.Weights = None,
-    data: opt.Calibration = None,
-    images: opt.Images = IMAGES,
-    stats: opt.Stats = None,
-    method: Annotated[str | None, typer.Option(help="With data: whose errors ranks are chosen by.")] = None,
-    input: opt.Input = None,
-    classes: opt.Classes = None,
-    blocks_per_stage: opt.Depths = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    seed: opt.Seed = 0,
-    device: opt.Device = None,
-    output: opt.PlanFile = None,
-    json: opt.Json = None,
-    trust: opt.Trust = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
+    method: opt.Fitted = None,
+    out: opt.PlanFile = None,
 ) -> None:
     """Plan a cheaper block for every convolution that admits one."""
-    out = Terminal(quiet=quiet, verbose=verbose, json=json)
-    wish = Wish(input, classes, blocks_per_stage, mean, std)
-    loaded, taken = with_images(out, model, wish, weights, data, images, seed, trust=trust)
-    if data or stats:
-        warn_of_weights(out, loaded)
+    exceptions = edited.told()
+    terminal.progress(f"loading {model}", 0, 1)
+    from convsmith.cli.calibration import statistics_of, warn_of_weights, with_images
+    from convsmith.planning.decompose import decompose as plan_blocks
+    from convsmith.report import plan_table
     from convsmith.train import lent, pick_device
 
-    with lent(loaded.model, pick_device(device if data or stats else "cpu")):
+    fits = calibrating.data is not None or calibrating.stats is not None
+    loaded, taken = with_images(terminal, model, form, weights, calibrating, place.seed)
+    if fits:
+        warn_of_weights(terminal, loaded)
+    prices = out.with_suffix(".prices") if out is not None and calibrating.data is not None else None
+    with lent(loaded.model, pick_device(place.device if fits else "cpu")):
         plan = plan_blocks(
-            loaded.graph(), block=block, max_macs=max_macs, max_latency=max_latency, keep=tuple(keep or ()),
-            overrides=opt.read_overrides(override or ()), model=loaded.model, data=taken, images=images,
-            statistics=None if stats is None else statistics_of(loaded, taken, stats, None, seed), method=method,
-            seed=seed, progress=out.progress,
+            loaded.graph(), block=block, max_macs=max_macs, max_latency=max_latency, model=loaded.model, data=taken,
+            images=calibrating.images, method=method, seed=place.seed, progress=terminal.progress, **exceptions,
+            statistics=statistics_of(terminal, loaded, taken, calibrating.stats, None, place.seed),
+            prices=prices,
         )  # fmt: skip
-    publish(out, plan, output, told(plan), [plan_table(plan)])
+    publish(terminal, plan, out, told(plan), [plan_table(plan)])
+    if prices is not None:
+        prices.unlink(missing_ok=True)  # a command that was stopped goes on from it
 
 
-def told(plan: Plan) -> dict[str, Any]:
+def told(plan: "Plan") -> dict[str, Any]:
     """A plan as the commands print it in JSON: totals, edits, refusals."""
-    edits = [asdict(edit) for edit in plan.edits]
-    for edit, told_edit in zip(plan.edits, edits, strict=True):
-        if not isinstance(edit, Replace):
-            told_edit["layer"] = " + ".join(edit.unit)
+    edits = [{**asdict(edit), "layer": edit.name} for edit in plan.edits]
     return {
         "base": asdict(plan.base), "new": asdict(plan.new),
         "edits": edits, "refusals": [asdict(refusal) for refusal in plan.refusals],
     } | ({"latency_ms": plan.latency_ms} if plan.latency_ms else {})  # fmt: skip
 
 
-def publish(out: Terminal, plan: Plan, path: Path | None, record: dict[str, Any], tables: list[RenderableType]) -> None:
+def publish(
+    out: Terminal, plan: "Plan", path: Path | None, record: dict[str, Any], tables: list[RenderableType]
+) -> None:
     """Files first, so that what cannot be written is told before anything is shown."""
     if path is not None:
         write_text(path, plan.to_json() + "\n")

@@ -3,39 +3,32 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convsmith.calibration.calibrate import IMAGES
 from convsmith.cli import options as opt
+from convsmith.cli.groups import IMAGES, Edited, Place, Reading, Training, command
 from convsmith.cli.plans import publish, told
-from convsmith.cli.terminal import Terminal, told_in_one_line
+from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
-from convsmith.load import Wish, holds_model, load
-from convsmith.planning.expand import expand as plan_pairs
-from convsmith.report import (
-    accuracy_record,
-    accuracy_table,
-    before_after,
-    expansion_table,
-    falls,
-    plan_table,
-    rate_line,
-    read_net,
-    read_run,
-    run_falls,
-)
-from convsmith.report import report as write_report
+
+if TYPE_CHECKING:  # takes seconds to import
+    from convsmith.optimize import Expansion, Watch
 
 
-@told_in_one_line
+@command("convsmith optimize vgg16 --data digits --out runs/demo", "README.md")
 def optimize(
+    terminal: Terminal,
     model: opt.Reference,
     data: opt.DataSet,
     out: opt.Out,
+    form: Reading,
+    edited: Edited,
+    training: Training,
+    place: Place,
     weights: opt.Weights = None,
-    block: Annotated[str, typer.Option("--block", help="auto, none, or a block such as dw-pw:r=2.")] = "auto",
+    block: opt.BlockOrNone = "auto",
     organize: Annotated[
         bool | None,
         typer.Option(
@@ -43,128 +36,145 @@ def optimize(
         ),
     ] = None,
     max_macs: opt.MaxMacs = None,
-    epochs: opt.Epochs = None,
-    lr: opt.Rate = None,
+    max_latency: opt.MaxLatency = None,
+    method: opt.Method = None,
+    images: opt.Images = IMAGES,
     format: opt.Formats = "onnx,pt2",
-    runtimes: Annotated[str | None, typer.Option(metavar="eager,onnxruntime", help="Runtimes to measure.")] = None,
-    input: opt.Input = None,
-    classes: opt.Classes = None,
-    blocks_per_stage: opt.Depths = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    seed: opt.Seed = 0,
-    device: opt.Device = None,
-    trust: opt.Trust = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
+    runtimes: opt.Runtimes = None,
 ) -> None:
-    """Go the whole way: plan, build, train or recover, export, measure, report; stopped runs go on."""
+    """Go the whole way: plan, build, train, export, measure, report.
+
+    A net with trained weights is recovered instead, with itself as teacher. A run that was stopped goes on where it
+    was, by the same command.
+    """
+    exceptions = edited.told()
+    terminal.step(f"loading {model} and {data}")
     from convsmith.optimize import Settings, run
+    from convsmith.report import before_after, read_run, run_falls, run_record
+    from convsmith.report import report as write_report
 
-    terminal = Terminal(quiet=quiet, verbose=verbose)
-    wish = Wish(input, classes, blocks_per_stage, mean, std)
     settings = Settings(
-        model, data, str(weights) if weights else None, wish, block, organize, max_macs, epochs, seed, lr=lr
-    )
-    run(
-        settings, out, watch=_watch(terminal), device=device, trust=trust,
-        formats=format.split(","), runtimes=runtimes.split(",") if runtimes else None,
-        command=shlex.join(["convsmith", *sys.argv[1:]]),
+        model, data, str(weights) if weights else None, form.wish(), block, organize, max_macs, seed=place.seed,
+        max_latency=max_latency, method=method, images=images, epochs=training.epochs, lr=training.lr,
+        batch_size=training.batch_size, **exceptions,
     )  # fmt: skip
-    records = read_run(out)
-    terminal.show(before_after(records), f"report: {write_report(out)}")
+    run(
+        settings, out, watch=_watch(terminal), device=place.device, formats=format.split(","),
+        runtimes=runtimes.split(",") if runtimes else None, trust=form.trust, command=_line(),
+    )  # fmt: skip
+    page, records = write_report(out), read_run(out)
+    terminal.show(before_after(records), f"report: {page}")
     terminal.warn(*run_falls(records))
+    terminal.record(run_record(records) | {"report": str(page)})
 
 
-def _watch(terminal: Terminal) -> Any:
-    """A run's steps, epochs and learning rates on the terminal."""
-    from convsmith.optimize import Watch
-
-    return Watch(terminal.step, terminal.epoch, terminal.progress, lambda found: terminal.step(rate_line(found)))
-
-
-@told_in_one_line
+@command("convsmith expand mobilenet --data cifar10:PATH --out runs/wide", "docs/decomposition.md")
 def expand(
+    terminal: Terminal,
     model: opt.Reference,
+    form: Reading,
+    training: Training,
+    place: Place,
     data: Annotated[str | None, typer.Option("--data", help="Train on it; named as for train.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder to write, with --data.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="PATH", help="With --data the folder to write, else the plan's file."),
+    ] = None,
     weights: opt.Weights = None,
-    epochs: opt.Epochs = None,
     finetune: Annotated[
         int | None, typer.Option(min=0, help="Epochs after decomposing (default: half of --epochs).")
     ] = None,
-    lr: opt.Rate = None,
     finetune_lr: Annotated[
         float | None, typer.Option(help="That after decomposing (default: --lr, or it is found).")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
     images: opt.Images = IMAGES,
     teacher: Annotated[
         bool, typer.Option("--teacher", help="Fine-tune with the expanded net as teacher, which the baseline lacks.")
     ] = False,
-    input: opt.Input = None,
-    classes: opt.Classes = None,
-    blocks_per_stage: opt.Depths = None,
-    mean: opt.Mean = None,
-    std: opt.Std = None,
-    seed: opt.Seed = 0,
-    device: opt.Device = None,
-    output: opt.PlanFile = None,
-    json: opt.Json = None,
-    trust: opt.Trust = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
 ) -> None:
-    """Train a separable net as standard convolutions, decompose it to its old cost, fine-tune; stopped runs go on."""
-    from convsmith.optimize import Expansion, expansion
+    """Train a separable net wide, then decompose it to its old cost.
 
-    terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
-    wish = Wish(input, classes, blocks_per_stage, mean, std)
-    if data is None or out is None:
-        if data is not None or out is not None:
-            raise ConvsmithError("expand: --data and --out go together; give both, or neither for the plan alone.")
-        if teacher or any(option is not None for option in (epochs, finetune, lr, finetune_lr, batch_size)):
+    Its pairs are trained as standard convolutions; then the net is decomposed and fine-tuned. A run that was stopped
+    goes on where it was, by the same command. Without --data the plan alone is made.
+    """
+    terminal.progress(f"loading {model}", 0, 1)
+    from convsmith.optimize import Expansion
+
+    if data is None:
+        if teacher or any(option is not None for option in (finetune, finetune_lr, *training.told().values())):
             raise ConvsmithError(
                 "expand: without --data nothing is trained; give --data and --out, or the model alone."
             )
-        plan = plan_pairs(load(model, wish, weights=weights, trust=trust).graph())
-        publish(terminal, plan, output, told(plan), [plan_table(plan)])
+        _plan_expansion(terminal, model, form, weights, out)
         return
-    if output is not None or json is not None:
-        raise ConvsmithError(f"expand: the plan is kept in {out}; leave -o and --json out, or --data and --out.")
+    if out is None:
+        raise ConvsmithError("expand: --data and --out go together; give both, or neither for the plan alone.")
     settings = Expansion(
-        model,
-        data,
-        str(weights) if weights else None,
-        wish,
-        epochs,
-        finetune,
-        lr,
-        finetune_lr,
-        batch_size,
-        images,
-        teacher,
-        seed,
-    )
-    expansion(
-        settings, out, watch=_watch(terminal), device=device, trust=trust,
-        command=shlex.join(["convsmith", *sys.argv[1:]]),
+        model, data, str(weights) if weights else None, form.wish(), training.epochs, finetune, training.lr,
+        finetune_lr, training.batch_size, images, teacher, place.seed,
     )  # fmt: skip
-    terminal.show(expansion_table(out), f"model: {out / 'decomposed'}")
-    terminal.warn(*falls(read_net(out / "decomposed")))
+    _expand(terminal, settings, out, place, form.trust)
 
 
-@told_in_one_line
+def _plan_expansion(terminal: Terminal, model: str, form: Reading, weights: Path | None, out: Path | None) -> None:
+    from convsmith.load import load
+    from convsmith.planning.expand import expand as plan_pairs
+    from convsmith.report import plan_table
+
+    loaded = load(model, form.wish(), weights=weights, trust=form.trust)
+    terminal.notes(loaded.notes)
+    plan = plan_pairs(loaded.graph())
+    publish(terminal, plan, out, told(plan), [plan_table(plan)])
+
+
+def _expand(terminal: Terminal, settings: "Expansion", out: Path, place: Place, trust: bool) -> None:
+    from convsmith.optimize import BASELINE, DECOMPOSED, EXPANDED, expansion
+    from convsmith.report import accuracy_record, expansion_table, falls, read_net
+
+    expansion(settings, out, watch=_watch(terminal), device=place.device, trust=trust, command=_line())
+    terminal.show(expansion_table(out), f"model: {out / DECOMPOSED}")
+    nets = [read_net(out / name) for name in (BASELINE, EXPANDED, DECOMPOSED)]
+    terminal.warn(*falls(nets[-1]))
+    terminal.record({"accuracy": accuracy_record(nets)})
+
+
+def _watch(terminal: Terminal) -> "Watch":
+    """A run's steps, epochs, progress and learning rates on the terminal."""
+    from convsmith.optimize import Watch
+    from convsmith.report import rate_line
+
+    return Watch(terminal.step, terminal.epoch, terminal.progress, lambda found: terminal.step(rate_line(found)))
+
+
+def _line() -> str:
+    """What was typed, for the records."""
+    return shlex.join(["convsmith", *sys.argv[1:]])
+
+
+@command("convsmith report runs/demo", "docs/cli.md")
 def report(
+    terminal: Terminal,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What optimize, expand or train wrote.")],
-    json: opt.Json = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
 ) -> None:
-    """Rebuild the report from the records of a run or of one net; of a run of expand, its table."""
-    from convsmith.optimize import BASELINE, DECOMPOSED, EXPAND, EXPANDED
+    """Rebuild the report from the records of a run or of one net.
 
-    terminal = Terminal(quiet=quiet, verbose=verbose, json=json)
+    Of a run of expand, its table.
+    """
+    terminal.progress(f"reading {folder}", 0, 1)
+    from convsmith.load import holds_model
+    from convsmith.optimize import BASELINE, DECOMPOSED, EXPAND, EXPANDED
+    from convsmith.report import (
+        accuracy_record,
+        accuracy_table,
+        before_after,
+        expansion_table,
+        falls,
+        read_net,
+        read_run,
+        run_falls,
+    )
+    from convsmith.report import report as write_report
+
     if (folder / EXPAND).is_file():
         nets = [read_net(folder / name) for name in (BASELINE, EXPANDED, DECOMPOSED)]
         terminal.show(expansion_table(folder))

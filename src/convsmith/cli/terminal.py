@@ -8,41 +8,57 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from time import monotonic
-from typing import Any, ParamSpec
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
 import typer
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from convsmith.cli.interrupts import Interrupts
+from convsmith.cli.telling import Teller
 from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
-from convsmith.train import Epoch, check_alone, leave, rank
+from convsmith.torchrun import check_alone, count, rank
+
+if TYPE_CHECKING:  # takes seconds to import
+    from convsmith.train import Epoch
 
 P = ParamSpec("P")
 
 SHARED = ("train", "evaluate")  # commands whose work several processes share
-EVERY = 3.0  # seconds between lines that say how far long work is
 
 
 class Terminal:
-    """One command's output; `quiet` prints nothing, and JSON for stdout (`-`) keeps everything else off it."""
+    """One command's output; `quiet` prints nothing, and JSON for stdout (`-`) keeps everything else off it.
+
+    While entered, Ctrl-C ends the command even where a library swallowed it.
+    """
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, json: str | None = None) -> None:
         self._json = json if rank() == 0 else None  # of several processes that train, the first speaks
         self._out = Console(quiet=quiet or json == "-" or rank() > 0, highlight=False)
         self._err = Console(stderr=True, quiet=quiet or rank() > 0, highlight=False)
         self._alarm = Console(stderr=True, quiet=rank() > 0, highlight=False)
-        self._bar: Progress | None = None
-        self._said = monotonic()
+        self._teller, self._interrupts = Teller(self._err), Interrupts()
         if not verbose:
             warnings.simplefilter("ignore")  # of the libraries; the user's mistakes are errors
             logging.getLogger("torch").setLevel(logging.ERROR)
 
+    def __enter__(self) -> Self:
+        self._interrupts.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._teller.close()
+        self._interrupts.__exit__(kind, error, trace)
+
     def show(self, *parts: RenderableType) -> None:
         """Print tables and lines."""
+        self._teller.close()
         for part in parts:
-            self._out.print(part)
+            self._out.print(part, soft_wrap=isinstance(part, str), markup=False)  # a path stays whole
 
     def record(self, result: Any) -> None:
         """Write the command's JSON where it was asked for."""
@@ -54,8 +70,8 @@ class Terminal:
 
     def step(self, text: str) -> None:
         """Say that a step begins."""
-        self._close()
-        self._err.print(text, style="dim", soft_wrap=True)
+        self._line(text)
+        self.progress(text, 0, 1)
 
     def notes(self, notes: Iterable[str]) -> None:
         """Say what a user should know about what was read."""
@@ -64,41 +80,24 @@ class Terminal:
 
     def warn(self, *texts: str) -> None:
         """Say what must not be missed, quiet or not."""
-        self._close()
+        self._teller.close()
         for text in texts:
-            self._alarm.print(text, style="bold red", soft_wrap=True)
+            self._alarm.print(text, style="bold red", soft_wrap=True, markup=False)
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Say how far long work is, every few seconds."""
-        if monotonic() - self._said > EVERY:
-            self._said = monotonic()
-            self.step(f"{what} ({done + 1}/{total})" if total > 1 else what)
+        """Say how far long work is: `done` of `total` steps of it are over."""
+        self._interrupts.check()
+        self._teller.tell(what, done, total)
 
-    def epoch(self, net: str, total: int, epoch: Epoch) -> None:
-        """Move the bar of a training on, or print a line where there is no terminal."""
+    def epoch(self, net: str, total: int, epoch: "Epoch") -> None:
+        """Say how an epoch ended."""
+        self._interrupts.check()
         told = f"loss {epoch.train_loss:.3f}  test top-1 {100 * epoch.test_top1:.2f} %"
-        if not self._err.is_terminal:
-            self._err.print(f"{net} epoch {epoch.epoch}/{total}  {told}  {epoch.seconds:.0f} s", soft_wrap=True)
-            return
-        if self._bar is None:
-            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-            self._bar = Progress(
-                *columns,
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[told]}"),
-                console=self._err,
-            )
-            self._bar.add_task(net, total=total, told=told)
-            self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=epoch.epoch, told=told)
-        if epoch.epoch == total:
-            self._close()
+        self._line(f"{net} epoch {epoch.epoch}/{total}  {told}  {epoch.seconds:.0f} s")
 
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+    def _line(self, text: str) -> None:
+        self._teller.said()
+        self._err.print(text, style="dim", soft_wrap=True, markup=False)
 
 
 def told_in_one_line(command: Callable[P, None]) -> Callable[P, None]:
@@ -110,7 +109,7 @@ def told_in_one_line(command: Callable[P, None]) -> Callable[P, None]:
             if command.__name__ not in SHARED:
                 check_alone(command.__name__)
             command(*args, **kwargs)
-            leave()
+            _leave()
         except ConvsmithError as error:
             if kwargs.get("verbose"):
                 traceback.print_exc()
@@ -122,6 +121,14 @@ def told_in_one_line(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(1) from None
 
     return run
+
+
+def _leave() -> None:
+    """Leave the processes that shared the work, where there are others."""
+    if count() > 1:
+        from convsmith.train import leave
+
+        leave()
 
 
 def _fail(message: str) -> None:

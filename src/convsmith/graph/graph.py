@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from convsmith.graph.call import RULES, Call, Operand
 from convsmith.graph.ops import conv_padding
 from convsmith.graph.signature import Signature
 from convsmith.kernels.spec import ConvSpec
+from convsmith.markup import table
 from convsmith.reach import Reach
 
 GETITEM = "getitem"
@@ -78,7 +80,7 @@ def _pair(value: list[int]) -> tuple[int, int]:
     return value[0], value[-1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Graph:
     """A captured model: the calls in order, its inputs and outputs, and what its modules hold.
 
@@ -120,6 +122,18 @@ class Graph:
     notes: tuple[str, ...] = ()
     tables: frozenset[str] = field(repr=False, default=frozenset())
     functional: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+    def __repr__(self) -> str:
+        cost = f"{self.params / 1e6:.3g}M parameters, {self.macs / 1e6:.4g}M MACs"
+        return f"Graph({self.model} on {_shapes(self)}: {len(self.layers)} layers, {cost})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the totals, and a layer a row."""
+        rows = [
+            (node.module, node.kind, "x".join(map(str, node.call.out[1:])), f"{node.params:,}", f"{node.macs:,}")
+            for node in self.layers
+        ]
+        return f"<p>{escape(repr(self))}</p>" + table(("layer", "kind", "out", ">params", ">MACs"), rows)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -316,6 +330,10 @@ class Graph:
                 needed.update(self.sources(node))
                 leading.append(node)
         return leading[::-1]
+
+
+def _shapes(graph: Graph) -> str:
+    return " and ".join("x".join(map(str, each.shape[1:])) for each in graph.inputs)
 
 
 def _answer(node: Node, known: Mapping[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from convsmith.graph.plain import copied, plain
 from convsmith.graph.wrappers import unwrapped
 from convsmith.kernels.spec import ConvSpec
 from convsmith.latency.interleaved import FEWEST, ROUNDS, take_turns
+from convsmith.progress import Progress, silent
 
 SECONDS = 2.0  # of readings of a whole model
 SECONDS_A_BLOCK = 0.05
@@ -60,7 +61,9 @@ class Latencies:
         return [own * self.ratios[conv, size, str(block)] for block in blocks]
 
 
-def measure_latency(model: nn.Module, graph: Graph, *, seconds: float = SECONDS) -> Latencies:
+def measure_latency(
+    model: nn.Module, graph: Graph, *, seconds: float = SECONDS, progress: Progress = silent
+) -> Latencies:
     """Time a model's modules on the CPU, in evaluation mode and channels_last, one image at a time.
 
     A verdict on a whole model is `bench`'s; these times serve limits on latency.
@@ -69,6 +72,7 @@ def measure_latency(model: nn.Module, graph: Graph, *, seconds: float = SECONDS)
         model: The module.
         graph: Its captured graph, which tells the shape of the image.
         seconds: About how long to measure; at least nine rounds are run.
+        progress: Told of every round.
 
     Returns:
         Seconds by module path, medians over the rounds.
@@ -87,6 +91,7 @@ def measure_latency(model: nn.Module, graph: Graph, *, seconds: float = SECONDS)
         replica(*images)
         watch = _Watch(replica)
         while len(rounds) < FEWEST or (len(rounds) < ROUNDS and perf_counter() < end):
+            progress("measuring latency by module", len(rounds), ROUNDS)
             replica(*images)
             rounds.append(watch.taken())
     return Latencies({path: float(np.median([each[path] for each in rounds])) for path in rounds[0]})

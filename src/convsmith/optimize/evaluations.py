@@ -14,6 +14,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
 from convsmith.load import Loaded
 from convsmith.plan import Merge, Plan, Remove, Repeat, Replace
+from convsmith.progress import Progress, silent
 from convsmith.train import Evaluation, evaluate
 
 EVALUATIONS = "evaluations.json"
@@ -68,11 +69,13 @@ def made_by(plans: Sequence[Plan]) -> str:
 class Evaluations:
     """The evaluations of one net on one test split, in the order of its steps.
 
-    told: those that are known already.
+    told: those that are known already. progress: told how far an evaluation is.
     """
 
-    def __init__(self, data: Data, device: str | None, told: Sequence[Evaluated] = ()) -> None:
-        self._data, self._device = data, device
+    def __init__(
+        self, data: Data, device: str | None, told: Sequence[Evaluated] = (), progress: Progress = silent
+    ) -> None:
+        self._data, self._device, self._progress = data, device, progress
         self.told = list(told)
 
     def begin(self, net: Loaded, teacher: nn.Module | None = None) -> None:
@@ -111,4 +114,5 @@ class Evaluations:
         write_text(folder / EVALUATIONS, _RECORDS.dump_json(tuple(self.told), indent=1).decode() + "\n")
 
     def _evaluated(self, when: str, model: nn.Module) -> Evaluated:
-        return Evaluated(when, **asdict(evaluate(model, self._data.test, device=self._device)))
+        found = evaluate(model, self._data.test, device=self._device, progress=self._progress)
+        return Evaluated(when, **asdict(found))

@@ -98,7 +98,7 @@ def optimize(
     if block == "none" and not organize:
         raise ConvsmithError("optimize: block none and no organizing leave nothing to do; ask for one of the two.")
     graph = graph_of(model, example)
-    macs, seconds = _allowed(model, graph, max_macs, max_latency)
+    macs, seconds = _allowed(model, graph, max_macs, max_latency, progress)
     taken = None if images is None else take_images(images, count, seed)
     net, plans = model, []
     if organize:
@@ -119,11 +119,11 @@ def optimize(
 
 
 def _allowed(
-    model: nn.Module, graph: Graph, max_macs: float | str | None, max_latency: float | str | None
+    model: nn.Module, graph: Graph, max_macs: float | str | None, max_latency: float | str | None, progress: Progress
 ) -> tuple[float | None, float | None]:
     """The limits in multiply-accumulates and in seconds, so that they mean the first model's all the way."""
     share = share_of(max_macs, graph.macs, "max_macs")
     if max_latency is None:
         return (None if share is None else share * graph.macs), None
-    total = measure_latency(model, graph).total
+    total = measure_latency(model, graph, progress=progress).total
     return (None if share is None else share * graph.macs), (share_of(max_latency, total, "max_latency") or 0) * total

@@ -28,7 +28,7 @@ class Watch:
     """Who is told how far a run is.
 
     `step` when one begins, `epoch` after each (net, epochs in all, record), `rate` when a learning rate was found.
-    `progress` hears of steps within planning and fitting.
+    `progress` hears of steps within planning, fitting, training, evaluating and measuring.
     """
 
     step: Callable[[str], None] = lambda text: None
@@ -66,7 +66,7 @@ def finish(net: Loaded, data: Data, recipe: Recipe, teacher: nn.Module | None, f
     """Evaluate a net that comes with weights, train it, evaluate it again, and save it; what is saved is not redone."""
     if holds_model(folder):
         return load_folder(folder)
-    name, trained, log = folder.name, net.origin.trained, Evaluations(data, recipe.device)
+    name, trained, log = folder.name, net.origin.trained, Evaluations(data, recipe.device, (), watch.progress)
     if trained:
         watch.step(f"evaluating {name}")
         log.begin(net)
@@ -78,7 +78,7 @@ def finish(net: Loaded, data: Data, recipe: Recipe, teacher: nn.Module | None, f
         watch.step(f"{'recovering' if trained else 'training'} {name}")
         done = train(
             net.model, data, recipe, out=folder, teacher=teacher,
-            progress=lambda epoch: watch.epoch(name, recipe.epochs, epoch), told=watch.rate,
+            progress=lambda epoch: watch.epoch(name, recipe.epochs, epoch), told=watch.rate, steps=watch.progress,
         )  # fmt: skip
         log.finish(RECOVERED if trained else TRAINED, done.final, kept=done.kept != 0)
     log.write(folder)

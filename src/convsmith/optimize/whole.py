@@ -165,5 +165,5 @@ def _bench(nets: dict[str, Loaded], out: Path, runtimes: Sequence[str] | None, s
         files = {name: out / name / "model.onnx" for name in nets if (out / name / "model.onnx").is_file()}
         choice: dict[str, Any] = {} if runtimes is None else {"runtimes": tuple(runtimes)}
         shape = nets[BASELINE].origin.input
-        measured: Bench = bench(models, input=shape, onnx=files, seconds=seconds, progress=watch.step, **choice)
+        measured: Bench = bench(models, input=shape, onnx=files, seconds=seconds, progress=watch.progress, **choice)
         write_text(out / BENCH, measured.to_json() + "\n")

@@ -97,8 +97,7 @@ def plan_by_error(
     if statistics is None:
         if images is None:
             raise ValueError("neither images nor statistics to choose ranks by")
-        progress("gathering statistics of layers", 0, 1)
-        statistics = calibrate(model, images, list(by_layer), seed=seed)
+        statistics = calibrate(model, images, list(by_layer), seed=seed, progress=progress)
     kept = Prices(prices, "" if prices is None else digest(model, images, graph.fingerprint, method, seed, given))
     effect = None if images is None else Effect(model, images)
     pricing = Pricing(model, graph, statistics, method, costs, effect, kept)

@@ -26,6 +26,7 @@ from convsmith.planning.candidates import (
 from convsmith.planning.conv_chains import Window, find_windows, shortest, split
 from convsmith.planning.edits import placed, plan_of
 from convsmith.planning.ladder import RUNG, Joint, Priced, give_way
+from convsmith.progress import Progress, silent
 
 # What `auto` takes without a limit, and starts from under one: closed forms carry trained weights into them.
 SEPARABLE = ("dw-pw", "pw-dw")
@@ -33,23 +34,27 @@ SEPARABLE = ("dw-pw", "pw-dw")
 OVERLAPS = (0.5, 0.25)
 
 
-def plan_by_cost(graph: Graph, asked: Request, latencies: Latencies | None = None) -> Plan:
+def plan_by_cost(graph: Graph, asked: Request, latencies: Latencies | None = None, progress: Progress = silent) -> Plan:
     """The plan of what was asked, ranks following costs; see `decompose`."""
     auto = asked.block == "auto"
     wanted = [parse_block(name) for name in (SEPARABLE if auto else (asked.block,))]
     fixed = overridden(graph, asked.overrides, asked.keep)
     if not asked.limited:
         candidates, refusals = consider(
-            graph, wanted, forced=not auto, ranked=False, keep=asked.keep, skip=asked.overrides
+            graph, wanted, forced=not auto, ranked=False, keep=asked.keep, skip=asked.overrides, progress=progress
         )
         return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, asked, fixed=fixed)
     costs = Costs.of(graph, asked, latencies)
     least = inf
-    for candidates, refusals, joints in _offers(graph, wanted, auto, asked, costs):
+    for candidates, refusals, joints in _offers(graph, wanted, auto, asked, costs, progress):
         own = [costs.layer(candidate) for candidate in candidates]
         rest = costs.total + costs.change(fixed) - sum(own)
         limit = costs.limit - rest
-        chosen, total = give_way(own, [costs.falling(c) for c in candidates], joints, limit)
+        falling: list[list[Priced[Trial]]] = []
+        for candidate in candidates:
+            progress(f"pricing {candidate.layer}", len(falling), len(candidates))
+            falling.append(costs.falling(candidate))
+        chosen, total = give_way(own, falling, joints, limit)
         least = min(least, total + rest)
         if total <= limit:
             proved = [(c, _proved(c, trial)) for c, trial in zip(candidates, chosen, strict=True)]
@@ -60,12 +65,15 @@ def plan_by_cost(graph: Graph, asked: Request, latencies: Latencies | None = Non
 Offer = tuple[list[Candidate], list[Refusal], list[Joint[Trial]]]
 
 
-def _offers(graph: Graph, wanted: Sequence[Block], auto: bool, asked: Request, costs: Costs) -> Iterator[Offer]:
+def _offers(
+    graph: Graph, wanted: Sequence[Block], auto: bool, asked: Request, costs: Costs, progress: Progress
+) -> Iterator[Offer]:
     """What can give way under a limit, each time more of it: to be asked for the next only where one is not enough."""
     for below in (searched, searched_all) if auto else (none_below,):
         candidates, refusals = consider(
-            graph, wanted, forced=not auto, ranked=True, keep=asked.keep, skip=asked.overrides, below=below
-        )
+            graph, wanted, forced=not auto, ranked=True, keep=asked.keep, skip=asked.overrides, below=below,
+            progress=progress,
+        )  # fmt: skip
         yield candidates, refusals, []
     if auto:
         yield candidates, refusals, list(_joints(graph, candidates, costs))

@@ -17,6 +17,7 @@ from convsmith.plan import Refusal
 from convsmith.planning.conv_chains import stand_in
 from convsmith.planning.ladder import ladder
 from convsmith.planning.search.sequences import find_sequences, refused
+from convsmith.progress import Progress, silent
 from convsmith.structure.editable import untouchable
 
 
@@ -123,6 +124,7 @@ def consider(
     keep: Collection[str] = (),
     skip: Collection[str] = (),
     below: Below = none_below,
+    progress: Progress = silent,
 ) -> tuple[list[Candidate], list[Refusal]]:
     """The convolutions that can be replaced by one of `blocks`, and why the others cannot; those to `skip` are neither.
 
@@ -133,7 +135,9 @@ def consider(
     reaches = graph.reaches()
     candidates: list[Candidate] = []
     refusals: list[Refusal] = []
-    for node in (node for node in graph.layers if node.kind == "conv" and node.module not in skip):
+    convolutions = [node for node in graph.layers if node.kind == "conv" and node.module not in skip]
+    for number, node in enumerate(convolutions):
+        progress(f"trying blocks for {node.module}", number, len(convolutions))
         found: Candidate | Refusal = Refusal(node.module, graph.functional_reason(node) or graph.why_unknown(node))
         if node.name in reaches:
             found = _consider(graph, node, blocks, forced=forced, ranked=ranked, keep=keep, below=below)

@@ -80,12 +80,12 @@ def decompose(
     fits = data is not None or statistics is not None
     _check(max_macs, max_latency, fits, method, model)
     if max_latency is not None and latencies is None and model is not None:
-        latencies = measure_latency(model, graph)
+        latencies = measure_latency(model, graph, progress=progress)
     asked = Request(
         block, share_of(max_macs, graph.macs), tuple(keep), _of_latency(max_latency, latencies), dict(overrides or {})
     )  # fmt: skip
     if not fits:
-        return plan_by_cost(graph, asked, latencies)
+        return plan_by_cost(graph, asked, latencies, progress)
     assert model is not None
     taken = None if data is None else take_images(data, images, seed)
     return plan_by_error(model, graph, asked, taken, method, statistics, seed, latencies, progress, prices)

@@ -5,8 +5,16 @@ from convsmith.report.falls import falls, rate_line, run_falls
 from convsmith.report.net_pages import compare_page, scores_page
 from convsmith.report.net_tables import compare_table, scores_table
 from convsmith.report.page import report, run_page
-from convsmith.report.records import RunRecords, accuracy_record, read_net, read_run
-from convsmith.report.tables import accuracy_table, before_after, bench_table, pareto_table, plan_table, search_table
+from convsmith.report.records import RunRecords, accuracy_record, read_net, read_run, run_record
+from convsmith.report.tables import (
+    accuracy_table,
+    before_after,
+    bench_table,
+    names_table,
+    pareto_table,
+    plan_table,
+    search_table,
+)
 
 __all__ = [
     "RunRecords",
@@ -18,6 +26,7 @@ __all__ = [
     "compare_table",
     "expansion_table",
     "falls",
+    "names_table",
     "pareto_table",
     "plan_table",
     "rate_line",
@@ -26,6 +35,7 @@ __all__ = [
     "report",
     "run_falls",
     "run_page",
+    "run_record",
     "scores_page",
     "scores_table",
     "search_table",

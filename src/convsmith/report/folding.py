@@ -11,7 +11,7 @@ Placed = tuple[int, Layer]  # a layer and its place in the net
 
 @dataclass(frozen=True)
 class Row:
-    """Layers of one kind and shape, the first of each repeat of a block, and their places; sums are over all."""
+    """Layers of one kind, shape and window: the first of each repeat of a block, and their places; sums are of all."""
 
     places: tuple[int, ...]
     layers: tuple[Layer, ...]
@@ -76,4 +76,5 @@ def _saved(candidate: tuple[int, int]) -> tuple[int, int]:
 def _kind(layer: Layer) -> tuple[object, ...]:
     return (
         layer.kind, layer.kernel, layer.stride, layer.groups, layer.in_shape, layer.out_shape, layer.params, layer.macs,
+        layer.reach.window if layer.reach else None,
     )  # fmt: skip

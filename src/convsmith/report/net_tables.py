@@ -1,58 +1,117 @@
 """What a net's layers see, gain and cost, as tables for the terminal: one net, and two side by side."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from convsmith.report.folding import Row, fold
+from convsmith.report.grids import Grid
 from convsmith.report.numbers import change, count, share, side
-from convsmith.report.tables import NAME_WIDTH, WIDTH, grid, short
+from convsmith.report.tables import grid
 from convsmith.score.advice import Advice, Finding
 from convsmith.score.metric import Layer, Scores, Stage
 from convsmith.text import times
 
 Analyzed = tuple[Scores, Advice]
 
-GAP = 2  # between columns
 SHOWN = 3  # idle layers that the terminal tells of; the table marks all
 
-COLUMNS = ("layer", "kernel", ">channels", ">map", ">params", ">MACs", ">window", ">gain")
+Milliseconds = Sequence[float | None]  # of each layer, and of the net
+
+COLUMNS = ("layer", "kernel", ">channels", ">map", ">params", ">MACs")
+SHARE, TIME = ">share", ">ms"
+SEEN = (">window", ">gain")
 EXPLAINED = "kernel/stride, channels in->out, map side out, window of input seen, gain"
 FOLDED = "x3: three alike layers, costs and gains summed; dw depthwise, g4 four groups"
 VALUE = "value: the sum of gain^(1/4) over layers, to compare nets by"
+TIMED = "ms: of layers that are modules, one image; the total is the whole net's"
 IDLE = "*: idle, little or nothing new for its cost (in a row of alike layers, some)"
 
 
-def scores_table(scores: Scores, advice: Advice | None = None) -> RenderableType:
-    """What `analyze` shows: layers by stage with their costs, window and gain, sums, what columns say, and advice."""
+def scores_table(
+    scores: Scores, advice: Advice | None = None, *, share: bool = False, milliseconds: Milliseconds | None = None
+) -> RenderableType:
+    """What `analyze` shows: layers by stage with their costs, window and gain, sums, what columns say, and advice.
+
+    share: with a column of shares of the MACs. milliseconds: of each layer, and of the net at the end, for a column.
+    """
     advice = advice or Advice()
     least = "at least " if scores.lower_bound else ""
     costs = f"{least}{count(scores.params)} parameters, {least}{count(scores.macs)} MACs"
     title = f"{scores.model} on {times(scores.input)}: {costs}"
-    table = grid(title, *COLUMNS)
-    sums = {stage.name: _stage_cells(stage) for stage in scores.stages}
-    total = "total", "", "", "", *_sums(scores)
-    folded = [(stage, rows, [_layer_cells(row, advice) for row in rows]) for stage, rows in fold(scores.layers)]
-    room = _room([cells for _, _, told in folded for cells in told] + [cells[1:] for cells in (*sums.values(), total)])
-    for stage, rows, told in folded:
-        for row, cells in zip(rows, told, strict=True):
+    columns = (*COLUMNS, *([SHARE] if share else []), *([TIME] if milliseconds is not None else []), *SEEN)
+    table = Grid(title, columns)
+    cells = _Cells(scores, advice, share, milliseconds)
+    sums = {stage.name: stage for stage in scores.stages}
+    for name, rows in fold(scores.layers):
+        for row in rows:
             style = "yellow" if advice.idle.intersection(row.places) else ""
-            table.add_row(_folded_name(row, scores.model, room), *cells, style=style)
-        if stage in sums:
-            table.add_row(*sums[stage], style="bold")
+            table.add_row(*cells.layer(row), style=style)
+        if name in sums:
+            places = [place for row in rows for place in row.places]
+            table.add_row(*cells.stage(sums[name], places), style="bold")
         table.add_section()
-    table.add_row("value", *[""] * 6, f"{scores.value:.3f} ", style="bold")
-    table.add_row(*total, style="bold")
-    return Group(table, *_unknown(scores), *_legend(scores, advice), *_advice(advice))
+    table.add_row("value", *[""] * (len(columns) - 2), f"{scores.value:.3f} ", style="bold")
+    table.add_row(*cells.total(), style="bold")
+    return Group(table, *_unknown(scores), *_legend(scores, advice, milliseconds is not None), *_advice(advice))
 
 
-def _legend(scores: Scores, advice: Advice) -> list[Text]:
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of the rows of one net's table."""
+
+    scores: Scores
+    advice: Advice
+    share: bool
+    milliseconds: Milliseconds | None
+
+    def layer(self, row: Row) -> list[str]:
+        """Of alike layers."""
+        first = row.first
+        repeats = f" x{len(row.layers)}" if len(row.layers) > 1 else ""
+        window = side(first.reach.window) if first.reach else "unknown"
+        mark = "*" if self.advice.idle.intersection(row.places) else " "
+        gain = f"{row.gain:.3f}{mark}" if row.gain else mark
+        ins, outs, size = sizes(first)
+        shape = [(first.name or self.scores.model) + repeats, kernel(first), f"{ins}->{outs}", side(size)]
+        return [*shape, *self._costs(row.params, row.macs, row.places), window, gain]
+
+    def stage(self, stage: Stage, places: Sequence[int]) -> list[str]:
+        """Of a stage, whose layers stand in these places."""
+        head = [f"{stage.name}: {stage.layers} counted", "", "", str(stage.width)]
+        return [*head, *self._costs(stage.params, stage.macs, places), "", f"{stage.gain:.3f} "]
+
+    def total(self) -> list[str]:
+        """Of the net."""
+        scores = self.scores
+        costs = self._costs(scores.params, scores.macs, [-1])
+        return ["total", "", "", "", *costs, "", f"{scores.gain:.3f} "]
+
+    def _costs(self, params: int, macs: int, places: Sequence[int]) -> list[str]:
+        found = [count(params), count(macs)]
+        if self.share:
+            found.append(share(macs, self.scores.macs).replace(" ", ""))
+        if self.milliseconds is not None:
+            known = [time for place in places if (time := self.milliseconds[place]) is not None]
+            found.append(f"{sum(known):.3g}" if known else "")
+        return found
+
+
+def sizes(layer: Layer) -> tuple[int, int, tuple[int, ...]]:
+    """Channels in and out, and the map that comes out: of a linear layer the last axis holds its features."""
+    if layer.kind == "linear":
+        return layer.in_shape[-1], layer.out_shape[-1], layer.out_shape[:-1]
+    return layer.in_shape[0], layer.out_shape[0], layer.out_shape[1:]
+
+
+def _legend(scores: Scores, advice: Advice, timed: bool) -> list[Text]:
     rows = [row for _, rows in fold(scores.layers) for row in rows]
     marked = any(len(row.layers) > 1 or (row.first.groups or 1) > 1 for row in rows)
-    lines = [EXPLAINED, VALUE, *([FOLDED] if marked else []), *([IDLE] if advice.idle else [])]
+    lines = [EXPLAINED, VALUE, *([FOLDED] if marked else []), *([TIMED] if timed else [])]
+    lines += [IDLE] if advice.idle else []
     return [Text(line, style="dim") for line in lines]
 
 
@@ -62,7 +121,7 @@ def _advice(advice: Advice) -> list[RenderableType]:
     told: list[tuple[str, str]] = [(finding.kind, finding.advice) for finding in idle[:SHOWN]]
     told += [("", f"{more_idle(len(idle) - SHOWN)}, marked in the table.")] if len(idle) > SHOWN else []
     told += [(finding.kind, finding.advice) for finding in others]
-    lines = Table(title="Advice", title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
+    lines = Grid("Advice", ("", "why"), frozenset({"why"}), heads=False)
     for cells in told:
         lines.add_row(*cells)
     return [lines] if told else []
@@ -120,7 +179,7 @@ def stage_rows(scores: Scores) -> list[tuple[str, ...]]:
 def compare_table(nets: Sequence[Analyzed]) -> RenderableType:
     """Two nets in one table: totals and stages, and what the second is to the first."""
     names = names_of(nets)
-    table = grid(f"{names[0]} and {names[1]}", "", *(f">{short(name, NAME_WIDTH)}" for name in names), ">")
+    table = grid(f"{names[0]} and {names[1]}", "", *(f">{name}" for name in names), ">")
     totals, stages = compare_rows(nets)
     for row in totals:
         table.add_row(*row)
@@ -165,36 +224,6 @@ def widest(scores: Scores) -> tuple[int, ...]:
     """The widest window of a spatial convolution, not clamped by the input."""
     spatial = [layer.reach.window_free for layer in scores.layers if layer.reach and max(layer.kernel or (1,)) > 1]
     return tuple(map(max, zip(*spatial, strict=True)))
-
-
-def _room(rows: Sequence[Sequence[str]]) -> int:
-    """The width that the other columns leave to the first."""
-    heads = [column.removeprefix(">") for column in COLUMNS[1:]]
-    widths = [max(map(len, cells)) for cells in zip(heads, *rows, strict=True)]
-    return WIDTH - sum(widths) - GAP * len(heads)
-
-
-def _folded_name(row: Row, model: str, room: int) -> str:
-    repeats = f" x{len(row.layers)}" if len(row.layers) > 1 else ""
-    return short(row.first.name or model, max(room - len(repeats), 8)) + repeats
-
-
-def _stage_cells(stage: Stage) -> tuple[str, ...]:
-    return f"{stage.name}: {stage.layers} counted", "", "", str(stage.width), *_sums(stage)
-
-
-def _sums(whole: Scores | Stage) -> tuple[str, ...]:
-    return count(whole.params), count(whole.macs), "", f"{whole.gain:.3f} "
-
-
-def _layer_cells(row: Row, advice: Advice) -> tuple[str, ...]:
-    """All but the name."""
-    first, last = row.first, row.layers[-1]
-    window = side(last.reach.window) if last.reach else "unknown"
-    mark = "*" if advice.idle.intersection(row.places) else " "
-    gain = f"{row.gain:.3f}{mark}" if row.gain else mark
-    channels = f"{first.in_shape[0]}->{first.out_shape[0]}"
-    return kernel(first), channels, side(first.out_shape[1:]), count(row.params), count(row.macs), window, gain
 
 
 def kernel(layer: Layer) -> str:

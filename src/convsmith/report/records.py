@@ -180,6 +180,19 @@ def accuracy_record(nets: Sequence[NetRecords]) -> dict[str, Any]:
     }
 
 
+def run_record(records: RunRecords) -> dict[str, Any]:
+    """A run as JSON values: what each net costs and attains, and what was measured."""
+    told: dict[str, Any] = {
+        net.name: {
+            "params": net.scores.params if net.scores else None, "macs": net.scores.macs if net.scores else None,
+            "top1": net.final.top1 if net.final else None, "top5": net.final.top5 if net.final else None,
+            "loss": net.final.loss if net.final else None,
+        }
+        for net in records.nets
+    }  # fmt: skip
+    return told | {"latency": [] if records.bench is None else records.bench.to_dict()["cells"]}
+
+
 def _read(path: Path, parse: Callable[[str], T]) -> T | None:
     if not path.is_file():
         return None

@@ -1,23 +1,20 @@
-"""Tables for the terminal, 80 columns wide."""
+"""Tables for the terminal."""
 
-import re
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from convsmith.bench import FASTER, SLOWER, Bench
 from convsmith.plan import Edit, Merge, Plan, Refusal, Remove, Repeat, Replace
 from convsmith.planning.organize import Choice
 from convsmith.planning.search.sequences import Found
+from convsmith.report.grids import Grid
 from convsmith.report.numbers import change, count, milliseconds, percent
 from convsmith.report.records import NetRecords, RunRecords
 from convsmith.text import times
 
-WIDTH = 80
-NAME_WIDTH = 24
-LEAST = 3  # letters of a word that stay
+NAMES = 3  # of layers in a row that stands for more
 VERDICT_STYLES = {FASTER: "green", SLOWER: "red"}
 
 
@@ -26,13 +23,17 @@ def plan_table(plan: Plan) -> RenderableType:
     totals = grid(f"Plan for {plan.model} on {times(plan.input)}", "", ">base", ">new", ">")
     for row in total_rows(plan):
         totals.add_row(*row)
-    edits = grid("", "layer", "edit", "why")
-    for layers, what, why in edit_rows(plan):
-        edits.add_row(layers, what, why)
+    rows = edit_rows(plan)
+    same = len({why for *_, why in rows}) == 1 and len(rows) > 1
+    edits = grid("", "layer", "edit", *([] if same else ["why"]))
+    for cells in rows:
+        edits.add_row(*(cells[:2] if same else cells))
     refused = grid("Left alone", "layer", "why")
     for names, why in refusal_rows(plan.refusals):
         refused.add_row(names, why)
-    parts = [totals, *([edits] if plan.edits else [Text("No edits.")]), *([refused] if plan.refusals else [])]
+    parts: list[RenderableType] = [totals, edits if plan.edits else Text("No edits.")]
+    parts += [Text(f"why, in every row: {rows[0][2]}", style="dim")] if same else []
+    parts += [refused] if plan.refusals else []
     return Group(*parts)
 
 
@@ -124,13 +125,12 @@ def pareto_table(choices: Sequence[Choice]) -> RenderableType:
 def bench_table(bench: Bench) -> RenderableType:
     """Latencies with quartiles, ratios with their 95 % bounds, and what could not be measured."""
     title = f"Latency on {times(bench.input)}, {bench.threads} threads"
-    table = grid(title, "runtime", ">batch", "model", ">median", ">quartiles", ">ratio", "")
+    table = grid(title, "model", "runtime", ">batch", ">median", ">quartiles", ">ratio", "")
     for cell in bench.cells:
         spread = f"{cell.q1_ms:.3g}-{cell.q3_ms:.3g}"
         ratio = f"{cell.ratio:.2f} ({cell.ratio_low:.2f}-{cell.ratio_high:.2f})" if cell.verdict else "1"
         told = Text(cell.verdict, style=VERDICT_STYLES.get(cell.verdict, "dim"))
-        name = short(cell.model, 16)
-        table.add_row(cell.runtime, str(cell.batch), name, milliseconds(cell.median_ms), spread, ratio, told)
+        table.add_row(cell.model, cell.runtime, str(cell.batch), milliseconds(cell.median_ms), spread, ratio, told)
     missed = [
         Text(f"Not measured: {skip.model}, {skip.runtime}, batch {skip.batch}: {skip.reason}", style="yellow")
         for skip in bench.skipped
@@ -226,39 +226,23 @@ def _latency_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def short(name: str, width: int) -> str:
-    """A name cut to `width` characters: its longest words first, letter by letter, numbers last of all.
-
-    >>> short("features.denseblock1.denselayer12.conv2", 22), short("1.2.3.4.5.6.7.8.9", 8)
-    ('fea.dens1.dens12.conv2', '1.2..8.9')
-    """
-    words = re.split(r"([^\W\d]+)", name)  # words at odd places
-    while len("".join(words)) > width and max(map(len, words[1::2]), default=0) > LEAST:
-        longest = max(range(1, len(words), 2), key=lambda place: len(words[place]))
-        words[longest] = words[longest][:-1]
-    cut = "".join(words)
-    if len(cut) <= width:
-        return cut
-    tail = (width - 2) // 2
-    return f"{cut[: width - 2 - tail]}..{cut[-tail:]}"
+def grid(title: str, *columns: str) -> Grid:
+    """A borderless table; a leading `>` aligns a column right, layers, edits and reasons wrap."""
+    return Grid(title, columns, frozenset({"layer", "edit", "why"}))
 
 
-def grid(title: str, *columns: str) -> Table:
-    """A borderless table; a leading `>` aligns a column right."""
-    table = Table(
-        title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1)
-    )
-    for column in columns:
-        right = column.startswith(">")
-        words = column in ("why", "layer") or not column
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", no_wrap=not words)
+def names_table(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> RenderableType:
+    """What there is by name."""
+    table = Grid("", tuple(columns), frozenset(columns[-1:]))
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
 def _names(names: Sequence[str]) -> str:
     """Up to three names, then how many more."""
-    shown = ", ".join(short(name.partition(" + ")[0], NAME_WIDTH) for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+    shown = ", ".join(name.partition(" + ")[0] for name in names[:NAMES])
+    return shown if len(names) <= NAMES else f"{shown} and {len(names) - NAMES} more"
 
 
 def _list(values: tuple[int, ...]) -> str:

@@ -62,7 +62,10 @@ def put_blocks(
     if transfer is None:
         errors: dict[str, float | None] = {}
     elif transfer.images is None:
-        errors = {layer: _carry_alone(model, graph, layer, *built[layer], transfer) for layer in built}
+        errors = {}
+        for layer in built:
+            progress(f"fitting {layer}", len(errors), len(built))
+            errors[layer] = _carry_alone(model, graph, layer, *built[layer], transfer)
     else:
         errors = _carry_in_order(original, model, graph, built, transfer, progress)
     for layer, (_, module) in built.items():

@@ -73,7 +73,7 @@ class Stage:
     value: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
     """The scores of a captured net.
 
@@ -143,6 +143,10 @@ class Scores:
     def to_json(self) -> str:
         """The same as text."""
         return json.dumps(self.to_dict(), indent=1)
+
+    def __repr__(self) -> str:
+        cost = f"{self.params / 1e6:.3g}M parameters, {self.macs / 1e6:.4g}M MACs"
+        return f"Scores({self.model} on {times(self.input)}: gain {self.gain:.3f} ({self.convention}), {cost})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: totals, stages, and layers in a box that scrolls."""

@@ -1,12 +1,13 @@
 """Training: one resumable loop on accelerate, told by a recipe, and the evaluation of a net."""
 
+from convsmith.torchrun import check_alone, count, rank
 from convsmith.train.checkpoint import RECORDS, digest
 from convsmith.train.evaluate import evaluate
 from convsmith.train.loop import train
 from convsmith.train.norms import Reestimated, reestimate_norms
 from convsmith.train.place import fastest_precision, lent, pick_device
 from convsmith.train.probe import Probe
-from convsmith.train.processes import check_alone, count, joined, leave, rank
+from convsmith.train.processes import joined, leave
 from convsmith.train.records import Epoch, Evaluation, History, Recipe, recipe_for, recovery_for
 from convsmith.train.schedules import SCHEDULES
 

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from convsmith.data import Split
+from convsmith.progress import Progress, silent
 from convsmith.train.place import autocast, check_fit, lent, pick_device
 from convsmith.train.processes import Processes
 from convsmith.train.records import Evaluation
@@ -18,6 +19,7 @@ def evaluate(
     batch_size: int = 256,
     precision: str = "fp32",
     among: Processes | None = None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Measure top-1 and top-5 accuracy and mean cross-entropy over a whole split; the model comes back as it was.
 
@@ -28,6 +30,7 @@ def evaluate(
         batch_size: Images at once.
         precision: `fp32`, or `bf16` for mixed precision.
         among: Processes that share the images, on their own devices; each is told the sum.
+        progress: Told how many images are over.
 
     Returns:
         Accuracies in [0, 1], cross-entropy in nats, and the number of images. With fewer than five classes, top-5
@@ -44,9 +47,12 @@ def evaluate(
     place = among.device if among else pick_device(device)
     share = among.share if among else (0, 1)
     totals = torch.zeros(4, dtype=torch.float64, device=place)  # loss, top-1, top-5, images
+    done = 0
     with lent(model, place), torch.no_grad():
         check_fit(model, split.shape, split.classes, place)
         for batch, labels in split.batches(batch_size, share=share, device=place):
+            progress("evaluating", done, len(split))
+            done += len(labels) * share[1]
             with autocast(place, precision):
                 logits = model(batch).float()
             hits = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)  # (n, 5)

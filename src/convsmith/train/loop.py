@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from convsmith.data import PLAIN, Data, epoch_seed
 from convsmith.errors import ConvsmithError, DataError
 from convsmith.locks import owned
+from convsmith.progress import Progress, silent
 from convsmith.train.checkpoint import Parts, State, copied, resumed, write
 from convsmith.train.evaluate import evaluate
 from convsmith.train.losses import Objective, objective
@@ -58,6 +59,7 @@ def train(
     start: str = "",
     progress: Callable[[Epoch], None] | None = None,
     told: Callable[[Probe], None] | None = None,
+    steps: Progress = silent,
 ) -> History:
     """Train `model` in place; the final weights stay in it, on the device it came from.
 
@@ -76,6 +78,7 @@ def train(
         start: What the model's weights are known by (`digest`); a run that began with others is not gone on with.
         progress: Called after each epoch.
         told: Called when a learning rate was found.
+        steps: Called after each step, with how many of how many are over.
 
     Returns:
         All epochs, and the evaluation of the final weights.
@@ -96,9 +99,9 @@ def train(
         if out is not None and run.processes.first:
             held.enter_context(owned(out))
         fresh = State(recipe, data.name, teacher is not None, tuple(responses), start)
-        state = _begun(run, _resumed(run, out, fresh, resume), told)
+        state = _begun(run, _resumed(run, out, fresh, resume), told, steps)
         for epoch in range(len(state.epochs), recipe.epochs):
-            record = _epoch(run, epoch, state.lr or USUAL)
+            record = _epoch(run, epoch, state.lr or USUAL, steps)
             state = _judged(run, replace(state, epochs=(*state.epochs, record)))
             if out and run.processes.first:
                 write(out, state, run.parts)
@@ -123,14 +126,16 @@ def _resumed(run: _Run, out: Path | None, fresh: State, resume: bool) -> State:
     return state
 
 
-def _begun(run: _Run, state: State, told: Callable[[Probe], None] | None) -> State:
+def _begun(run: _Run, state: State, told: Callable[[Probe], None] | None, steps: Progress) -> State:
     """A fresh run's start: judged where it may be what is kept, and a learning rate found where none is given."""
     recipe = run.recipe
     if state.epochs or not recipe.epochs:
         return state
     if recipe.keep_best:
         run.parts.remember()
-        state = replace(state, best=0, before=evaluate(run.parts.model, run.data.test, among=run.processes))
+        state = replace(
+            state, best=0, before=evaluate(run.parts.model, run.data.test, among=run.processes, progress=steps)
+        )
     if recipe.lr is not None:
         return replace(state, lr=recipe.lr)
     found = _find_rate(run)
@@ -139,13 +144,13 @@ def _begun(run: _Run, state: State, told: Callable[[Probe], None] | None) -> Sta
     return replace(state, lr=found.rate)
 
 
-def _epoch(run: _Run, epoch: int, top: float) -> Epoch:
+def _epoch(run: _Run, epoch: int, top: float, told: Progress) -> Epoch:
     """One epoch, and how its weights do on the test split."""
     began = perf_counter()
-    rate, loss, top1 = _train_epoch(run, epoch, top)
+    rate, loss, top1 = _train_epoch(run, epoch, top, told)
     run.processes.agree(run.parts.model)
     run.processes.agree(run.parts.kept)
-    test = evaluate(run.parts.kept, run.data.test, among=run.processes)
+    test = evaluate(run.parts.kept, run.data.test, among=run.processes, progress=told)
     _check_finite(test.loss, epoch, rate)
     return Epoch(epoch + 1, rate, loss, top1, test.loss, test.top1, test.top5, perf_counter() - began)
 
@@ -160,7 +165,7 @@ def _judged(run: _Run, state: State) -> State:
     return replace(state, best=len(state.epochs))
 
 
-def _train_epoch(run: _Run, epoch: int, top: float) -> tuple[float, float, float]:
+def _train_epoch(run: _Run, epoch: int, top: float, told: Progress) -> tuple[float, float, float]:
     """Take the steps of one epoch; give its last learning rate, mean loss and top-1 accuracy."""
     recipe, rank = run.recipe, run.processes.share[0]
     torch.manual_seed(epoch_seed(epoch_seed(recipe.seed, epoch), rank))  # what dropout draws
@@ -168,6 +173,7 @@ def _train_epoch(run: _Run, epoch: int, top: float) -> tuple[float, float, float
     rate, steps = 0.0, max(1, len(run.data.train) // recipe.batch_size)
     totals = torch.zeros(3, dtype=torch.float64, device=run.device)  # loss, hits, images
     for step, (images, labels) in enumerate(_batches(run, epoch)):
+        told(f"training, epoch {epoch + 1} of {recipe.epochs}", epoch * steps + step, recipe.epochs * steps)
         rate = top * SCHEDULES[recipe.schedule](min(1.0, (epoch + step / steps) / recipe.epochs))
         totals += _step(run, run.parts.optimizer, images, labels, rate)
         run.parts.update_average()

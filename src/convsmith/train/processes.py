@@ -1,4 +1,4 @@
-"""The processes that share a training: which of them this is, as torchrun tells, and what they tell each other."""
+"""The processes that share a training, and what they tell each other."""
 
 import os
 import re
@@ -14,31 +14,13 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, distributed, nn
 
 from convsmith.errors import ConvsmithError
+from convsmith.torchrun import count
 from convsmith.train.place import pick_device
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)  # how long one waits for another that still runs
 LOST = re.compile("closed by peer|reset by peer|broken pipe|timed out|nccl|remote process|gloo", re.IGNORECASE)
-
-
-def rank() -> int:
-    """The number of this process among those that torchrun started, from 0."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def count() -> int:
-    """How many processes torchrun started, on all machines."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def check_alone(command: str) -> None:
-    """Refuse to do the same work in each of several processes."""
-    if count() > 1:
-        raise ConvsmithError(
-            f"{command}: does not share its work among {count()} processes; start it without torchrun, "
-            "which speeds up `convsmith train` and `convsmith evaluate`."
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from convsmith.arguments import check_fields
 from convsmith.data import Data
 from convsmith.errors import ConvsmithError
 from convsmith.train.place import fastest_precision, pick_device
@@ -65,6 +66,7 @@ class Recipe:
     device: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _ = SCHEDULES[self.schedule]
         for name, holds, wanted in (
             ("epochs", self.epochs >= 0, "at least 0"),

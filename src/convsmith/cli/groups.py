@@ -1,0 +1,155 @@
+"""Options that several commands share, as records: a command takes the record, the command line its fields."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, cleandoc, signature
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from convsmith.cli import options as opt
+from convsmith.cli.terminal import Terminal, told_in_one_line
+
+if TYPE_CHECKING:  # takes seconds to import, which wrong usage and --help need not
+    from convsmith.load import Wish
+
+IMAGES = 512  # `calibrate`'s own, told again for the same reason
+
+
+@dataclass(frozen=True)
+class Form:
+    """What form of a net is meant, and whether code that its files name may run."""
+
+    input: opt.Input = None
+    classes: opt.Classes = None
+    blocks_per_stage: opt.Depths = None
+    trust: opt.Trust = False
+
+    def wish(self) -> "Wish":
+        """As `load` takes it."""
+        from convsmith.load import Wish
+
+        return Wish(self.input, self.classes, self.blocks_per_stage)
+
+
+@dataclass(frozen=True)
+class Reading(Form):
+    """What form of a net is meant, and how images are read for it."""
+
+    mean: opt.Mean = None
+    std: opt.Std = None
+
+    def wish(self) -> "Wish":
+        """As `load` takes it."""
+        from convsmith.load import Wish
+
+        return Wish(self.input, self.classes, self.blocks_per_stage, self.mean, self.std)
+
+
+@dataclass(frozen=True)
+class Calibrating:
+    """What blocks are fitted to."""
+
+    data: opt.Calibration = None
+    images: opt.Images = IMAGES
+    stats: opt.Stats = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a recipe is told; None takes its own."""
+
+    epochs: opt.Epochs = None
+    lr: opt.Rate = None
+    batch_size: opt.BatchSize = None
+
+    def told(self) -> dict[str, Any]:
+        """What was given, by name."""
+        given = {"epochs": self.epochs, "lr": self.lr, "batch_size": self.batch_size}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Layers that are an exception to what is planned for the others."""
+
+    keep: opt.Keep = None
+    override: opt.Overrides = None
+
+    def told(self) -> dict[str, Any]:
+        """As `decompose` takes them."""
+        return {"keep": tuple(self.keep or ()), "overrides": opt.read_overrides(self.override or ())}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What random draws start from, and where to compute."""
+
+    seed: opt.Seed = 0
+    device: opt.Device = None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What every command takes: how it answers."""
+
+    json: opt.Json = None
+    quiet: opt.Quiet = False
+    verbose: opt.Verbose = False
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what typer runs, its name, its help with an example and a page, and the one line in the list."""
+
+    run: Callable[..., None]
+    name: str
+    help: str
+    summary: str
+
+
+def command(example: str, page: str) -> Callable[[Callable[..., None]], Command]:
+    """Make a command of a function whose docstring is its help; records among its parameters become options.
+
+    The function gets a Terminal first. `example` is a whole command line, `page` where more is written.
+    """
+
+    def made(run: Callable[..., None]) -> Command:
+        help = cleandoc(run.__doc__ or "")
+        told = f"{help}\n\n\b\nExample:\n  {example}\nMore: {page}"
+        return Command(told_in_one_line(_flat(run)), run.__name__, told, help.splitlines()[0].rstrip("."))
+
+    return made
+
+
+def _flat(run: Callable[..., None]) -> Callable[..., None]:
+    """The function with the fields of records, and of `Said`, as parameters of its own, behind the others."""
+    _, *taken = signature(run).parameters.values()
+    hints = get_type_hints(run, include_extras=True)
+    records = {own.name: hints[own.name] for own in taken if is_dataclass(hints[own.name])}
+    plain = [
+        own.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[own.name]) for own in taken if own.name not in records
+    ]
+    parameters = [*plain, *(each for record in (*records.values(), Said) for each in _fields(record))]
+
+    @wraps(run)
+    def flat(**given: Any) -> None:
+        said = _record(Said, given)
+        made = {name: _record(record, given) for name, record in records.items()}
+        with Terminal(quiet=said.quiet, verbose=said.verbose, json=said.json) as terminal:
+            run(terminal, **given, **made)
+
+    vars(flat)["__signature__"] = Signature(parameters)
+    flat.__annotations__ = {each.name: each.annotation for each in parameters}
+    return flat
+
+
+def _fields(record: Any) -> Iterator[Parameter]:
+    hints = get_type_hints(record, include_extras=True)
+    for each in fields(record):
+        default = Parameter.empty if each.default is MISSING else each.default
+        yield Parameter(each.name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[each.name])
+
+
+def _record(record: Any, given: dict[str, Any]) -> Any:
+    """A record of the values of its fields, which are taken out of those given."""
+    return record(**{each.name: given.pop(each.name) for each in fields(record)})

@@ -1,0 +1,107 @@
+"""Training a loaded net, or its norms alone, and keeping what that came to."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from convsmith.cli.groups import Place
+from convsmith.cli.terminal import Terminal
+from convsmith.data import Data
+from convsmith.load import Loaded, check_own, save
+from convsmith.locks import owned
+from convsmith.optimize import RECOVERED, TRAINED, Evaluations, read_evaluations
+from convsmith.plan import Replace
+from convsmith.report import accuracy_table, falls, rate_line, read_net
+from convsmith.train import Epoch, digest, rank, recipe_for, recovery_for, reestimate_norms, train
+
+MEASURED = ("top1", "top5", "loss", "images")
+
+
+def replaced(loaded: Loaded) -> list[str]:
+    """The layers that the plans of a net have put blocks in the place of."""
+    return [edit.layer for plan in loaded.plans for edit in plan.edits if isinstance(edit, Replace)]
+
+
+def train_model(
+    terminal: Terminal,
+    loaded: Loaded,
+    images: Data,
+    teacher: nn.Module | None,
+    matched: Sequence[str],
+    out: Path,
+    resume: bool,
+    changes: Mapping[str, Any],
+) -> None:
+    """Train a net by the recipe that suits it, changed by `changes`, and keep it with its accuracies in `out`."""
+    trained = loaded.origin.trained
+    recipe = (recovery_for if trained else recipe_for)(images, **changes)
+
+    def watch(epoch: Epoch) -> None:
+        """Tell of an epoch as soon as it is over."""
+        terminal.epoch(loaded.name, recipe.epochs, epoch)
+
+    log = _log(loaded, images, recipe.device, terminal)
+    with _for_us(out):
+        if trained and rank() == 0:
+            log.begin(loaded, teacher)
+        # In its own folder a net takes the run's weights when that is over.
+        start = digest(loaded.model) if trained and not _in_place(loaded, out) else ""
+        history = train(
+            loaded.model, images, recipe, out=out, resume=resume, teacher=teacher, responses=matched, start=start,
+            progress=watch, told=lambda found: terminal.step(rate_line(found)), steps=terminal.progress,
+        )  # fmt: skip
+        if rank() == 0:
+            log.finish(RECOVERED if trained else TRAINED, history.final, kept=history.kept != 0)
+            _keep(terminal, loaded, images, log, out)
+    terminal.record(asdict(history))
+
+
+def _keep(terminal: Terminal, loaded: Loaded, images: Data, log: Evaluations, out: Path, *told: str) -> None:
+    """Write a net and its evaluations, and tell of them."""
+    save(loaded.trained_on(images.mean, images.std), out)
+    log.write(out)
+    net = read_net(out)
+    terminal.show(accuracy_table(net), *told, f"model: {out}")
+    terminal.warn(*falls(net))
+
+
+@contextmanager
+def _for_us(out: Path) -> Iterator[None]:
+    """Have a folder that is to hold a net, and nothing of another program in its place; of all processes, the first."""
+    if rank() > 0:
+        yield
+        return
+    with owned(out):
+        check_own(out)
+        read_evaluations(out)
+        yield
+
+
+def _log(loaded: Loaded, images: Data, device: str | None, terminal: Terminal) -> Evaluations:
+    told = read_evaluations(loaded.folder) if loaded.folder else ()
+    return Evaluations(images, device, told, terminal.progress)
+
+
+def _in_place(loaded: Loaded, out: Path) -> bool:
+    return loaded.folder is not None and loaded.folder.resolve() == out.resolve()
+
+
+def recover_norms(
+    terminal: Terminal, loaded: Loaded, images: Data, teacher: nn.Module | None, out: Path, place: Place
+) -> None:
+    """Estimate the statistics of a net's norms anew, and keep it with its accuracies in `out`."""
+    log = _log(loaded, images, place.device, terminal)
+    with _for_us(out):
+        log.begin(loaded, teacher)
+        terminal.progress("estimating norms anew", 0, 1)
+        found = reestimate_norms(loaded.model, images, teacher=teacher, seed=place.seed, device=place.device)
+        log.renormed(loaded.model, found.kept)
+        verdict = "kept" if found.kept else "worse on held-out images, so the old ones stay"
+        told = f"statistics: {verdict} (loss {found.before:.4g} -> {found.after:.4g})"
+        _keep(terminal, loaded, images, log, out, told)
+    before, after = ({name: asdict(each)[name] for name in MEASURED} for each in log.told[-2:])
+    terminal.record({"before": before, "final": after, "kept": found.kept})
