@@ -40,8 +40,11 @@ def test_the_first_argument_of_every_verb_is_looked_at(name: str) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
-    "an input that is a list": (lambda n, g: cs.capture(n, [1, 2]), "capture: inputs is [1, 2], of type list"),
-    "a second input": (lambda n, g: cs.capture(n, X, 3), "capture: inputs is 3, of type int; give a Tensor"),
+    "an input that is a list": (
+        lambda n, g: cs.capture(n, [1, 2]),
+        "tensors, alone or in lists and dictionaries, but got list",
+    ),
+    "a second input": (lambda n, g: cs.capture(n, X, 3), "takes 2 positional arguments but 3 were given"),
     "no example": (lambda n, g: cs.score(n), "without an example input"),
     "an alpha in quotes": (lambda n, g: cs.score(g, alpha="3"), "alpha is '3', of type str; give a number"),
     "a flag for a number": (lambda n, g: cs.score(g, alpha=True), "alpha is True, of type bool; give a number"),

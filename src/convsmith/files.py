@@ -6,12 +6,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from convsmith.errors import FileError
+
+if TYPE_CHECKING:  # takes seconds to import, which the command line need not wait for
+    from torch import Tensor
 
 MARK = {"writer": "convsmith"}  # in the header of weights, by which they are known as this program's
 DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.part")
@@ -66,8 +68,10 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
-def save_tensors(tensors: Mapping[str, Tensor], draft: Path) -> None:
+def save_tensors(tensors: "Mapping[str, Tensor]", draft: Path) -> None:
     """Write tensors as safetensors, marked as this program's."""
+    from safetensors.torch import save_file
+
     save_file(dict(tensors), draft, metadata={"format": "pt", **MARK})
 
 

@@ -308,15 +308,3 @@ def test_nothing_is_said_of_what_is_not_known(name: str) -> None:
     net, shape = SILENT[name]
     graph = graph_of(net, *shape)
     assert advise(graph, cs.score(graph)) == Advice()
-
-
-@pytest.mark.parametrize(("behind", "told"), [(0, ""), (1, ", counted with the layer around it"), (2, "the 2 layers")])
-def test_advice_on_a_group_says_that_it_counts_the_group(behind: int, told: str) -> None:
-    convs = [torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 64, 63, padding=31)]
-    points = [torch.nn.Conv2d(64, 64, 1) for _ in range(behind)]
-    last = torch.nn.Conv2d(64, 64, 3, padding=1)
-    graph = cs.capture(torch.nn.Sequential(*convs, last, *points), torch.zeros(1, 3, 32, 32))
-    (found,) = [each for each in advise(graph, cs.score(graph)).findings if each.layer == "2" and each.kind == "idle"]
-    assert told in found.advice
-    assert ("counted with" in found.advice) == bool(behind)
-    assert found.share == pytest.approx(sum(node.macs for node in graph.layers[2:]) / graph.macs)

@@ -54,12 +54,11 @@ class Advice:
 class _Step:
     """A counted convolution with the layers up to the next one: shares of the net's gain and MACs, and what it saw.
 
-    `layers`: how many they are. `own`: the share of the MACs that is the convolution's alone. `late`: the window before it is all of the stage's
+    `own`: the share of the MACs that is the convolution's alone. `late`: the window before it is all of the stage's
     entry already. `blind`: its reach is the one before it.
     """
 
     node: Node
-    layers: int
     gain: float
     macs: float
     own: float
@@ -133,7 +132,6 @@ def _steps(
             own = [layers[other] for other in nodes[start:stop]]
             yield _Step(
                 node,
-                layers=len(own),
                 gain=sum(layer.gain for layer in own) / (scores.gain or 1.0),
                 macs=sum(layer.macs for layer in own) / max(scores.macs, 1),
                 own=layers[node].macs / max(scores.macs, 1),
@@ -145,10 +143,9 @@ def _steps(
 def _idle(step: _Step, remedy: str) -> Finding:
     name = step.node.module
     why = "sees nothing new" if step.blind else f"adds {100 * step.gain:.1f} % of the gain"
-    others = step.layers - 1
     cost = f"{100 * step.own:.1f} % of the MACs"
     if f"{step.own:.3f}" != f"{step.macs:.3f}":
-        cost += f", {100 * step.macs:.1f} % with the {'layer' if others == 1 else f'{others} layers'} up to the next"
+        cost += f", {100 * step.macs:.1f} % with the layers up to the next"
     told = f"{name or 'The layer'} {why} for {cost}; {remedy}."
     return Finding("idle", told, layer=name, share=step.macs)
 
