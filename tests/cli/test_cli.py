@@ -287,7 +287,8 @@ def test_long_work_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "pricing 3.0 (2/4)" in priced.stderr
     fitted = run("apply", "own_net:make", plan, *own, *data, "--out", tmp_path / "a")
     edits = json.loads(plan.read_text())["edits"]
-    assert f"fitting {edits[0]['layer']} (1/{len(edits)})" in fitted.stderr
+    place = f" (1/{len(edits)})" if len(edits) > 1 else ""
+    assert f"fitting {edits[0]['layer']}{place}, " in fitted.stderr
     assert "loading own_net:make" in fitted.stderr, "from the first second on"
     trained = run("train", tmp_path / "a", "--data", "digits", "--epochs", 2, "--batch-size", 480, "--out", tmp_path)
     for told in ("training, epoch 1 of 2 (2/4), about", "training, epoch 2 of 2 (4/4), about", "evaluating (257/360)"):
@@ -297,7 +298,7 @@ def test_long_work_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Monkey
         (("export", tmp_path / "a", "--format", "onnx,pt2"), "exporting model.pt2 (2/2)"),
         (("bench", tmp_path / "a", "--runtimes", "eager"), "measuring eager, batch 32 (2/2)"),
         (("analyze", tmp_path / "a", "--time"), "measuring latency by module (9/21)"),
-        (("decompose", tmp_path / "a", "--max-macs", "0.9"), "trying blocks for 0.0 (1/11)"),
+        (("decompose", tmp_path / "a", "--max-macs", "0.9"), "trying blocks for 0.0 (1/"),
     ):
         assert told in run(*command).stderr
 
