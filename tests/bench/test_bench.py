@@ -180,6 +180,13 @@ def test_round_trip() -> None:
     }  # fmt: skip
 
 
+def test_rows_are_flat_records_of_the_cells() -> None:
+    assert EXAMPLE.rows({"a": "fp32", "b": "int8"})[1] == {
+        "model": "b", "runtime": "eager", "precision": "int8", "batch": 1, "threads": 2, "median_ms": 1.0,
+        "quartiles_ms": [0.9, 1.1], "ratio": 0.5, "interval": [0.4, 0.6], "verdict": "faster",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

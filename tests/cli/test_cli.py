@@ -218,7 +218,9 @@ def test_the_verbs_work_on_each_others_folders(tmp_path: Path) -> None:
         "--threads",
         1,
     )
-    assert [cell["model"] for cell in told["cells"]] == [str(tmp_path / "a"), str(tmp_path / "t" / "model.onnx")]
+    assert [cell["model"] for cell in told] == [str(tmp_path / "a"), str(tmp_path / "t" / "model.onnx")]
+    assert [(cell["runtime"], cell["precision"], cell["threads"]) for cell in told] == [("onnxruntime", "fp32", 1)] * 2
+    assert all(cell["quartiles_ms"][0] <= cell["median_ms"] <= cell["quartiles_ms"][1] for cell in told)
     read, own = answer("analyze", tmp_path / "t" / "model.onnx"), answer("analyze", tmp_path / "t")
     assert read["totals"]["macs"] == own["totals"]["macs"]
     assert [layer["name"] for layer in read["layers"]] == [layer["name"] for layer in own["layers"]]

@@ -1,6 +1,7 @@
 """What a benchmark found: latencies with spread and verdict, what was skipped, and where it was measured."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -74,6 +75,18 @@ class Bench:
     seed: int
     versions: dict[str, Any]
     hardware: dict[str, Any]
+
+    def rows(self, precisions: Mapping[str, str]) -> list[dict[str, Any]]:
+        """One flat record for each cell, as JSON values, with the number type of each model, by name."""
+        return [
+            {
+                "model": cell.model, "runtime": cell.runtime, "precision": precisions[cell.model],
+                "batch": cell.batch, "threads": self.threads, "median_ms": cell.median_ms,
+                "quartiles_ms": [cell.q1_ms, cell.q3_ms], "ratio": cell.ratio,
+                "interval": [cell.ratio_low, cell.ratio_high], "verdict": cell.verdict,
+            }
+            for cell in self.cells
+        ]  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""

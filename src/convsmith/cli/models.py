@@ -134,6 +134,7 @@ def bench(
     import torch
 
     from convsmith.bench import bench as measure
+    from convsmith.bench import precision_of
     from convsmith.load import Loaded
     from convsmith.report import bench_table
 
@@ -149,7 +150,7 @@ def bench(
         **choice,
     )  # fmt: skip
     terminal.show(bench_table(result))
-    terminal.record(result.to_dict())
+    terminal.record(result.rows({name: precision_of(net) for name, net in nets.items()}))
     if not result.cells:
         skip = result.skipped[0]
         raise ConvsmithError(f"bench: nothing was measured; {skip.model} in {skip.runtime}: {skip.reason}.")
