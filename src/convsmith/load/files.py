@@ -11,16 +11,14 @@ from convsmith.export import load_pt2, reason
 from convsmith.graph import Graph
 from convsmith.graph.capture import FORWARD_ERRORS, capture
 from convsmith.graph.onnx import capture_onnx
-from convsmith.graph.onnx.file import settled
+from convsmith.graph.onnx.file import Given, settled
 from convsmith.pt2 import Input, inputs_of, read_program
 from convsmith.registry import Registry
 
-Shape = tuple[int, ...]
-
-FILES: Registry[Callable[[Path, Shape | None, bool], Graph]] = Registry("kind of model file")
+FILES: Registry[Callable[[Path, Given, bool], Graph]] = Registry("kind of model file")
 
 
-def capture_file(path: str | Path, input: Shape | None = None, *, trust: bool = False) -> Graph:
+def capture_file(path: str | Path, input: Given = None, *, trust: bool = False) -> Graph:
     """Capture the net in an .onnx or .pt2 file, at batch 1.
 
     Layers, their module paths, MACs and reach are those of the model that the file was made from. Parameters are too,
@@ -28,7 +26,7 @@ def capture_file(path: str | Path, input: Shape | None = None, *, trust: bool = 
 
     Args:
         path: The file; its suffix tells the format.
-        input: (channels, height, width), needed where the file leaves sizes open.
+        input: (channels, height, width), or shapes by the inputs' names, needed where the file leaves sizes open.
         trust: Whether torch may load a .pt2 file, which runs code that the file holds. Without it, files are read as
             data.
 
@@ -51,15 +49,18 @@ def capture_file(path: str | Path, input: Shape | None = None, *, trust: bool = 
     return FILES[path.suffix.lower()](path, input, trust)
 
 
-def _capture_pt2(path: Path, input: Shape | None, trust: bool) -> Graph:
+def _capture_pt2(path: Path, input: Given, trust: bool) -> Graph:
     model, inputs = _loaded(path) if trust else _read(path)
-    if input is not None and len(inputs) != 1:
+    shapes = input if isinstance(input, Mapping) else dict.fromkeys(inputs, input)
+    if strange := sorted(shapes.keys() - inputs.keys()):
+        raise CaptureError(f"{path}: has no input {strange[0]!r}; its inputs are {', '.join(inputs)}.")
+    if input is not None and not isinstance(input, Mapping) and len(inputs) != 1:
         raise CaptureError(
             f"{path}: has {len(inputs)} inputs ({', '.join(inputs)}), but --input is the shape of one; "
             "export it with fixed sizes."
         )
     images = [
-        torch.empty(settled(name, own.shape, input, path), dtype=own.dtype, device="meta")
+        torch.empty(settled(name, own.shape, shapes.get(name), path), dtype=own.dtype, device="meta")
         for name, own in inputs.items()
     ]
     return capture(model, *images, name=path.name)
@@ -78,7 +79,7 @@ def _loaded(path: Path) -> tuple[nn.Module, Mapping[str, Input]]:
         raise FileError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
 
 
-def _capture_onnx(path: Path, input: Shape | None, trust: bool) -> Graph:
+def _capture_onnx(path: Path, input: Given, trust: bool) -> Graph:
     return capture_onnx(path, input)  # which has no code to be trusted
 
 
