@@ -4,7 +4,7 @@ import json
 from dataclasses import field
 from functools import wraps
 from html import escape
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -160,21 +160,13 @@ class Replace:
     output_error: float | None = None
     latency_ms: Milliseconds | None = None
     kind: Literal["replace"] = "replace"
+    gain: ClassVar[float] = 0.0  # what sees as much keeps its place in the count
+    value: ClassVar[float] = 0.0
 
     @property
     def name(self) -> str:
         """What messages call this edit."""
         return self.layer
-
-    @property
-    def gain(self) -> float:
-        """What sees as much keeps its place in the count, so the published gain stays."""
-        return 0.0
-
-    @property
-    def value(self) -> float:
-        """And so does the value."""
-        return 0.0
 
 
 @_spoken
@@ -205,6 +197,8 @@ class Merge:
     params: Change = (0, 0)
     latency_ms: Milliseconds | None = None
     kind: Literal["merge"] = "merge"
+    gain: ClassVar[float] = 0.0  # the pair's one place in the count stays
+    value: ClassVar[float] = 0.0
 
     @property
     def unit(self) -> tuple[str, ...]:
@@ -215,16 +209,6 @@ class Merge:
     def name(self) -> str:
         """What messages call this edit."""
         return " + ".join(self.unit)
-
-    @property
-    def gain(self) -> float:
-        """The pair's one place in the count stays."""
-        return 0.0
-
-    @property
-    def value(self) -> float:
-        """And so does its value."""
-        return 0.0
 
 
 @_spoken
@@ -284,6 +268,7 @@ class Plan:
         stages: Names of the stages that `base.blocks` counts.
         asked: What the planner was asked for.
         base_ms: Milliseconds that the model took, where latency was measured.
+        call: How the model is called, where that is not with one image of `input`: args and kwargs as JSON values.
 
     >>> plan = Plan("toy", (3, 8, 8), "0" * 16, Totals((1,), 8.0, 10, 20), (Replace("0", "dw-pw", macs=(20, 9)),), ())
     >>> plan.new.macs, Plan.from_json(plan.to_json()) == plan
@@ -299,6 +284,7 @@ class Plan:
     stages: tuple[str, ...] = ()
     asked: Request | None = None
     base_ms: float | None = None
+    call: dict[str, Any] | None = None
 
     @property
     def new(self) -> Totals:
@@ -338,6 +324,8 @@ class Plan:
             "new": _TOTALS.dump_python(self.new, mode="json"),
             "latency_ms": self.latency_ms,
         }
+        if self.call is None:
+            del record["call"]
         order = ("model", "input", "fingerprint", "stages", "asked", "base_ms")
         return json.dumps({name: record[name] for name in order} | told | record, indent=1)
 

@@ -20,10 +20,7 @@ from convsmith.kernels.spec import ConvSpec
 from convsmith.plan import Replace
 from convsmith.planning.by_cost import SEPARABLE
 from convsmith.planning.candidates import try_block
-
-
-def graph_of(net: nn.Module, *shape: int) -> cs.Graph:
-    return cs.capture(net, torch.zeros(1, *shape, device=next(net.parameters()).device))
+from nets import graph_of
 
 
 @cache

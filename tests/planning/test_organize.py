@@ -16,22 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import convsmith as cs
 from convsmith.plan import Remove, Repeat
 from convsmith.planning.organize import Choice, Option, allocate, front
-
-
-def meta_net(name: str, side: int, blocks: tuple[int, ...] | None = None, classes: int | None = None) -> nn.Module:
-    with torch.device("meta"):
-        return cs.build(name, input=(3, side, side), classes=classes, blocks_per_stage=blocks).eval()
-
-
-@cache
-def zoo_graph(name: str, side: int = 32, classes: int | None = None) -> cs.Graph:
-    net = meta_net(name, side, classes=classes)
-    return cs.capture(net, torch.zeros(1, 3, side, side, device="meta"), name=name)
-
-
-def graph_of(net: nn.Module, *shape: int) -> cs.Graph:
-    return cs.capture(net, torch.zeros(1, *shape))
-
+from nets import graph_of, meta_net, zoo_graph
 
 # --- the published structures ---
 

@@ -14,12 +14,9 @@ import convsmith as cs
 from convsmith.plan import Edit, Plan, Remove, Repeat, Replace, Totals
 from convsmith.rewriting.apply import rewrite
 from convsmith.zoo import NETS
+from nets import graph_of
 
 SHAPE = (3, 32, 32)
-
-
-def graph_of(net: nn.Module, *shape: int) -> cs.Graph:
-    return cs.capture(net, torch.zeros(1, *shape, device=next(net.parameters()).device))
 
 
 def zoo_net(name: str, blocks: tuple[int, ...] | None = None) -> nn.Module:

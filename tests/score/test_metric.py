@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import convsmith as cs
 from convsmith.blocks import RollingPointwise
 from convsmith.score.metric import Layer, value
+from nets import graph_of
 
 CONVENTIONS = ("published", "exact")
 
@@ -28,10 +29,6 @@ def meta_net(name: str, side: int, blocks: tuple[int, ...] | None = None) -> nn.
 def zoo_graph(name: str, side: int = 32, blocks: tuple[int, ...] | None = None) -> cs.Graph:
     net = meta_net(name, side, blocks)
     return cs.capture(net, torch.zeros(1, 3, side, side, device="meta"), name=name)
-
-
-def graph_of(net: nn.Module, *shape: int) -> cs.Graph:
-    return cs.capture(net, torch.zeros(1, *shape))
 
 
 def layer(scores: cs.Scores, name: str) -> Layer:

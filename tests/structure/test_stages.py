@@ -10,10 +10,7 @@ from torch import Tensor, nn
 import convsmith as cs
 from convsmith.structure.stages import Stages, find_stages, has_stem, is_depthwise, is_spatial
 from convsmith.zoo import NETS
-
-
-def graph_of(net: nn.Module, *shape: int) -> cs.Graph:
-    return cs.capture(net, torch.zeros(1, *shape, device=next(net.parameters()).device))
+from nets import graph_of
 
 
 def stages_of(graph: cs.Graph) -> Stages:

@@ -11,10 +11,7 @@ import convsmith as cs
 from convsmith.plan import Refusal
 from convsmith.structure.stages import find_stages
 from convsmith.structure.units import Unit, find_units
-
-
-def graph_of(net: nn.Module, *shape: int) -> cs.Graph:
-    return cs.capture(net, torch.zeros(1, *shape, device=next(net.parameters()).device))
+from nets import graph_of
 
 
 def units_of(graph: cs.Graph) -> tuple[list[list[Unit]], list[Refusal]]:

@@ -38,7 +38,7 @@ def _positive(values: list[int]) -> tuple[int, ...]:
 
 def _shape(text: str) -> tuple[int, ...]:
     values = _positive([int(part) for part in text.split(",")])
-    if len(values) != 3:
+    if not 2 <= len(values) <= 4:
         raise ValueError
     return values
 
@@ -86,7 +86,13 @@ Reference = Annotated[
     ),
 ]
 Input = Annotated[
-    Any, typer.Option("--input", metavar="C,H,W", parser=_reads(_shape, "3,32,32"), help="Shape of one image.")
+    Any,
+    typer.Option(
+        "--input",
+        metavar="C,H,W",
+        parser=_reads(_shape, "3,32,32"),
+        help="Shape of one image (C,L or C,D,H,W for nets of one or three dimensions).",
+    ),
 ]
 Classes = Annotated[int | None, typer.Option("--classes", min=1, help="Outputs of the head.")]
 Batches = Annotated[

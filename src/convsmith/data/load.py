@@ -28,7 +28,7 @@ SETS = Registry[Callable[[str], Archive]]("data set")
 def load_data(
     reference: str,
     *,
-    input: Shape | None = None,
+    input: tuple[int, ...] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     limit: int = LIMIT,
@@ -62,7 +62,7 @@ def load_data(
     >>> data.shape, len(data.train), len(data.test), data.classes[:3]
     ((3, 32, 32), 1437, 360, ('0', '1', '2'))
     """
-    _check_shape(input)
+    input = _image(input)
     workers = usable_cores() if workers is None else workers
     if prefix(reference) in ITERATED:
         if input is None:
@@ -94,11 +94,15 @@ def _streamed(half: Stored, archive: Archive, input: Shape | None, normalize: No
     return StreamSplit(half, len(archive.classes), input, normalize, workers)
 
 
-def _check_shape(shape: Shape | None) -> None:
-    if shape is not None and (len(shape) != 3 or shape[0] not in MODES or min(shape) < 1):
+def _image(shape: tuple[int, ...] | None) -> Shape | None:
+    if shape is None:
+        return None
+    if len(shape) != 3 or shape[0] not in MODES or min(shape) < 1:
         raise DataError(f"input: got {shape}; images have 1 or 3 channels, a height and a width, such as 3,32,32.")
-    if shape is not None and prod(shape) > LARGEST:
+    if prod(shape) > LARGEST:
         raise DataError(f"input: got {shape}, {prod(shape):.1e} numbers an image; give at most {LARGEST:.1e}.")
+    channels, height, width = shape
+    return channels, height, width
 
 
 def _open(reference: str) -> Archive:

@@ -9,11 +9,12 @@ from pydantic.dataclasses import dataclass as checked
 from torch import nn
 
 from convsmith.bounds import CLASSES, check_count, check_input
+from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
 from convsmith.plan import Plan
 
-Shape = tuple[int, int, int]  # channels, height, width
+Shape = tuple[int, ...]  # channels, then one, two or three sides
 Channels = tuple[float, ...]
 
 
@@ -35,7 +36,10 @@ class Origin:
     trained: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ConvsmithError on an input or a head too large to build a model for."""
+        """Raises ConvsmithError on an input that no convolution reads, and on one or a head too large to build."""
+        if not 2 <= len(self.input) <= 4 or min(self.input) < 1:
+            told = ",".join(map(str, self.input))
+            raise ConvsmithError(f"input: got {told}; give channels and one, two or three sides, such as 3,32,32.")
         check_input(self.input)
         check_count(self.classes, CLASSES, "classes")
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from convsmith.graph import Graph
+from convsmith.graph.call_record import call_record
 from convsmith.plan import Edit, Plan, Refusal, Replace, Request, Totals
 from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import Candidate, Trial
@@ -56,7 +57,8 @@ def planned(
     names = tuple(stage.name for stage in stages.stages)
     shape = graph.inputs[0].shape[1:]
     return Plan(
-        graph.model, shape, graph.fingerprint, base, tuple(edits), tuple(refusals), names, asked, base_ms
+        graph.model, shape, graph.fingerprint, base, tuple(edits), tuple(refusals), names, asked, base_ms,
+        call_record(graph.signature),
     )  # fmt: skip
 
 

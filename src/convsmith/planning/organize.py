@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from convsmith.errors import PlanError
 from convsmith.graph import Graph
+from convsmith.graph.call_record import call_record
 from convsmith.graph.given import graph_of
 from convsmith.latency.measure import Latencies, measure_latency
 from convsmith.limits import share_of
@@ -324,6 +325,7 @@ class _Problem:
             tuple(refusals),
             tuple(stage.name for stage in self.stages),
             base_ms=1e3 * self.latencies.total if self.latencies else None,
+            call=call_record(self.graph.signature),
         )
 
     def _edits(self, stage: int, name: str, count: int) -> list[Repeat | Remove]:

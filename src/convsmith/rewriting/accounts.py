@@ -8,6 +8,7 @@ from torch import nn
 
 from convsmith.errors import PlanError
 from convsmith.graph import Graph
+from convsmith.graph.call_record import read_call
 from convsmith.graph.capture import capture
 from convsmith.plan import Edit, Merge, Plan, Remove, Repeat
 from convsmith.structure.units import calls_inside
@@ -16,7 +17,11 @@ CHANGED = "changed by hand"
 
 
 def capture_for(model: nn.Module, plan: Plan) -> Graph:
-    """Capture a model on the input shape that a plan was made for."""
+    """Capture a model on the inputs that a plan was made for."""
+    if plan.call is not None:
+        signature = read_call(plan.call)
+        args, kwargs = signature.call(signature.tensors(device="meta"))
+        return capture(model, *args, name=plan.model, **kwargs) if args else capture(model, kwargs, name=plan.model)
     like = next(model.parameters(), torch.zeros(0))
     return capture(model, torch.empty(1, *plan.input, device="meta", dtype=like.dtype), name=plan.model)
 

@@ -207,10 +207,12 @@ def _slides(node: Node) -> bool:
 class _Remedies:
     """What `organize` or `decompose` can do: the convolutions in units that move, and the best stage for one more.
 
-    `worth` is what one more would add there, as a share of the net's gain.
+    `worth` is what one more would add there, as a share of the net's gain; `decomposable` are modules that blocks can
+    stand in for.
     """
 
     movable: frozenset[str]
+    decomposable: frozenset[str]
     best: str
     worth: float
 
@@ -222,7 +224,7 @@ class _Remedies:
         open_stages = [stage.name for stage in stages.stages if any(node.name in movable for node in stage.counted)]
         worth = {own.name: _one_more(own, scores.alpha) for own in scores.stages if own.name in open_stages}
         best = max(worth, key=worth.__getitem__, default="")
-        return cls(movable, best, worth.get(best, 0.0) / (scores.gain or 1.0))
+        return cls(movable, graph.convolutions, best, worth.get(best, 0.0) / (scores.gain or 1.0))
 
     def of(self, step: _Step, stage: StageNodes, what: str) -> str:
         """The verb that can act on a convolution of a stage."""
@@ -230,10 +232,13 @@ class _Remedies:
             moved = self.best != stage.name and self.worth > step.gain
             verb = f"`organize` can move {what} to {self.best}" if moved else f"`organize --blocks` can take {what} out"
             kept = "; it needs training, while `decompose` keeps trained weights"
-            return verb if is_depthwise(step.node) else f"{verb}{kept}"
-        if is_depthwise(step.node):
-            return f"leave {what} out, or place {what} where the map is larger"
-        return f"`decompose` makes {what} cheaper"
+            return f"{verb}{kept}" if self._decomposes(step.node) else verb
+        if self._decomposes(step.node):
+            return f"`decompose` makes {what} cheaper"
+        return f"leave {what} out, or place {what} where the map is larger"
+
+    def _decomposes(self, node: Node) -> bool:
+        return node.module in self.decomposable and not is_depthwise(node)
 
 
 def _one_more(stage: Stage, alpha: float) -> float:
