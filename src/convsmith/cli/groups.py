@@ -133,6 +133,7 @@ def _flat(run: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(run)
     def flat(**given: Any) -> None:
+        opt.require_image(given.get("model"), given.get("input"))
         said = _record(Said, given)
         made = {name: _record(record, given) for name, record in records.items()}
         with Terminal(quiet=said.quiet, verbose=said.verbose, json=said.json) as terminal:

@@ -43,6 +43,16 @@ def _shape(text: str) -> tuple[int, ...]:
     return values
 
 
+def require_image(reference: str | None, shape: Sequence[int] | None) -> None:
+    """Nets of the zoo, which have bare names, read images alone: any other shape is wrong usage, with status 2."""
+    name = (reference or "").removeprefix("zoo:")
+    if shape is not None and len(shape) != 3 and name.isidentifier() and not Path(name).exists():
+        told = ",".join(map(str, shape))
+        raise typer.BadParameter(
+            f"{told!r} is no image, which {reference} reads; write it like 3,32,32.", param_hint="'--input'"
+        )
+
+
 def _integers(text: str) -> tuple[int, ...]:
     return _positive([int(part) for part in text.split(",")])
 
