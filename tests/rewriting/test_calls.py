@@ -58,11 +58,13 @@ def test_a_plan_applies_before_and_after_json(case: str) -> None:
     build, args, kwargs = CALLS[case]
     torch.manual_seed(0)
     net = build().eval()
-    plan = cs.decompose(cs.capture(net, *args, **kwargs), block="dw-pw:r=9")
+    graph = cs.capture(net, *args, **kwargs)
+    plan = cs.decompose(graph, block="dw-pw:r=9")
     assert {edit.layer for edit in plan.edits} >= {"joint"}
     again = cs.Plan.from_json(plan.to_json())
     assert again == plan
     assert plan.call is not None
+    assert cs.organize(graph).call == plan.call
     for each in (plan, again):
         new = cs.apply(net, each)
         assert new.joint is not net.joint
@@ -116,3 +118,18 @@ def test_calls_read_back_are_those_that_were_written() -> None:
     assert args[2] == 0.5
     assert len(args) == 3
     assert not kwargs
+
+
+def test_images_without_a_batch_stay_so() -> None:
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.joint = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1)
+
+        def forward(self, images: list[Tensor]) -> Tensor:
+            return self.joint(self.first(torch.stack(images)))
+
+    plan = cs.decompose(cs.capture(Detector(), [X[0], X[0]]), block="dw-pw")
+    slots = read_call(cs.Plan.from_json(plan.to_json()).call or {}).slots
+    assert [(slot.shape, slot.batched) for slot in slots] == [((3, 8, 8), False)] * 2
+    assert cs.apply(Detector(), plan)([X[0], X[0]]).shape == (2, 32, 8, 8)
