@@ -69,6 +69,8 @@ def test_a_reference_gives_its_model(
         ("runs/none", None, "runs/none: no such folder"),
         ("net.onnx", None, "can only be analyzed and measured"),
         ("net.pt2", None, "can only be analyzed and measured"),
+        ("vgg16", Wish((3, 32)), "vgg16: got an input of 3,32; it reads images"),
+        ("vgg16", Wish((3, 0, 32)), "give channels and one, two or three sides"),
         ("vgg16", Wish((3, 16, 16)), "vanishes under its total stride of 32"),
         ("vgg16", Wish(blocks_per_stage=(1, 2)), "blocks per stage (1, 2) do not fit"),
         ("timm:resnet18", Wish(blocks_per_stage=(1, 2)), "--blocks-per-stage is for zoo nets"),

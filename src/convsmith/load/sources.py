@@ -45,7 +45,13 @@ def _zoo_origin(name: str, wish: Wish) -> Origin:
 
 
 def _zoo_build(name: str, origin: Origin) -> nn.Module:
-    return build(name, input=origin.input, classes=origin.classes, blocks_per_stage=origin.blocks_per_stage)
+    if len(origin.input) != 3:
+        told = ",".join(map(str, origin.input))
+        raise ConvsmithError(f"{name}: got an input of {told}; it reads images of channels, height, width, as 3,32,32.")
+    channels, height, width = origin.input
+    return build(
+        name, input=(channels, height, width), classes=origin.classes, blocks_per_stage=origin.blocks_per_stage
+    )
 
 
 def _timm_origin(name: str, wish: Wish) -> Origin:

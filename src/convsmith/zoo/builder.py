@@ -49,7 +49,7 @@ class ConvNet(nn.Module):
 def build(
     name: str,
     *,
-    input: tuple[int, ...] | None = None,
+    input: tuple[int, int, int] | None = None,
     classes: int | None = None,
     blocks_per_stage: tuple[int, ...] | None = None,
 ) -> ConvNet:
@@ -73,7 +73,7 @@ def build(
     5101194
     """
     forms = NETS[name]
-    shape = _image(name, input or default_input(name))
+    shape = input or default_input(name)
     record = _form(forms, shape)
     count = _default_classes(forms, shape) if classes is None else classes
     _check_sizes(name, record, shape, count)
@@ -105,14 +105,6 @@ def default_input(name: str) -> tuple[int, int, int]:
     """Input (channels, height, width) that the net `name` was published for; raises ConvsmithError when unknown."""
     side = NETS[name].side
     return (3, side, side)
-
-
-def _image(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    if len(shape) != 3:
-        told = ",".join(map(str, shape))
-        raise ConvsmithError(f"{name}: got an input of {told}; it reads images of channels, height, width, as 3,32,32.")
-    channels, height, width = shape
-    return channels, height, width
 
 
 def _form(forms: NetForms, shape: tuple[int, int, int]) -> NetRecord:
