@@ -14,7 +14,8 @@ from multiprocessing import get_context
 import torch
 from torch import nn
 
-from convsmith.calibration.calibrate import Calibration, calibrate, take_images
+from convsmith.calibration.calibrate import calibrate, take_images
+from convsmith.calibration.in_order import Calibration
 from convsmith.data import Augment, Data, Normalize, TensorSplit
 
 SCALE = 1024**2 if sys.platform != "darwin" else 1024**3  # getrusage tells kilobytes on Linux, bytes on macOS

@@ -23,7 +23,8 @@ from convsmith.blocks import (
     parse_block,
 )
 from convsmith.blocks.unit import Added
-from convsmith.calibration.calibrate import Calibration, calibrate
+from convsmith.calibration.calibrate import calibrate
+from convsmith.calibration.in_order import Calibration
 from convsmith.errors import ConvsmithError
 from convsmith.kernels import ChannelGate
 from convsmith.kernels.spec import ConvSpec

@@ -12,16 +12,10 @@ from torch.nn import functional as F
 
 import convsmith as cs
 from convsmith.algebra.second_moments import Moments, Rows, Statistics
-from convsmith.calibration.calibrate import (
-    Calibration,
-    Sampler,
-    calibrate,
-    load_statistics,
-    save_statistics,
-    sliding,
-    take_images,
-)
+from convsmith.calibration.calibrate import Sampler, calibrate, sliding, take_images
+from convsmith.calibration.in_order import Calibration
 from convsmith.calibration.pictures import Bytes
+from convsmith.calibration.statistics_file import load_statistics, save_statistics
 from convsmith.errors import ConvsmithError
 from convsmith.graph.capture import capture
 from convsmith.kernels.spec import ConvSpec
@@ -235,9 +229,9 @@ def test_in_order_nearly_all_images_are_run(count: int, batches: list[int], monk
     found = Calibration(model, model, torch.rand(count, *IMAGES.shape[1:]))
     add = Sampler.add
 
-    def watched(sampler: Sampler, inputs: Tensor, responses: Tensor) -> None:
+    def watched(sampler: Sampler, inputs: Tensor, responses: Tensor, *others: Tensor) -> None:
         ran.append(len(inputs))
-        add(sampler, inputs, responses)
+        add(sampler, inputs, responses, *others)
 
     monkeypatch.setattr(Sampler, "add", watched)
     found.sample(found.order[0])

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 import convsmith as cs
 from convsmith.calibration.calibrate import calibrate
+from convsmith.calibration.joins import Behind
 from convsmith.errors import ConvsmithError
 from convsmith.rewriting.apply import rewrite
-from convsmith.rewriting.weight_transfer import into_relu
 
 C, N = 6, 8
 
@@ -76,7 +76,7 @@ def carried(net: Net, x: Tensor, block: str) -> list[Net]:
 def test_what_goes_into_a_relu_alone_is_refitted_for_it(call: Callable[[Net, Tensor], Tensor], refitted: bool) -> None:
     net, x = Net(call).eval(), images(8, seed=1)
     graph = cs.capture(net, x[:1])
-    assert any(into_relu(graph, node) for node in graph.nodes if node.kind == "conv") == refitted
+    assert any(Behind.of(graph, node).relu for node in graph.nodes if node.kind == "conv") == refitted
     states = [new.state_dict() for new in carried(net, x, "dw-pw")]
     assert any(not torch.equal(states[0][key], states[1][key]) for key in states[0]) == refitted
 

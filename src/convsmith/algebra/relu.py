@@ -18,7 +18,8 @@ def relu_refit(form: Form, factors: Factors, bias: Tensor, rows: Rows) -> tuple[
 
         M = argmin |relu(Y) - relu(M)|^2 + t |M - Z P^T - b|^2,   P, b = argmin |M - Z P^T - b|^2,   t = .1, then 1
 
-    Z: what the factors before the last answer; a BatchNorm of `rows` stands between the responses and the ReLU.
+    Z: what the factors before the last answer; a BatchNorm of `rows` stands between the responses and the ReLU, and
+    where a shortcut is added before it, both Y and what is made have that of `rows` added.
     The auxiliary variable M is that of Zhang et al. (2015), as in channel decomposition. Steps are taken in the rows'
     own precision, in float32 of half: of many channels, each multiplies out all rows twice.
     """
@@ -26,19 +27,35 @@ def relu_refit(form: Form, factors: Factors, bias: Tensor, rows: Rows) -> tuple[
     dtype = torch.promote_types(rows.patches.dtype, torch.float32)
     patches, wanted = (each.to(last.device, dtype) for each in (rows.patches, rows.responses))
     scale = (torch.ones_like(bias) if rows.scale is None else rows.scale).to(patches)
-    shift = (torch.zeros_like(bias) if rows.shift is None else rows.shift).to(patches)
+    shift = (torch.zeros_like(bias) if rows.shift is None else rows.shift).to(patches).expand_as(wanted)
+    if rows.offset is not None:
+        shift = shift + rows.offset.to(patches)
     mix, bias = last.flatten(1).clone(), bias.clone()
     for outputs, free, features in form.parts(factors):
         seen = patches @ features.T.to(dtype)  # Z (s, m)
         made = seen @ mix[outputs][:, free].T.to(dtype) + bias[outputs].to(dtype)
-        change, lift = _refit(seen, made, wanted[:, outputs], scale[outputs], shift[outputs])
+        change, lift = _refit(seen, made, wanted[:, outputs], scale[outputs], shift[:, outputs])
         mix[outputs[:, None], free] += change
         bias[outputs] += lift
     return (*before, mix.view_as(last)), bias
 
 
+def relu_error(weight: Tensor, bias: Tensor, rows: Rows) -> float:
+    """The sum of |relu(Y) - relu(W x + b)|^2 over rows, BatchNorm and shortcut included, of a weight (N, C, K)."""
+    made = rows.patches.double() @ weight.double().flatten(1).T + bias.double()
+    behind = []
+    for responses in (rows.responses.double(), made):
+        scaled = responses if rows.scale is None else responses * rows.scale.double()
+        shifted = scaled if rows.shift is None else scaled + rows.shift.double()
+        behind.append((shifted if rows.offset is None else shifted + rows.offset.double()).relu())
+    return (behind[1] - behind[0]).square().sum().item()
+
+
 def _refit(seen: Tensor, made: Tensor, wanted: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """The change of P (n, m) and of b (n) for responses `made` (s, n), none where it does not lower the error."""
+    """The change of P (n, m) and of b (n) for responses `made` (s, n), none where it does not lower the error.
+
+    shift: (s, n), what the BatchNorm and the shortcut add to `scale` times the response.
+    """
     target, start = (scale * wanted + shift).relu(), scale * made + shift
     mean = seen.mean(0)
     centred = seen - mean

@@ -75,6 +75,20 @@ class Statistics:
             mean_x=torch.zeros_like(x), mean_y=torch.zeros_like(y),
         )  # fmt: skip
 
+    def joined(self, other: Self) -> Self:
+        """Those of both sets of rows together."""
+        samples = self.samples + other.samples
+        own, theirs = self.samples / samples, other.samples / samples
+        x, y = self.mean_x - other.mean_x, self.mean_y - other.mean_y  # between the sets: own theirs x x^T
+        both = own * theirs
+        return replace(
+            self, gram=(own * self.gram).add_(other.gram, alpha=theirs).addr_(x, x, alpha=both),
+            cross=(own * self.cross).add_(other.cross, alpha=theirs).addr_(x, y, alpha=both),
+            energy=own * self.energy + theirs * other.energy + both * y.square(),
+            mean_x=own * self.mean_x + theirs * other.mean_x, mean_y=own * self.mean_y + theirs * other.mean_y,
+            size_x=own * self.size_x + theirs * other.size_x, samples=samples,
+        )  # fmt: skip
+
     def answers(self, weight: Tensor) -> bool:
         """Whether these responses are what a weight (N, C, K) answers, rounding in half precision aside."""
         rows = weight.detach().double().flatten(1).to(self.gram.device)
@@ -102,12 +116,14 @@ class Rows:
     """Sampled patches (S, C K) and the responses wanted there (S, N), for what second moments cannot tell.
 
     scale, shift: (N,), the BatchNorm between the response and its ReLU as an affine map; none where there is none.
+    offset: (S, N), the shortcut that is added behind that; none where there is none.
     """
 
     patches: Tensor
     responses: Tensor
     scale: Tensor | None = None
     shift: Tensor | None = None
+    offset: Tensor | None = None
 
 
 class Moments:

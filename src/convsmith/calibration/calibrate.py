@@ -1,25 +1,18 @@
-"""Second moments of convolutions on a user's images: of all layers in one pass, or layer by layer as a net changes."""
+"""Second moments of convolutions on a user's images, of all layers in one pass."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from convsmith.algebra.second_moments import ROWS, Moments, Rows, Statistics
 from convsmith.calibration.pictures import Bytes, Drawn, Pictures
-from convsmith.errors import ConvsmithError, DataError, FileError
-from convsmith.files import whole
+from convsmith.errors import ConvsmithError, DataError
 from convsmith.graph import Node
 from convsmith.graph.capture import capture
-from convsmith.graph.replay import Replay, Tensors
 from convsmith.graph.wrappers import unwrapped
 from convsmith.kernels.spec import ConvSpec
 from convsmith.progress import Progress, silent
@@ -28,6 +21,8 @@ from convsmith.structure.editable import untouchable
 IMAGES, BATCH = 512, 64
 # Output positions are drawn until a layer has so many for each tap of its patches: neighbours tell much the same.
 ROWS_PER_TAP = 16
+# All of a weight's entries solved anew need more of them.
+REFIT_ROWS_PER_TAP = 128
 # Of the maps that patches are taken from at once, 64 MB in float32.
 NUMBERS = 2**24
 
@@ -81,67 +76,6 @@ def _checked(images: Tensor) -> Tensor:
     return images
 
 
-class Calibration:
-    """Two runs side by side on the same images: of a trained net, and of a copy that changes layer by layer.
-
-    What a layer is fitted to is what it will see, in the changed net, against what the original answered there
-    ("asymmetric" in He et al., 2019). Errors of earlier layers are made good by later ones. Both runs go through each
-    call once, however many layers change. Activations alive at the present call are kept for all images.
-
-    original, changed: two copies of one net. images: (n, c, h, w), run in batches of one size, at most `batch`, so that
-    a few may be left out. seed: draws the output positions.
-    """
-
-    def __init__(
-        self, original: nn.Module, changed: nn.Module, images: Pictures, *, batch: int = BATCH, seed: int = 0
-    ) -> None:
-        like = next(original.parameters())
-        size = len(images) // -(-len(images) // batch)
-        graph = capture(original, images[:1].to(like), batch=size)
-        self.graph = graph
-        self._places = {node.module: place for place, node in enumerate(graph.nodes) if node.conv_spec() is not None}
-        self._runs = [Replay(model, graph) for model in (original, changed)]
-        self._pictures, self._like, self._alive = images, like, list[list[Tensors]]()
-        self._parts = [slice(start, start + size) for start in range(0, len(images) - size + 1, size)]
-        self._at, self._images = [0, 0], size * len(self._parts)
-        self._blocks: dict[str, nn.Module] = {}
-        self._generator = torch.Generator().manual_seed(seed)
-
-    @property
-    def order(self) -> list[str]:
-        """The convolution modules in order of execution."""
-        return list(self._places)
-
-    def statistics(self, layer: str) -> Statistics:
-        """The moments of a layer. Raises ConvsmithError on one that runs before a layer asked for earlier."""
-        return self.sample(layer).statistics()
-
-    def sample(self, layer: str, rows: int = 0) -> "Sampler":
-        """What a layer sees and should answer, with about `rows` rows kept. Raises ConvsmithError as `statistics`."""
-        place = self._places[layer]
-        node = self.graph.nodes[place]
-        if place < self._at[1]:
-            raise ConvsmithError(f"{layer} runs before a layer that was calibrated already; take layers in order.")
-        sampler = Sampler(_spec(node), node.call.out, self._images, self._generator, rows)
-        for first, second in self._states():
-            self._runs[0].run(first, self._at[0], place + 1)
-            self._runs[1].run(second, self._at[1], place, self._blocks)
-            sampler.add(second[node.call.input.name], first[node.name])
-        self._at = [place + 1, place]
-        return sampler
-
-    def _states(self) -> Iterator[list[Tensors]]:
-        """What is alive of each batch in both runs; the images of a batch are read when it is first run."""
-        for place, part in enumerate(self._parts):
-            if place == len(self._alive):  # a copy for each run: a forward may write into its input
-                self._alive.append([run.start(self._pictures[part].to(self._like, copy=True)) for run in self._runs])
-            yield self._alive[place]
-
-    def put(self, layer: str, block: nn.Module) -> None:
-        """From here on the changed run has `block` in the layer's place."""
-        self._blocks[self.graph.nodes[self._places[layer]].name] = block
-
-
 def calibrate(
     model: nn.Module,
     images: Pictures,
@@ -181,12 +115,14 @@ def calibrate(
     modules = dict(model.named_modules())
     graph = capture(model, images[:1].to(like))
     nodes = {node.module: node for node in graph.nodes if not untouchable(graph, node, node.conv_spec())}
-    usual = [layer for layer, node in nodes.items() if _spec(node).groups == 1 and prod(node.call.out[2:]) > 1]
+    usual = [layer for layer, node in nodes.items() if spec_of(node).groups == 1 and prod(node.call.out[2:]) > 1]
     wanted = usual if layers is None else list(layers)
     if unknown := [layer for layer in wanted if layer not in nodes]:
         raise ConvsmithError(f"{unknown[0]} is no convolution of {graph.model} that can be replaced; leave it out.")
     generator = torch.Generator().manual_seed(seed)
-    samplers = {layer: Sampler(_spec(nodes[layer]), nodes[layer].call.out, len(images), generator) for layer in wanted}
+    samplers = {
+        layer: Sampler(spec_of(nodes[layer]), nodes[layer].call.out, len(images), generator) for layer in wanted
+    }
     handles = [
         modules[layer].register_forward_hook(_adding(sampler), with_kwargs=True) for layer, sampler in samplers.items()
     ]
@@ -216,7 +152,8 @@ def _adding(sampler: "Sampler") -> Callable[..., None]:
     return add
 
 
-def _spec(node: Node) -> ConvSpec:
+def spec_of(node: Node) -> ConvSpec:
+    """A convolution's call as plain data."""
     spec = node.conv_spec()
     assert spec is not None
     return spec
@@ -227,40 +164,51 @@ class Sampler:
 
     out: the shape (n, channels, height, width) of a batch's response; images: how many will be added in all. rows: how
     many patches and responses to keep beside their sums. As many are kept of each image, so a few more or all that are
-    drawn.
+    drawn. factor, term: (channels,), of the BatchNorm behind, which the rows are to know of. rows_per_tap: how many
+    positions are drawn in all.
     """
 
     def __init__(
-        self, conv: ConvSpec, out: Sequence[int], images: int, generator: torch.Generator, rows: int = 0
+        self,
+        conv: ConvSpec,
+        out: Sequence[int],
+        images: int,
+        generator: torch.Generator,
+        rows: int = 0,
+        factor: Tensor | None = None,
+        term: Tensor | None = None,
+        rows_per_tap: int = ROWS_PER_TAP,
     ) -> None:
         self._conv, self._generator = conv, generator
+        self._factor, self._term = factor, term
         taps = conv.in_channels * conv.kernel[0] * conv.kernel[1]
         self._positions = out[2] * out[3]
-        self._drawn = min(self._positions, -(-ROWS_PER_TAP * taps // images))
+        self._drawn = min(self._positions, -(-rows_per_tap * taps // images))
         self._taps = taps
         self._kept = min(self._drawn, -(-rows // images))  # of each image
-        self._rows: list[tuple[Tensor, Tensor]] = []
+        self._rows: list[tuple[Tensor, ...]] = []
         self._moments: Moments | None = None
 
-    def add(self, inputs: Tensor, responses: Tensor) -> None:
-        """Add a batch: inputs (n, c, h, w) and responses (n, N, oh, ow) of the whole maps."""
+    def add(self, inputs: Tensor, responses: Tensor, shortcut: Tensor | None = None) -> None:
+        """Add a batch: inputs (n, c, h, w) and responses (n, N, oh, ow) of the whole maps, and what is added behind."""
         if self._moments is None:
             self._moments = Moments(self._taps, responses.shape[1], inputs.device)
         drawn = torch.rand(len(inputs), self._positions, generator=self._generator).argsort(1)[:, : self._drawn]
+        maps = [responses] if shortcut is None else [responses, shortcut]
         # So few images at once that neither their patches nor a padded copy of them take much memory.
         few = max(1, min(ROWS // self._drawn, NUMBERS // inputs[0].numel()))
-        for parts in zip(*(torch.split(each, few) for each in (inputs, responses, drawn)), strict=True):
-            patches, wanted = self._at(*parts)
-            self._moments.add(patches, wanted)
-            kept = torch.arange(len(patches)).view(len(parts[2]), -1)[:, : self._kept].flatten()
-            self._rows.append((patches[kept], wanted[kept]))
+        for part, places, *others in zip(*(torch.split(each, few) for each in (inputs, drawn, *maps)), strict=True):
+            rows = self._at(part, places, others)
+            self._moments.add(rows[0], rows[1])
+            kept = torch.arange(len(rows[0])).view(len(places), -1)[:, : self._kept].flatten()
+            self._rows.append(tuple(each[kept] for each in rows))
 
-    def _at(self, inputs: Tensor, responses: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches (s, c k) and responses (s, N) at the drawn positions (n, d)."""
+    def _at(self, inputs: Tensor, drawn: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Patches (s, c k), and of each map (n, N, oh, ow) its values (s, N), at the drawn positions (n, d)."""
         image = torch.arange(len(drawn))[:, None].expand_as(drawn).flatten()
-        row, column = drawn.flatten() // responses.shape[3], drawn.flatten() % responses.shape[3]
+        row, column = drawn.flatten() // maps[0].shape[3], drawn.flatten() % maps[0].shape[3]
         patches = sliding(inputs, self._conv)[image, :, row, column].flatten(1)  # (s, c, kh, kw) -> (s, c k)
-        return patches, responses[image, :, row, column]
+        return [patches, *(each[image, :, row, column] for each in maps)]
 
     def statistics(self) -> Statistics:
         """The moments, those of all processes of a torch.distributed group together."""
@@ -275,10 +223,10 @@ class Sampler:
         parts = self._rows
         if _shared():
             gathered: list[Any] = [None] * distributed.get_world_size()
-            distributed.all_gather_object(gathered, [(x.cpu(), y.cpu()) for x, y in parts])
+            distributed.all_gather_object(gathered, [tuple(each.cpu() for each in part) for part in parts])
             parts = [part for each in gathered for part in each]
-        patches, responses = (torch.cat(each) for each in zip(*parts, strict=True))
-        return Rows(patches, responses)
+        patches, responses, *shortcut = (torch.cat(each) for each in zip(*parts, strict=True))
+        return Rows(patches, responses, self._factor, self._term, *shortcut)
 
 
 def _shared() -> bool:
@@ -297,40 +245,3 @@ def sliding(inputs: Tensor, conv: ConvSpec) -> Tensor:
     n, c, h, w = padded.stride()
     strides = (n, c, h * down, w * right, h * conv.dilation[0], w * conv.dilation[1])
     return padded.as_strided((*padded.shape[:2], *sizes, *conv.kernel), strides)
-
-
-def save_statistics(path: Path, statistics: Mapping[str, Statistics], fingerprint: str) -> None:
-    """Write the moments of a net's layers to one file, whole or not at all; `fingerprint` tells the net from others."""
-    tensors = {
-        f"{layer}/{name}": value.contiguous()
-        for layer, each in statistics.items()
-        for name, value in vars(each).items()
-        if isinstance(value, Tensor)
-    }
-    samples = {layer: each.samples for layer, each in statistics.items()}
-    with whole(path) as draft:
-        save_file(tensors, draft, metadata={"fingerprint": fingerprint, "samples": json.dumps(samples)})
-
-
-def load_statistics(path: Path, fingerprint: str) -> dict[str, Statistics]:
-    """Read such a file; raises ConvsmithError where it cannot be read or is of another net or version."""
-    try:
-        with safe_open(path, "pt") as file:
-            told = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dictionary
-    except (OSError, SafetensorError) as error:
-        raise FileError(
-            f"{path}: cannot be read as statistics ({error}); remove it, and it is made anew with --data."
-        ) from error
-    if told.get("fingerprint") != fingerprint:
-        raise FileError(f"{path}: was made for another net or input; remove it, and it is made anew with --data.")
-    names = [field.name for field in fields(Statistics) if field.name != "samples"]
-    try:
-        return {
-            layer: Statistics(**{name: tensors[f"{layer}/{name}"] for name in names}, samples=samples)
-            for layer, samples in json.loads(told["samples"]).items()
-        }
-    except KeyError as error:
-        raise FileError(
-            f"{path}: is of another version of convsmith; remove it, and it is made anew with --data."
-        ) from error

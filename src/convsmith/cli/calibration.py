@@ -6,8 +6,9 @@ from pathlib import Path
 
 from convsmith.algebra.second_moments import Statistics
 from convsmith.blocks import parse_block
-from convsmith.calibration.calibrate import ROWS_PER_TAP, calibrate, load_statistics, save_statistics, take_images
+from convsmith.calibration.calibrate import ROWS_PER_TAP, calibrate, take_images
 from convsmith.calibration.pictures import Pictures
+from convsmith.calibration.statistics_file import load_statistics, save_statistics
 from convsmith.cli.groups import Calibrating, Reading
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError

@@ -1,6 +1,8 @@
 """Run a captured net's calls again on real batches, any stretch of them, with modules of one's own in some places."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +17,20 @@ from convsmith.graph.ops.writes import OVERWRITTEN
 Tensors = dict[str, Any]  # by the names of a graph: what is alive at one point of a run
 
 
+@dataclass(frozen=True)
+class Detour:
+    """Calls that are left out of a run: what goes in at `entry` comes out as `exit`."""
+
+    inside: frozenset[str]
+    entry: str
+    exit: str
+
+
 class Replay:
     """The calls of `graph`, captured of `model` or of one with the same modules, on the weights that `model` has.
 
     The graph must be captured for the batch size that is run. A stretch costs what its calls cost, so that a net
-    changed in one place is run from there on. Calls whose sizes depend on values are left out.
+    changed in one place is run from there on. Calls whose sizes depend on values are left out, and those of `detours`.
 
     >>> from convsmith.graph.capture import capture
     >>> net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), torch.rand(2, 3, 8, 8)
@@ -30,8 +41,9 @@ class Replay:
     True
     """
 
-    def __init__(self, model: nn.Module, graph: Graph) -> None:
+    def __init__(self, model: nn.Module, graph: Graph, detours: Sequence[Detour] = ()) -> None:
         self.graph = graph
+        self._left_out = {name: detour for detour in detours for name in detour.inside}
         held = dict(model.named_parameters()) | dict(model.named_buffers())
         self._own = dict(graph.constants) | held
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -49,18 +61,39 @@ class Replay:
 
         modules: by the name of a node, what to run on its input in the call's place.
         """
-        modules = modules or {}
         with torch.no_grad():
             for place in range(first, stop):
-                node = self.graph.nodes[place]
-                if node.loose:
+                if self.graph.nodes[place].loose:
                     continue
-                if node.name in modules:
-                    alive[node.name] = _in_its_type(modules[node.name], alive[node.call.input.name])
-                else:
-                    alive[node.name] = self._call(place, node, alive)
+                self._step(alive, place, modules or {})
                 for name in self._freed[place]:
                     alive.pop(name, None)
+
+    def ahead(self, alive: Tensors, name: str, modules: Mapping[str, nn.Module] | None = None) -> Any:
+        """A tensor that calls still to come make of what is alive, which stays as it is."""
+        if name in alive:
+            return alive[name]
+        wanted, leading = {name}, list[int]()
+        for place, node in reversed(list(enumerate(self.graph.nodes))):
+            if node.name in wanted and node.name not in alive:
+                wanted.update(self.graph.sources(node))
+                leading.append(place)
+        aside = deepcopy({each: x for each, x in alive.items() if each in wanted or each in self._tables})
+        with torch.no_grad():
+            for place in reversed(leading):
+                self._step(aside, place, modules or {})
+        return aside[name]
+
+    def _step(self, alive: Tensors, place: int, modules: Mapping[str, nn.Module]) -> None:
+        node = self.graph.nodes[place]
+        if node.name in self._left_out:
+            detour = self._left_out[node.name]
+            if detour.exit not in alive:
+                alive[detour.exit] = alive[detour.entry]
+        elif node.name in modules:
+            alive[node.name] = _in_its_type(modules[node.name], alive[node.call.input.name])
+        else:
+            alive[node.name] = self._call(place, node, alive)
 
     def _call(self, place: int, node: Node, alive: Tensors) -> Any:
         args = {name: self._value(arg, alive) for name, arg in node.call.args.items()}

@@ -141,7 +141,8 @@ def rewrite(
     moves = [edit for edit in plan.edits if isinstance(edit, Repeat | Remove)]
     check_moves(model, base, moves)
     blocks = [edit for edit in plan.edits if isinstance(edit, Replace)]
-    errors = put_blocks(model, new, base, blocks, transfer, progress)
+    removed = [edit.unit for edit in moves if isinstance(edit, Remove)]
+    errors = put_blocks(model, new, base, blocks, transfer, progress, removed)
     merge_pairs(new, base, [edit for edit in plan.edits if isinstance(edit, Merge)], transfer is not None)
     placed = capture_for(new, plan)
     done = counted(plan, base, placed, errors)

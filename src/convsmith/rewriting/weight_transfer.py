@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from convsmith.algebra import FitRequest
+from convsmith.algebra.dense import refit
 from convsmith.algebra.second_moments import Rows, Statistics
 from convsmith.blocks import Block, Carried, parse_block
-from convsmith.calibration.calibrate import Calibration, Sampler
 from convsmith.calibration.fitting import fitted_to, own_statistics
+from convsmith.calibration.in_order import Calibration
+from convsmith.calibration.joins import Behind, affine
 from convsmith.calibration.pictures import Pictures
 from convsmith.errors import PlanError, at
 from convsmith.graph import Graph, Node, is_norm
@@ -20,8 +22,8 @@ from convsmith.plan import Merge, Replace
 from convsmith.progress import Progress, silent
 from convsmith.structure.editable import untouchable
 from convsmith.structure.pairs import Pair, find_pairs
+from convsmith.structure.units import calls_inside
 
-RELUS = ("aten.relu.default", "aten.relu_.default")
 # Rows kept of a layer: many times the entries that an output's row of its last factor has. Of 512 channels they take
 # 150 MB, as much as their moments.
 ROWS = 8192
@@ -50,11 +52,13 @@ def put_blocks(
     edits: Sequence[Replace],
     transfer: Transfer | None,
     progress: Progress = silent,
+    removed: Sequence[tuple[str, ...]] = (),
 ) -> dict[str, float | None]:
     """Replace layers of `model`, a copy of `original`; answers the error of each whose weights were carried.
 
-    transfer: None leaves blocks as initialized. Raises ConvsmithError, naming the layer, on what is no plain
-    convolution, on statistics that lack a layer, and on a layer replaced twice.
+    transfer: None leaves blocks as initialized. removed: units that `model` is going to do without; with images, all
+    convolutions that stay behind the first of them are refitted. Raises ConvsmithError, naming the layer, on what is no
+    plain convolution, on statistics that lack a layer, and on a layer replaced twice.
     """
     if twice := [layer for layer, times in Counter(edit.layer for edit in edits).items() if times > 1]:
         raise PlanError(f"{twice[0]} is replaced twice by the plan; take one of its edits out.")
@@ -67,7 +71,7 @@ def put_blocks(
             progress(f"fitting {layer}", len(errors), len(built))
             errors[layer] = _carry_alone(model, graph, layer, *built[layer], transfer)
     else:
-        errors = _carry_in_order(original, model, graph, built, transfer, progress)
+        errors = _carry_in_order(original, model, graph, built, transfer, progress, removed)
     for layer, (_, module) in built.items():
         model.set_submodule(layer, module)
     return errors
@@ -119,21 +123,72 @@ def _carry_in_order(
     built: Mapping[str, tuple[Block, nn.Sequential]],
     transfer: Transfer,
     progress: Progress,
+    removed: Sequence[tuple[str, ...]],
 ) -> dict[str, float | None]:
-    """Each layer is fitted to what it will see behind those already replaced, against the original's responses."""
+    """Each layer is fitted to what it will see behind those already changed, against the original's responses."""
     assert transfer.images is not None
-    calibration = Calibration(original, model, transfer.images, seed=transfer.seed)
+    calibration = Calibration(original, model, transfer.images, seed=transfer.seed, removed=removed)
     errors: dict[str, float | None] = {}
-    for layer in filter(built.__contains__, calibration.order):
-        block, module = built[layer]
-        progress(f"fitting {layer}", len(errors), len(built))
+    stay = _refitted(graph, calibration.order, removed) - set(built)
+    todo = [layer for layer in calibration.order if layer in built or layer in stay]
+    for number, layer in enumerate(todo):
+        progress(f"fitting {layer}", number, len(todo))
         with at(layer):
+            if layer in stay:
+                _refit_in_order(model, graph, layer, calibration, transfer)
+                continue
+            block, module = built[layer]
             if block.fitted:
                 errors[layer] = _fit_in_order(model, graph, layer, block, module, calibration, transfer)
             else:
                 errors[layer] = block.carry(_convolution(model, layer), module, FitRequest(transfer.method)).error
         calibration.put(layer, module)
     return errors
+
+
+def _refitted(graph: Graph, order: Sequence[str], removed: Sequence[tuple[str, ...]]) -> set[str]:
+    """The convolutions behind the first removed unit whose own weights can be solved anew."""
+    places = {node.name: place for place, node in enumerate(graph.nodes)}
+    first = min((places[node.name] for unit in removed for node in calls_inside(graph, unit)), default=len(places))
+    found: set[str] = set()
+    for node in graph.nodes[first:]:
+        spec = node.conv_spec()
+        if spec is not None and spec.groups == 1 and node.module in order and not untouchable(graph, node, spec):
+            found.add(node.module)
+    return found
+
+
+def _refit_in_order(
+    model: nn.Module, graph: Graph, layer: str, calibration: Calibration, transfer: Transfer
+) -> float | None:
+    """A convolution's own weight and bias solved anew for what it sees now."""
+    conv = _convolution(model, layer)
+    samplers = calibration.halves(layer, ROWS if _through_relu(graph, layer, transfer) else 0)
+    rows = [sampler.rows() for sampler in samplers] if _through_relu(graph, layer, transfer) else []
+    fitted, *held_out = (fitted_to(graph, layer, sampler.statistics()) for sampler in samplers)
+    found = refit(conv.weight.detach().flatten(2), fitted, held_out[0] if held_out else None, rows)
+    with torch.no_grad():
+        conv.weight.copy_(found.factors[0].view_as(conv.weight))
+        if conv.bias is not None and found.bias is not None:
+            conv.bias.copy_(found.bias)
+    return _settle(model, graph, layer, Carried(found.error, found.bias if conv.bias is None else None))
+
+
+def _wanted(graph: Graph, layer: str, calibration: Calibration, transfer: Transfer) -> tuple[Statistics, Rows | None]:
+    """What a layer sees and is to answer, with rows where a ReLU alone reads that."""
+    relu = _through_relu(graph, layer, transfer)
+    sample = calibration.sample(layer, ROWS if relu else 0)
+    rows = sample.rows() if relu else None
+    return fitted_to(graph, layer, sample.statistics()), rows
+
+
+def _through_relu(graph: Graph, layer: str, transfer: Transfer) -> bool:
+    """Whether a layer is refitted for the ReLU behind it.
+
+    Without a bias the refit, which shifts what it cannot scale, would promise what is not kept.
+    """
+    node = _node(graph, layer)
+    return transfer.relu and graph.holds_mean(node) and Behind.of(graph, node).relu
 
 
 def _fit_in_order(
@@ -145,28 +200,8 @@ def _fit_in_order(
     calibration: Calibration,
     transfer: Transfer,
 ) -> float | None:
-    node = _node(graph, layer)
-    # Without a bias the refit, which shifts what it cannot scale, would promise what is not kept.
-    refit = transfer.relu and graph.holds_mean(node) and into_relu(graph, node)
-    sample = calibration.sample(layer, ROWS if refit else 0)
-    rows = _rows(model, graph, layer, sample) if refit else None
-    seen = fitted_to(graph, layer, sample.statistics())
-    request = FitRequest(transfer.method, seen, rows)
+    request = FitRequest(transfer.method, *_wanted(graph, layer, calibration, transfer))
     return _settle(model, graph, layer, block.carry(_convolution(model, layer), module, request))
-
-
-def into_relu(graph: Graph, node: Node) -> bool:
-    """Whether all that a call makes goes into one ReLU, through nothing but perhaps a BatchNorm of its own."""
-    last = graph.norm_behind(node) or node
-    readers = graph.readers(last.name)
-    return len(readers) == 1 and last.name not in graph.outputs and readers[0].call.op in RELUS
-
-
-def _rows(model: nn.Module, graph: Graph, layer: str, sample: Sampler) -> Rows:
-    """The rows kept of a layer, with the BatchNorm between it and its ReLU."""
-    norm = graph.norm_behind(_node(graph, layer))
-    scale, shift = (None, None) if norm is None else _affine(model, norm)
-    return replace(sample.rows(), scale=scale, shift=shift)
 
 
 def _settle(model: nn.Module, graph: Graph, layer: str, carried: Carried) -> float | None:
@@ -215,7 +250,7 @@ def _carry_pair(model: nn.Module, graph: Graph, pair: Pair, merged: nn.Conv2d) -
     if first.bias is not None:
         shift = first.bias.detach().double()
     for node in filter(is_norm, pair.between):
-        factor, term = _affine(model, node)
+        factor, term = affine(model.state_dict(), node)
         scale, shift = scale * factor, shift * factor + term
     across = second.weight.detach().double().flatten(1)  # (n, c, 1, 1) -> (n, c)
     constant = across @ shift
@@ -227,14 +262,3 @@ def _carry_pair(model: nn.Module, graph: Graph, pair: Pair, merged: nn.Conv2d) -
             merged.bias.copy_(constant)
         else:
             _shift_norm(model, graph, pair.second.module, constant)
-
-
-def _affine(model: nn.Module, norm: Node) -> tuple[Tensor, Tensor]:
-    """A BatchNorm in evaluation: y = factor x + term, per channel."""
-    state = model.state_dict()
-    mean, var = (state[norm.call[name].name].double() for name in ("running_mean", "running_var"))
-    factor = (var + norm.call["eps"]).rsqrt()
-    if norm.call["weight"] is not None:
-        factor = factor * state[norm.call["weight"].name].double()
-    term = -mean * factor
-    return factor, term if norm.call["bias"] is None else term + state[norm.call["bias"].name].double()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from convsmith.graph import Graph, Node
+from convsmith.graph.replay import Detour
 from convsmith.plan import Refusal
 from convsmith.structure.stages import StageNodes, Stages, effective_kernel
 from convsmith.text import times
@@ -113,6 +114,16 @@ def _closed(graph: Graph, modules: tuple[str, ...]) -> bool:
     used = {s for node in graph.nodes if node.name not in names for s in graph.sources(node)} | set(graph.outputs)
     exits = names & used
     return len(entries) == 1 and entries <= set(graph.cuts) and len(exits) == 1 and exits <= set(graph.cuts)
+
+
+def detour(graph: Graph, modules: tuple[str, ...]) -> Detour:
+    """How a run goes around a unit that is `movable`."""
+    inside = calls_inside(graph, modules)
+    names = frozenset(node.name for node in inside)
+    (entry,) = {name for node in inside for name in graph.sources(node)} - names
+    outside = {name for node in graph.nodes if node.name not in names for name in graph.sources(node)}
+    (exit_,) = names & (outside | set(graph.outputs))
+    return Detour(names, entry, exit_)
 
 
 def movable(graph: Graph, modules: tuple[str, ...]) -> Unit | str:
