@@ -51,7 +51,10 @@ def activation(call: Call, x: Reach) -> Reach:
     return x
 
 
-@unary(*_both(_SCALARS), *_both(_COPIES), *_ALONE, *_WITH_SCALAR)
+ALONE = (*_both(_SCALARS), *_both(_COPIES), *_ALONE, *_WITH_SCALAR)
+
+
+@unary(*ALONE)
 def elementwise(call: Call, x: Reach) -> Reach:
     """Nothing moves."""
     return x
@@ -74,13 +77,16 @@ _PAIRS = ("maximum", "minimum", "fmax", "fmin", "atan2", "logaddexp", "hypot")
 _BITS = ("bitwise_and", "bitwise_or", "__and__", "__or__", "__xor__")
 
 
-@joining(
+SUMS = (
     *_both(_SUMS, "Tensor"), *(f"aten.{op}.default" for op in _PAIRS), "aten.max.other", "aten.min.other",
     *_both(["div"], "Tensor_mode"), "aten.rsub.Tensor", "aten.pow.Tensor_Tensor", "aten.where.self",
     "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar", *_both(["masked_fill"], "Scalar"),
     *_both(["masked_fill"], "Tensor"), *_both(["logical_and", "logical_or", "logical_xor"]), "aten.clamp.Tensor",
     *(f"aten.{op}.Tensor" for op in _BITS), *_both(["lerp"], "Scalar"), *_both(["lerp"], "Tensor"), *_both(["addcdiv"]),
 )  # fmt: skip
+
+
+@joining(*SUMS)
 def add(call: Call, seen: Seen) -> Answer:
     """The union of what the operands see."""
     return union([x for x in seen if x is not None], call.out)
