@@ -213,11 +213,49 @@ class Merge:
 
 @_spoken
 @dataclass(frozen=True, config=_STRICT)
+class Narrow:
+    """Leave a group of channels fewer of them.
+
+    Attributes:
+        group: Paths of the layers that make the channels, in order of execution.
+        width: How many stay.
+        kept: Which; None to choose when the plan is applied.
+        reason: Why, for the user.
+        macs: MACs of all layers around the group before and after.
+        params: The same of parameters.
+        error: Once weights are carried, the largest relative error of the layers that read the channels.
+        output_error: Where images chose the width, the predicted relative error of the net's output from this edit
+            alone.
+        latency_ms: The same as `macs` of milliseconds, where they were measured.
+    """
+
+    group: Unit
+    width: Annotated[int, Field(ge=1)]
+    kept: tuple[int, ...] | None = None
+    reason: str = BY_HAND
+    macs: Change = (0, 0)
+    params: Change = (0, 0)
+    error: float | None = None
+    output_error: float | None = None
+    latency_ms: Milliseconds | None = None
+    kind: Literal["narrow"] = "narrow"
+    gain: ClassVar[float] = 0.0  # kernels stay as they are
+    value: ClassVar[float] = 0.0
+
+    @property
+    def name(self) -> str:
+        """What messages call this edit."""
+        return " + ".join(self.group)
+
+
+@_spoken
+@dataclass(frozen=True, config=_STRICT)
 class Request:
     """What a planner was asked for.
 
     `max_macs` and `max_latency` are multiples of the base's; `keep` are layers to leave alone and `overrides` the
-    blocks of layers that have one of their own. `by` says what chose: `costs` alone, or the `errors` on images.
+    blocks of layers that have one of their own. `by` says what chose: `costs` alone, or the `errors` on images. `width`
+    and `depth` say whether channels and units might go.
     """
 
     block: str
@@ -226,6 +264,8 @@ class Request:
     max_latency: float | None = None
     overrides: dict[str, str] = field(default_factory=dict)
     by: Literal["costs", "errors"] = "costs"
+    width: bool = False
+    depth: bool = False
 
     @property
     def limited(self) -> bool:
@@ -233,7 +273,7 @@ class Request:
         return self.max_macs is not None or self.max_latency is not None
 
 
-Edit = Annotated[Repeat | Remove | Replace | Merge, Field(discriminator="kind")]
+Edit = Annotated[Repeat | Remove | Replace | Merge | Narrow, Field(discriminator="kind")]
 
 
 @_spoken

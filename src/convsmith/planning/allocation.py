@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -14,12 +16,15 @@ from convsmith.calibration.calibrate import calibrate
 from convsmith.calibration.pictures import Pictures
 from convsmith.graph import Graph
 from convsmith.latency.measure import Latencies
-from convsmith.plan import Plan, Refusal, Replace, Request
+from convsmith.plan import Plan, Refusal, Request
 from convsmith.planning.budget import Costs
-from convsmith.planning.candidates import Candidate, consider, overridden
-from convsmith.planning.edits import plan_of
+from convsmith.planning.candidates import Candidate, Trial, consider, overridden
+from convsmith.planning.depth_prices import removable, without
+from convsmith.planning.joint import State, choose_jointly
+from convsmith.planning.levers import Gone, Levers, plan_of_levers
 from convsmith.planning.prices import Prices, digest
 from convsmith.planning.pricing import Choice, Effect, Pricing
+from convsmith.planning.width_prices import narrowable, narrowings
 from convsmith.progress import Progress, silent
 
 # With data the separable form competes with the three-way form, which contains it and costs more per rank.
@@ -92,28 +97,80 @@ def plan_by_error(
     """
     costs = Costs.of(graph, asked, latencies)
     fixed = overridden(graph, asked.overrides, asked.keep)
+    levers, refusals = priced(model, graph, asked, costs, images, method, statistics, seed, progress, prices)
+    chosen = cheapest(levers, graph, costs, fixed)
+    if chosen is None:
+        least = levers.least(graph, costs) + costs.change(fixed)
+        raise costs.unmet(least, CHEAPER if asked.block == "auto" else "choose a cheaper block")
+    return plan_of_levers(graph, levers, chosen, refusals, replace(asked, by="errors"), costs, fixed)
+
+
+def cheapest(levers: Levers, graph: Graph, costs: Costs, fixed: Sequence[tuple[Candidate, Trial]]) -> list[Any] | None:
+    """What to do with each lever, with the least sum of errors within the limit; None where nothing keeps it.
+
+    Layers alone are chosen exactly. With groups and units the better of that and of one choice for all is taken.
+    """
+    alone = _layers_alone(levers, costs, fixed)
+    if not levers.groups and not levers.units:
+        return alone
+    joint = levers.joint(graph, costs)
+    start: State = (0,) * len(joint.items)
+    rest = costs.total + costs.change(fixed) - joint.total(start)
+    state = choose_jointly(joint, costs.limit - rest)
+    together = None if state is None else [i.ways[way].what for i, way in zip(joint.items, state, strict=True)]
+    if alone is None or together is None:
+        return together or alone
+    error = sum(choice.output for choice in alone[: len(levers.layers)])
+    return together if state is not None and joint.error(state) < error else alone
+
+
+def _layers_alone(levers: Levers, costs: Costs, fixed: Sequence[tuple[Candidate, Trial]]) -> list[Any] | None:
+    rest = costs.total + costs.change(fixed) - sum(costs.layer(candidate) for candidate, _ in levers.layers)
+    chosen = choose([choices for _, choices in levers.layers], costs.limit - rest)
+    return None if chosen is None else [*chosen, *[None] * (len(levers.groups) + len(levers.units))]
+
+
+def priced(
+    model: nn.Module,
+    graph: Graph,
+    asked: Request,
+    costs: Costs,
+    images: Pictures | None,
+    method: str | None,
+    statistics: Mapping[str, Statistics] | None,
+    seed: int,
+    progress: Progress,
+    prices: Path | None,
+) -> tuple[Levers, list[Refusal]]:
+    """All that can be done to a net with what each way costs and loses, and what stays."""
     by_layer, refusals = _candidates(graph, asked, method)
     given = statistics is not None
+    # What is refitted or goes must not be a layer that was asked to stay, or to become something of its own.
+    left = (*asked.keep, *asked.overrides)
+    groups, unfit = narrowable(graph, left) if asked.width else ([], [])
+    units = removable(graph, left) if asked.depth and images is not None else []
     if statistics is None:
         if images is None:
             raise ValueError("neither images nor statistics to choose ranks by")
-        statistics = calibrate(model, images, list(by_layer), seed=seed, progress=progress)
+        readers = [part.module for group in groups for part in group.consumers]
+        statistics = calibrate(model, images, list(dict.fromkeys([*by_layer, *readers])), seed=seed, progress=progress)
     kept = Prices(prices, "" if prices is None else digest(model, images, graph.fingerprint, method, seed, given))
     effect = None if images is None else Effect(model, images)
     pricing = Pricing(model, graph, statistics, method, costs, effect, kept)
-    options: list[list[Choice]] = []
+    done, total = count(), len(by_layer) + len(groups) + len(units)
+    layers, widths, gone = [], [], []
     for layer, families in by_layer.items():
-        progress(f"pricing {layer}", len(options), len(by_layer))
-        options.append(pricing.choices(families))
-    layers = [families[0] for families in by_layer.values()]
-    rest = costs.total + costs.change(fixed) - sum(map(costs.layer, layers))
-    chosen = choose(options, costs.limit - rest)
-    if chosen is None:
-        least = rest + sum(min(choice.cost for choice in layer) for layer in options)
-        raise costs.unmet(least, CHEAPER if asked.block == "auto" else "choose a cheaper block")
-    picked = [(candidate, choice.trial) for candidate, choice in zip(layers, chosen, strict=True)]
-    plan = plan_of(graph, picked, refusals, replace(asked, by="errors"), costs, fixed)
-    return _with_errors(plan, dict(zip(by_layer, chosen, strict=True)))
+        progress(f"pricing {layer}", next(done), total)
+        layers.append((families[0], pricing.choices(families)))
+    for group in groups:
+        progress(f"pricing widths of {group.name[0]}", next(done), total)
+        if all(part.module in statistics for part in group.consumers):
+            widths.append(narrowings(model, graph, group, statistics, effect, kept))
+    for stage, unit in units:
+        progress(f"pricing the net without {unit.modules[0]}", next(done), total)
+        if images is not None and effect is not None:
+            gone.append((Gone(unit, stage), without(model, graph, unit, images, effect, kept, seed)))
+    return Levers(layers, [each for each in widths if each], gone), [*refusals, *unfit]
 
 
 def _families(asked: Request, method: str | None) -> list[str]:
@@ -143,19 +200,3 @@ def _candidates(
             left.setdefault(refusal.layer, refusal.reason)
     ordered = {node.module: found[node.module] for node in graph.layers if node.module in found}
     return ordered, [Refusal(layer, reason) for layer, reason in left.items() if layer not in found]
-
-
-def _with_errors(plan: Plan, choices: Mapping[str, Choice]) -> Plan:
-    """The plan, each layer's reason being the errors it was chosen by."""
-    told = {layer: (choice.output**0.5, choice.error**0.5) for layer, choice in choices.items()}
-    edits = (
-        replace(e, reason=_reason(*told[e.layer]), output_error=told[e.layer][0])
-        if isinstance(e, Replace) and e.layer in told
-        else e
-        for e in plan.edits
-    )
-    return replace(plan, edits=tuple(edits))
-
-
-def _reason(output: float, here: float) -> str:
-    return f"predicted error: {100 * output:.2g} % of the net's output, {100 * here:.2g} % of the layer's"

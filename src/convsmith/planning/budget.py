@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Self
 
 from convsmith.errors import BudgetError
-from convsmith.graph import Graph
+from convsmith.graph import Graph, Node
 from convsmith.latency.measure import Latencies
 from convsmith.plan import Milliseconds, Request
 from convsmith.planning.candidates import Candidate, Trial
 from convsmith.planning.ladder import Priced
+from convsmith.planning.narrowing import Narrowing
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,13 @@ class Costs:
     def layer(self, candidate: Candidate) -> int:
         """Of a convolution as it is."""
         return candidate.node.macs if self.latencies is None else round(1e9 * self.latencies.of([candidate.layer]))
+
+    def narrowed(self, node: Node, narrowings: Sequence[Narrowing]) -> float:
+        """Of a layer once groups of channels that it makes, changes or reads are narrower."""
+        shares = [share for narrowing in narrowings for share in narrowing.shares(node.name)]
+        if self.latencies is None:
+            return node.macs * prod(shares)
+        return 1e9 * self.latencies.of([node.module]) * prod(shares)
 
     def trials(self, candidate: Candidate, trials: Sequence[Trial]) -> list[int]:
         """Of blocks in its place."""

@@ -36,6 +36,8 @@ def decompose(
     latencies: Latencies | None = None,
     progress: Progress = silent,
     prices: Path | None = None,
+    width: bool | None = None,
+    depth: bool | None = None,
 ) -> Plan:
     """Plan a cheaper block for every convolution that admits one (Wang et al., CIKM 2021).
 
@@ -63,9 +65,11 @@ def decompose(
         latencies: Of `measure_latency`; measured here where they are not given.
         progress: Told how far the work is.
         prices: With data, a file that keeps what was worked out: a call that was stopped goes on from it.
+        width: With data, whether groups of channels may be narrowed as well; None for yes where block is `auto`.
+        depth: With data, whether units of a stage may go as well; None for yes where block is `auto`.
 
     Returns:
-        A plan with one edit a replaced convolution, and the reason why others stay.
+        A plan with one edit a replaced convolution, narrowed group or removed unit, and the reason why others stay.
 
     Raises:
         ConvsmithError: For an unknown block or layer, an override that cannot be, a limit that cannot be met, data
@@ -82,7 +86,9 @@ def decompose(
     if max_latency is not None and latencies is None and model is not None:
         latencies = measure_latency(model, graph, progress=progress)
     asked = Request(
-        block, share_of(max_macs, graph.macs), tuple(keep), _of_latency(max_latency, latencies), dict(overrides or {})
+        block, share_of(max_macs, graph.macs), tuple(keep), _of_latency(max_latency, latencies), dict(overrides or {}),
+        width=fits and (block == "auto" if width is None else width),
+        depth=data is not None and (block == "auto" if depth is None else depth),
     )  # fmt: skip
     if not fits:
         return plan_by_cost(graph, asked, latencies, progress)

@@ -23,6 +23,7 @@ from convsmith.kernels.spec import ConvSpec
 from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import Candidate, Trial
 from convsmith.planning.prices import Price, Prices
+from convsmith.structure.units import detour
 
 # Ranks fitted per layer and family, of those up to twice the limit's share: dearer ones are hardly ever chosen.
 TRIED = 5
@@ -93,7 +94,7 @@ class Pricing:
         if self.effect is None:
             return here, here
         shift = None if carried.shift is None else carried.shift.view(-1, 1, 1)
-        return here, self.effect.on_output(layer, module if shift is None else nn.Sequential(module, _Shifted(shift)))
+        return here, self.effect.on_output(layer, module if shift is None else nn.Sequential(module, Shifted(shift)))
 
 
 def _spread(trials: Sequence[Trial]) -> Sequence[Trial]:
@@ -111,7 +112,7 @@ def _between(trials: Sequence[Trial], fitted: Sequence[tuple[Trial, float, float
         yield [float(error) for error in np.exp(logs)]
 
 
-class _Shifted(nn.Module):
+class Shifted(nn.Module):
     """Adds what a BatchNorm behind would take off its mean."""
 
     def __init__(self, shift: Tensor) -> None:
@@ -119,6 +120,7 @@ class _Shifted(nn.Module):
         self.register_buffer("shift", shift)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add it."""
         return x + self.get_buffer("shift")
 
 
@@ -140,12 +142,27 @@ class Effect:
 
     def on_output(self, layer: str, block: nn.Module) -> float:
         """The squared relative error of the output with a block in one layer's place, of several outputs the mean."""
-        place = self._places[layer]
+        return self.of({layer: block})
+
+    def of(self, modules: Mapping[str, nn.Module]) -> float:
+        """The same with modules in the places of several layers."""
+        place = min(self._places[layer] for layer in modules)
         if place < self._at:
             self._alive, self._at = self._replay.start(self._batch.clone()), 0
         self._replay.run(self._alive, self._at, place)
         self._at = place
-        made = self._outcome({self._graph.nodes[place].name: block})
+        return self._lost(
+            self._outcome({self._graph.nodes[self._places[layer]].name: m for layer, m in modules.items()})
+        )
+
+    def without(self, changed: nn.Module, unit: tuple[str, ...]) -> float:
+        """The same of a copy of the net that does without a unit."""
+        replay = Replay(changed, self._graph, [detour(self._graph, unit)])
+        alive = replay.start(self._batch.clone())
+        replay.run(alive, 0, len(self._graph.nodes))
+        return self._lost([alive[name].double() for name in self._graph.ends])
+
+    def _lost(self, made: Sequence[Tensor]) -> float:
         missed = [(new - old).square().sum().item() for new, old in zip(made, self._answers, strict=True)]
         errors = [error / energy for error, energy in zip(missed, self._energies, strict=True) if energy]
         return sum(errors) / len(errors)

@@ -8,25 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.algebra import FitRequest
-from convsmith.algebra.dense import refit
 from convsmith.algebra.second_moments import Rows, Statistics
 from convsmith.blocks import Block, Carried, parse_block
 from convsmith.calibration.fitting import fitted_to, own_statistics
 from convsmith.calibration.in_order import Calibration
-from convsmith.calibration.joins import Behind, affine
+from convsmith.calibration.joins import affine
 from convsmith.calibration.pictures import Pictures
+from convsmith.calibration.refitting import ROWS, behind, place_of, reaches_relu, refit_in_order, shift_norm
 from convsmith.errors import PlanError, at
-from convsmith.graph import Graph, Node, is_norm
+from convsmith.graph import Graph, is_norm
 from convsmith.kernels.spec import ConvSpec, is_plain
 from convsmith.plan import Merge, Replace
 from convsmith.progress import Progress, silent
 from convsmith.structure.editable import untouchable
 from convsmith.structure.pairs import Pair, find_pairs
-from convsmith.structure.units import calls_inside
-
-# Rows kept of a layer: many times the entries that an output's row of its last factor has. Of 512 channels they take
-# 150 MB, as much as their moments.
-ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -53,11 +48,13 @@ def put_blocks(
     transfer: Transfer | None,
     progress: Progress = silent,
     removed: Sequence[tuple[str, ...]] = (),
+    masks: Mapping[str, Tensor] | None = None,
 ) -> dict[str, float | None]:
     """Replace layers of `model`, a copy of `original`; answers the error of each whose weights were carried.
 
-    transfer: None leaves blocks as initialized. removed: units that `model` is going to do without; with images, all
-    convolutions that stay behind the first of them are refitted. Raises ConvsmithError, naming the layer, on what is no
+    transfer: None leaves blocks as initialized. removed: units that `model` is going to do without. masks: by layer,
+    the input channels (C,) bool that it is going to read. With images, all convolutions that stay behind the first of
+    these are refitted. Raises ConvsmithError, naming the layer, on what is no
     plain convolution, on statistics that lack a layer, and on a layer replaced twice.
     """
     if twice := [layer for layer, times in Counter(edit.layer for edit in edits).items() if times > 1]:
@@ -71,7 +68,7 @@ def put_blocks(
             progress(f"fitting {layer}", len(errors), len(built))
             errors[layer] = _carry_alone(model, graph, layer, *built[layer], transfer)
     else:
-        errors = _carry_in_order(original, model, graph, built, transfer, progress, removed)
+        errors = _carry_in_order(original, model, graph, built, transfer, progress, removed, masks or {})
     for layer, (_, module) in built.items():
         model.set_submodule(layer, module)
     return errors
@@ -124,18 +121,22 @@ def _carry_in_order(
     transfer: Transfer,
     progress: Progress,
     removed: Sequence[tuple[str, ...]],
+    masks: Mapping[str, Tensor],
 ) -> dict[str, float | None]:
     """Each layer is fitted to what it will see behind those already changed, against the original's responses."""
     assert transfer.images is not None
     calibration = Calibration(original, model, transfer.images, seed=transfer.seed, removed=removed)
     errors: dict[str, float | None] = {}
-    stay = _refitted(graph, calibration.order, removed) - set(built)
+    places = [place_of(graph, modules) for modules in (*removed, *((layer,) for layer in masks))]
+    first = min(places, default=len(graph.nodes))
+    stay = {layer for layer in behind(graph, first, calibration.order) if layer not in built}
     todo = [layer for layer in calibration.order if layer in built or layer in stay]
     for number, layer in enumerate(todo):
         progress(f"fitting {layer}", number, len(todo))
         with at(layer):
             if layer in stay:
-                _refit_in_order(model, graph, layer, calibration, transfer)
+                error = refit_in_order(model, graph, layer, calibration, relu=transfer.relu, kept=masks.get(layer))
+                errors |= {layer: error} if layer in masks else {}
                 continue
             block, module = built[layer]
             if block.fitted:
@@ -146,49 +147,12 @@ def _carry_in_order(
     return errors
 
 
-def _refitted(graph: Graph, order: Sequence[str], removed: Sequence[tuple[str, ...]]) -> set[str]:
-    """The convolutions behind the first removed unit whose own weights can be solved anew."""
-    places = {node.name: place for place, node in enumerate(graph.nodes)}
-    first = min((places[node.name] for unit in removed for node in calls_inside(graph, unit)), default=len(places))
-    found: set[str] = set()
-    for node in graph.nodes[first:]:
-        spec = node.conv_spec()
-        if spec is not None and spec.groups == 1 and node.module in order and not untouchable(graph, node, spec):
-            found.add(node.module)
-    return found
-
-
-def _refit_in_order(
-    model: nn.Module, graph: Graph, layer: str, calibration: Calibration, transfer: Transfer
-) -> float | None:
-    """A convolution's own weight and bias solved anew for what it sees now."""
-    conv = _convolution(model, layer)
-    samplers = calibration.halves(layer, ROWS if _through_relu(graph, layer, transfer) else 0)
-    rows = [sampler.rows() for sampler in samplers] if _through_relu(graph, layer, transfer) else []
-    fitted, *held_out = (fitted_to(graph, layer, sampler.statistics()) for sampler in samplers)
-    found = refit(conv.weight.detach().flatten(2), fitted, held_out[0] if held_out else None, rows)
-    with torch.no_grad():
-        conv.weight.copy_(found.factors[0].view_as(conv.weight))
-        if conv.bias is not None and found.bias is not None:
-            conv.bias.copy_(found.bias)
-    return _settle(model, graph, layer, Carried(found.error, found.bias if conv.bias is None else None))
-
-
 def _wanted(graph: Graph, layer: str, calibration: Calibration, transfer: Transfer) -> tuple[Statistics, Rows | None]:
     """What a layer sees and is to answer, with rows where a ReLU alone reads that."""
-    relu = _through_relu(graph, layer, transfer)
+    relu = transfer.relu and reaches_relu(graph, layer)
     sample = calibration.sample(layer, ROWS if relu else 0)
     rows = sample.rows() if relu else None
     return fitted_to(graph, layer, sample.statistics()), rows
-
-
-def _through_relu(graph: Graph, layer: str, transfer: Transfer) -> bool:
-    """Whether a layer is refitted for the ReLU behind it.
-
-    Without a bias the refit, which shifts what it cannot scale, would promise what is not kept.
-    """
-    node = _node(graph, layer)
-    return transfer.relu and graph.holds_mean(node) and Behind.of(graph, node).relu
 
 
 def _fit_in_order(
@@ -207,18 +171,8 @@ def _fit_in_order(
 def _settle(model: nn.Module, graph: Graph, layer: str, carried: Carried) -> float | None:
     """Where no bias can hold the mean of what was lost, the BatchNorm behind subtracts it."""
     if carried.shift is not None:
-        _shift_norm(model, graph, layer, carried.shift)
+        shift_norm(model, graph, layer, carried.shift)
     return carried.error
-
-
-def _shift_norm(model: nn.Module, graph: Graph, layer: str, shift: Tensor) -> None:
-    norm = graph.norm_behind(_node(graph, layer))
-    if norm is not None:
-        model.get_buffer(norm.call["running_mean"].name).sub_(shift)
-
-
-def _node(graph: Graph, layer: str) -> Node:
-    return next(node for node in graph.nodes if node.module == layer)
 
 
 def merge_pairs(model: nn.Module, graph: Graph, edits: Sequence[Merge], carry: bool) -> None:
@@ -261,4 +215,4 @@ def _carry_pair(model: nn.Module, graph: Graph, pair: Pair, merged: nn.Conv2d) -
         if merged.bias is not None:
             merged.bias.copy_(constant)
         else:
-            _shift_norm(model, graph, pair.second.module, constant)
+            shift_norm(model, graph, pair.second.module, constant)
