@@ -180,6 +180,20 @@ def test_chunks_of_channels_are_a_matter_of_speed(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(found[2], found[0])
 
 
+@pytest.mark.parametrize("seen", [False, True])
+def test_terms_of_the_three_way_form_do_not_cancel(seen: bool) -> None:
+    """A tensor of rank 3 that ones of rank 2 come as near to as they like, by terms that grow without bound."""
+    (n0, n1), (c0, c1), (k0, k1) = (torch.linalg.qr(normal(size, 2, seed=size))[0].T for size in (N, C, K))
+    near = ((n1, c0, k0), (n0, c1, k0), (n0, c0, k1))
+    weight = torch.stack([torch.einsum("n,c,k->nck", *vectors) for vectors in near]).sum(0)
+    x = correlated(3000)
+    statistics = moments(x, x @ weight.flatten(1).T) if seen else None
+    found = fit(ThreeWay(2), weight, FitRequest("als", statistics))
+    b, d, a = found.factors
+    assert (b.norm(dim=1) * d.norm(dim=1) * a.norm(dim=0)).sum() < 10 * weight.norm()
+    assert found.error < 0.1, "and yet they come near"
+
+
 # --- brute force ---
 
 
@@ -389,7 +403,7 @@ def test_the_refit_lowers_the_error_behind_the_relu(form: Form, normed: bool) ->
         fit(form, weight, FitRequest(method, statistics, rows)),
     )
     before, after = (rectified(form, found, x, y, scale, shift) for found in (plain, refitted))
-    assert after < before * 0.99
+    assert after < before * 0.995
 
 
 def test_the_refit_leaves_alone_what_it_cannot_better() -> None:
