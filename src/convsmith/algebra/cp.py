@@ -9,7 +9,7 @@ from torch import Tensor
 from convsmith.algebra.descent import Point, descend
 from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import Factors, ThreeWay
-from convsmith.algebra.linear import improve, low_rank
+from convsmith.algebra.linear import factorize, low_rank
 
 # From 300 evaluations on little is gained; on weights alone they take no product with a Gram matrix.
 EVALUATIONS_ON_WEIGHTS, EVALUATIONS, FEWEST = 30, 300, 40
@@ -80,7 +80,7 @@ class _Objective:
         seen = features if self.gram is None else features @ self.gram
         gram, answers = seen @ features.T, features @ self.cross
         ridge = torch.diag(self.ridge * b.square().sum(1) * d.square().sum(1))
-        return improve(torch.zeros_like(answers.T), (gram + gram.T) / 2 + ridge, answers), seen, answers
+        return torch.cholesky_solve(answers, factorize((gram + gram.T) / 2 + ridge)).T, seen, answers
 
     def measure(self, at: Point) -> tuple[Tensor, Point]:
         """The objective where a is solved for, and its gradient by b and d."""
@@ -90,8 +90,8 @@ class _Objective:
         gradient = (2 / self.energy * (a.T @ a @ seen - (self.cross @ a).T)).view(*b.shape, -1)
         held = (2 * self.ridge / self.energy * a.square().sum(0))[:, None]  # the ridge's share of the gradient
         parts = (
-            torch.einsum("rck,rk->rc", gradient, d) / self.units + held * d.square().sum(1)[:, None] * b,
-            torch.einsum("rck,rc->rk", gradient, b / self.units) + held * b.square().sum(1)[:, None] * d,
+            (gradient @ d[:, :, None])[:, :, 0] / self.units + held * d.square().sum(1)[:, None] * b,
+            ((b / self.units)[:, None] @ gradient)[:, 0] + held * b.square().sum(1)[:, None] * d,
         )
         return 1 - (answers * a.T).sum() / self.energy, parts
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from convsmith.algebra.descent import Point, descend
 from convsmith.algebra.fitting import Target, fits
 from convsmith.algebra.forms import Factors, Spatial
-from convsmith.algebra.linear import factorize, improve, low_rank
+from convsmith.algebra.linear import factorize, low_rank
 
 EVALUATIONS = 100
 # What the energies of terms weigh, as a share of the responses': little, so that terms do not cancel.
@@ -87,7 +87,7 @@ class _Objective:
         gram = torch.einsum("jrai,qa->jriq", seen.view(width, rank, -1, width), filters).reshape(rank * width, -1)
         answers = (filters @ self.cross).flatten(0, 1)  # (kw r, n)
         ridge = torch.diag(RIDGE * vertical.square().sum((1, 2)).repeat(width))
-        return improve(torch.zeros_like(answers.T), (gram + gram.T) / 2 + ridge, answers), seen, answers
+        return torch.cholesky_solve(answers, factorize((gram + gram.T) / 2 + ridge)).T, seen, answers
 
     def measure(self, at: Point) -> tuple[Tensor, Point]:
         """The objective where the horizontal is solved for, and its gradient by the vertical."""

@@ -60,7 +60,8 @@ def _gsvd_basis(form: Tucker, target: Target) -> Tensor:
     root = factorize(channels)
     rows = target.weight.transpose(1, 2).flatten(0, 1) @ root  # (n, c, k) -> (n k, c)
     vectors: Tensor = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, -form.inputs :]
-    return torch.linalg.solve_triangular(root.T, vectors, upper=True).T * target.deviations
+    basis: Tensor = torch.linalg.solve_triangular(root.T, vectors, upper=True)
+    return basis.T * target.deviations
 
 
 @dataclass(frozen=True)
