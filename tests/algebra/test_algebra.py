@@ -236,7 +236,7 @@ def test_refuses_a_rank_out_of_range(rank: int) -> None:
         (DepthwiseFirst(1), "svt", "Unknown decomposition method 'svt'; did you mean"),
         (ThreeWay(1), "svd", "svd does not fit cp; choose from KNOWN."),
         (PointwiseFirst(1), "compensated", "compensated does not fit pw-dw; choose from KNOWN."),
-        (Spatial(1, (3, 3)), "als", "als does not fit spatial; choose from KNOWN."),
+        (Spatial(1, (3, 3)), "compensated", "compensated does not fit spatial; choose from KNOWN."),
         (Tucker(1, 1), "gsvd", "gsvd does not fit tucker; choose from KNOWN."),
     ],
 )
@@ -281,9 +281,9 @@ def test_refuses_to_register_a_method_twice() -> None:
 def test_the_table_is_what_the_documentation_says() -> None:
     ours = {
         "svd": {"dw-pw", "pw-dw", "channel", "spatial", "tucker"},
-        "gsvd": {"dw-pw", "pw-dw", "channel"},
+        "gsvd": {"dw-pw", "pw-dw", "channel", "spatial"},
         "compensated": {"dw-pw"},
-        "als": {"dw-pw", "pw-dw", "cp", "channel", "seq"},
+        "als": {"dw-pw", "pw-dw", "cp", "channel", "spatial", "tucker", "seq"},
         "tensorly": {"cp", "tucker"},
     }
     assert ours == {name: {form.name for form in METHODS[name]} for name in ours}  # others: tests/testing

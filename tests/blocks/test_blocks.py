@@ -190,6 +190,22 @@ def test_an_untrained_block_has_the_variance_of_an_untrained_convolution(block: 
 # --- weights carried ---
 
 
+@pytest.mark.parametrize("spec", GEOMETRIES.values(), ids=GEOMETRIES.keys())
+@pytest.mark.parametrize("by", ["tile", "split"])
+def test_ways_to_filter_a_channel_more_than_once_compute_the_same_with_the_same_weights(
+    spec: ConvSpec, by: str
+) -> None:
+    conv, x = spec.standard(), torch.randn(2, spec.in_channels, 11, 10)
+    grouped, other = (DwPw(3, way) for way in ("group", by))
+    before, after = grouped.build(spec), other.build(spec)
+    grouped.carry(conv, before)
+    after.load_state_dict(before.state_dict())  # those of plans of earlier versions are grouped
+    torch.testing.assert_close(after(x), before(x))
+    assert other.carry(conv, after).error is not None
+    assert all(map(torch.equal, after.state_dict().values(), before.state_dict().values()))
+    assert all(str(block).endswith(by) == (by != "tile") for block in other.dearer(spec))
+
+
 @each_geometry
 @pytest.mark.parametrize("form", ["dw-pw", "pw-dw"])
 def test_full_rank_reproduces_the_convolution(form: str, spec: ConvSpec) -> None:
@@ -465,6 +481,8 @@ def test_a_rank_may_be_written_as_in_formulas() -> None:
         ("dw-pw:r=1", DwPw(r=1), "dw-pw"),
         ("dw-pw:2", DwPw(r=2), "dw-pw:r=2"),
         ("dw-pw:r=2", DwPw(r=2), "dw-pw:r=2"),
+        ("dw-pw:r=2,by=tile", DwPw(r=2), "dw-pw:r=2"),
+        ("dw-pw:2,group", DwPw(r=2, by="group"), "dw-pw:r=2,by=group"),
         (" pw-dw : r = 3 ", PwDw(r=3), "pw-dw:r=3"),
         ("dw-gpw:4", DwGpw(g=4), "dw-gpw:g=4"),
         ("dw-gpw:g=4", DwGpw(g=4), "dw-gpw:g=4"),
@@ -492,13 +510,14 @@ def test_its_text_is_read_back(block: Block) -> None:
     [
         ("dw-pv", "Unknown block 'dw-pv'; did you mean dw-pw"),
         ("", f"Unknown block ''; known: {', '.join(sorted(BLOCKS))}."),
-        ("dw-pw:q=2", "dw-pw: unknown parameter q; write dw-pw:r=.."),
+        ("dw-pw:q=2", "dw-pw: unknown parameter q; write dw-pw:r=..,by=.."),
         ("dw-pw:r=two", "dw-pw: r must be a whole number of at least 1, got 'two'."),
         ("dw-pw:r=1.5", "dw-pw: r must be a whole number of at least 1, got '1.5'."),
         ("dw-pw:r=", "dw-pw: r must be a whole number of at least 1, got ''."),
         ("dw-pw:0", "dw-pw: r must be a whole number of at least 1, got 0."),
         ("pw-dw:-1", "pw-dw: r must be a whole number of at least 1, got -1."),
-        ("dw-pw:1,2", "dw-pw: 2 parameters are too many; write dw-pw:r=.."),
+        ("dw-pw:1,2,3", "dw-pw: 3 parameters are too many; write dw-pw:r=..,by=.."),
+        ("dw-pw:2,by=turns", "dw-pw: by must be tile, split or group, got turns."),
         ("dw-gpw", "dw-gpw: g missing; write dw-gpw:g=.."),
         ("dw-rpw:2", "dw-rpw: o missing; write dw-rpw:g=..,o=.."),
         ("dw-rpw", "dw-rpw: g and o missing; write dw-rpw:g=..,o=.."),

@@ -37,7 +37,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     **{name: zoo(name) for name in ("vgg11", "mobilenet", "resnet20")},
     **{
         text: lambda text=text: with_block(text)  # type: ignore[misc]
-        for text in ("dw-pw:r=2", "pw-dw:r=2", "dw-gpw:g=2", "dw-rpw:g=2,o=0.5")
+        for text in ("dw-pw:r=2", "dw-pw:r=2,by=split", "pw-dw:r=2", "dw-gpw:g=2", "dw-rpw:g=2,o=0.5")
     },
 }
 

@@ -1,6 +1,6 @@
 """Closed forms and descents that replace a weight by cheaper factors, each with the error it attains."""
 
-from convsmith.algebra import als, baselines, compensated, cp, gsvd, peers, svd
+from convsmith.algebra import als, channel, compensated, cp, gsvd, peers, spatial, svd, tucker
 from convsmith.algebra.chain import Chain, Link
 from convsmith.algebra.fitting import METHODS, Fit, Target, fit, fits, relative_error
 from convsmith.algebra.forms import Channel, DepthwiseFirst, Factors, Form, PointwiseFirst, Spatial, ThreeWay, Tucker
@@ -22,7 +22,7 @@ __all__ = [
     "ThreeWay",
     "Tucker",
     "als",
-    "baselines",
+    "channel",
     "compensated",
     "cp",
     "fit",
@@ -30,5 +30,7 @@ __all__ = [
     "gsvd",
     "peers",
     "relative_error",
+    "spatial",
     "svd",
+    "tucker",
 ]

@@ -25,7 +25,7 @@ def compensated_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors
     made = filters.transpose(1, 2) @ columns  # V (c, k, n)
     cross, inverse = target.cross, torch.linalg.inv(factorize(target.blocks))
     reads = torch.ones_like(cross[:, 0]) if form.mask is None else form.mask.T.to(cross)  # (c, n)
-    for _ in range(SWEEPS):
+    for _ in range(target.evaluations(SWEEPS)):
         # The residual of a few channels is computed in one product, and kept up to date among themselves.
         for first, strip in target.moments.strips():
             near = strip[:, :, first : first + len(strip)]  # (b, k, b, k)

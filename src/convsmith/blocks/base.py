@@ -144,7 +144,7 @@ def registered(block: B) -> B:
 class _Kind:
     """What a parameter may be: how its text is read, which values it takes, and how to say so."""
 
-    read: Callable[[str], float]
+    read: Callable[[str], Any]
     takes: Callable[[Any], bool]
     says: str
 
@@ -167,6 +167,12 @@ def count_or_zero(default: Any = MISSING) -> Any:
 def fraction(default: Any = MISSING) -> Any:
     """A dataclass field that holds a number of at least 0 and less than 1."""
     return field(default=default, metadata={"kind": _FRACTION})
+
+
+def one_of(*names: str) -> Any:
+    """A dataclass field that holds one of some names, the first by default."""
+    kind = _Kind(str, lambda value: value in names, f"{', '.join(names[:-1])} or {names[-1]}")
+    return field(default=names[0], metadata={"kind": kind})
 
 
 def _check(block: str, parameter: Field[Any], value: object) -> None:
@@ -197,10 +203,10 @@ def parse_block(text: str) -> Block:
     return BLOCKS[name.strip()].read(rest)
 
 
-def _read(block: type[Block], texts: list[str]) -> dict[str, float]:
+def _read(block: type[Block], texts: list[str]) -> dict[str, Any]:
     """The values of parameters written as `value` (by position) or `name=value`."""
     known = {each.name: each for each in fields(block)}
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     if len(texts) > len(known):
         raise ConvsmithError(f"{block.name}: {len(texts)} parameters are too many; {_usage(block)}.")
     for position, text in zip(known, texts, strict=False):

@@ -11,11 +11,16 @@ from convsmith.blocks.base import (
     Factored,
     count,
     depthwise_first,
+    keep_variance,
+    one_of,
     rank_misfit,
     ranks_above,
     registered,
 )
+from convsmith.kernels.filters import SplitDepthwise, TiledDepthwise, TurnedPointwise
 from convsmith.kernels.spec import ConvSpec
+
+_DEPTHWISE = {"tile": TiledDepthwise, "split": SplitDepthwise}
 
 
 @registered
@@ -24,14 +29,20 @@ from convsmith.kernels.spec import ConvSpec
 class DwPw(Factored):
     """A depthwise kernel C -> r C, then a pointwise r C -> N; r C (K + N) multiply-accumulates per output pixel.
 
-    r: filters per input channel; at r = min(K, N) it represents every convolution.
+    r: filters per input channel; at r = min(K, N) it represents every convolution. by: how more than one are computed,
+    with the same weights and answers: `tile`, the input r times over and a plain depthwise kernel; `split`, r depthwise
+    kernels side by side; `group`, one convolution with groups of one input and r outputs, which most runtimes are slow
+    at.
 
     >>> DwPw(r=2).build(ConvSpec(8, 16)).pointwise
-    Conv2d(16, 16, kernel_size=(1, 1), stride=(1, 1), bias=False)
+    TurnedPointwise(16, 16, kernel_size=(1, 1), stride=(1, 1), bias=False)
+    >>> str(DwPw(r=2, by="split"))
+    'dw-pw:r=2,by=split'
     """
 
     name: ClassVar[str] = "dw-pw"
     r: int = count(1)
+    by: str = one_of("tile", "split", "group")
 
     def misfit(self, conv: ConvSpec) -> str | None:
         """More filters per input channel than min(K, N)."""
@@ -39,10 +50,15 @@ class DwPw(Factored):
 
     def dearer(self, conv: ConvSpec) -> list[Block]:
         """Higher multipliers, up to the exact one."""
-        return [DwPw(r) for r in ranks_above(self.r, conv, conv.out_channels)]
+        return [DwPw(r, self.by) for r in ranks_above(self.r, conv, conv.out_channels)]
 
     def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
         """`depthwise` with the geometry, `pointwise` with the bias."""
+        if self.r > 1 and self.by != "group":
+            return {
+                "depthwise": keep_variance(_DEPTHWISE[self.by](conv, self.r)),
+                "pointwise": TurnedPointwise(conv, self.r),
+            }
         pointwise = nn.Conv2d(self.r * conv.in_channels, conv.out_channels, 1, bias=conv.bias)
         return depthwise_first(conv, self.r, pointwise)
 

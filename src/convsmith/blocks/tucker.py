@@ -6,7 +6,7 @@ from typing import ClassVar, final
 from torch import nn
 
 from convsmith.algebra import Form, Tucker
-from convsmith.blocks.base import Factored, convolution, count, keep_variance, registered
+from convsmith.blocks.base import EVEN, Block, Factored, convolution, count, keep_variance, registered
 from convsmith.kernels.spec import ConvSpec
 
 
@@ -34,6 +34,18 @@ class TuckerTwo(Factored):
             return f"r={self.r}, s={self.s} are more than {channels}"
         return None
 
+    def dearer(self, conv: ConvSpec) -> list[Block]:
+        """More channels inside, an eighth of those outside at a time."""
+        pairs = (
+            tuple(_part(channels, eighths) for channels in (conv.in_channels, conv.out_channels))
+            for eighths in range(1, 9)
+        )
+        return [
+            TuckerTwo(r, s)
+            for r, s in dict.fromkeys(pairs)
+            if r >= self.r and s >= self.s and (r, s) != (self.r, self.s)
+        ]
+
     def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
         """`reduce`, `core` with the geometry, `pointwise` with the bias."""
         return {
@@ -45,3 +57,9 @@ class TuckerTwo(Factored):
     def form(self, conv: ConvSpec) -> Form:
         """Ranks r of the inputs and s of the outputs."""
         return Tucker(self.r, self.s)
+
+
+def _part(channels: int, eighths: int) -> int:
+    """So many eighths of some channels, rounded up; a multiple of EVEN where they are."""
+    step = 1 if channels % EVEN else EVEN
+    return -(-channels * eighths // (8 * step)) * step

@@ -14,7 +14,7 @@ from convsmith.algebra.second_moments import Statistics
 from convsmith.blocks import parse_block
 from convsmith.calibration.calibrate import calibrate
 from convsmith.calibration.pictures import Pictures
-from convsmith.graph import Graph
+from convsmith.graph import Graph, Node
 from convsmith.latency.measure import Latencies
 from convsmith.plan import Plan, Refusal, Request
 from convsmith.planning.budget import Costs
@@ -27,10 +27,10 @@ from convsmith.planning.pricing import Choice, Effect, Pricing
 from convsmith.planning.width_prices import narrowable, narrowings
 from convsmith.progress import Progress, silent
 
-# With data the separable form competes with the three-way form, which contains it and costs more per rank.
-FAMILIES = ("dw-pw", "cp:r=8")
-# Of what has no window to take apart the rank between channels is left; a gate's or the head's 1x1 is worth no fit.
+# What has no window to take apart can be of lower rank between channels; a gate's or the head's 1x1 is worth no fit.
 POINTWISE = "channel:r=4"
+# With data these compete.
+FAMILIES = ("dw-pw", "cp:r=8", "spatial:r=8", "tucker:r=8,s=8", POINTWISE)
 CHEAPER = "plan without data, which knows cheaper blocks, and fit them with `apply --data`"
 # Costs are told apart down to this share of the limit, rounded up, so that a choice never breaks it.
 GRAIN = 4096
@@ -154,7 +154,8 @@ def priced(
             raise ValueError("neither images nor statistics to choose ranks by")
         readers = [part.module for group in groups for part in group.consumers]
         statistics = calibrate(model, images, list(dict.fromkeys([*by_layer, *readers])), seed=seed, progress=progress)
-    kept = Prices(prices, "" if prices is None else digest(model, images, graph.fingerprint, method, seed, given))
+    told = model, images, graph.fingerprint, method, seed, given, costs.latencies is None
+    kept = Prices(prices, "" if prices is None else digest(*told))
     effect = None if images is None else Effect(model, images)
     pricing = Pricing(model, graph, statistics, method, costs, effect, kept)
     done, total = count(), len(by_layer) + len(groups) + len(units)
@@ -178,7 +179,7 @@ def _families(asked: Request, method: str | None) -> list[str]:
     if asked.block != "auto":
         return [asked.block]
     known = None if method is None else {form.name for form in METHODS[method]}
-    return [name for name in (*FAMILIES, POINTWISE) if known is None or parse_block(name).name in known]
+    return [name for name in FAMILIES if known is None or parse_block(name).name in known]
 
 
 def _candidates(
@@ -190,7 +191,7 @@ def _candidates(
     for name in _families(asked, method):
         block, skip = parse_block(name), set(asked.overrides)
         if name == POINTWISE != asked.block:
-            skip |= {node.module for node in graph.layers if node.module in found or prod(node.call.out[2:]) == 1}
+            skip |= {node.module for node in graph.layers if _head(node)}
         candidates, refusals = consider(graph, [block], forced=True, ranked=True, keep=asked.keep, skip=skip)
         for candidate in candidates:
             if candidate.trials:
@@ -200,3 +201,9 @@ def _candidates(
             left.setdefault(refusal.layer, refusal.reason)
     ordered = {node.module: found[node.module] for node in graph.layers if node.module in found}
     return ordered, [Refusal(layer, reason) for layer, reason in left.items() if layer not in found]
+
+
+def _head(node: Node) -> bool:
+    """Whether a layer is pointwise and of one pixel."""
+    spec = node.conv_spec()
+    return spec is not None and prod(spec.kernel) == 1 == prod(node.call.out[2:])

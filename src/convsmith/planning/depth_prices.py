@@ -44,4 +44,4 @@ def without(
         lost = effect.without(changed, unit.modules)
         return lost, lost
 
-    return prices.of(" + ".join(unit.modules), "remove", price)[1]
+    return prices.output(" + ".join(unit.modules), "remove", price)

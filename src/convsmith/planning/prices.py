@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from convsmith.calibration.pictures import Bytes, Pictures
 from convsmith.errors import FileError
 
-Price = tuple[float, float]  # squared relative errors: of the layer's responses, and of the net's output
+# Squared relative errors: of the layer's responses, and of the net's output; None where others lose less for less.
+Price = tuple[float, float | None]
 
 
 class Prices:
@@ -32,13 +33,24 @@ class Prices:
         self._known = {(line["layer"], line["block"]): (line["here"], line["output"]) for line in kept}
         self._write("".join(json.dumps(line) + "\n" for line in (first, *kept)), "w")
 
-    def of(self, layer: str, block: str, price: Callable[[], Price]) -> Price:
-        """The price of a block in a layer's place, worked out by `price` where it is not known yet."""
-        if (layer, block) not in self._known:
-            here, output = self._known[layer, block] = price()
-            if self._path is not None:
-                self._write(json.dumps({"layer": layer, "block": block, "here": here, "output": output}) + "\n", "a")
-        return self._known[layer, block]
+    def known(self, layer: str, block: str) -> Price | None:
+        """The price of a block in a layer's place, where it was worked out before."""
+        return self._known.get((layer, block))
+
+    def keep(self, layer: str, block: str, price: Price) -> None:
+        """Add a price."""
+        here, output = self._known[layer, block] = price
+        if self._path is not None:
+            self._write(json.dumps({"layer": layer, "block": block, "here": here, "output": output}) + "\n", "a")
+
+    def output(self, name: str, change: str, price: Callable[[], tuple[float, float]]) -> float:
+        """The output's error of a change, worked out by `price` where it is not known yet."""
+        known = self.known(name, change)
+        if known is None or known[1] is None:
+            known = price()
+            self.keep(name, change, known)
+        here, output = known
+        return here if output is None else output
 
     def _write(self, text: str, mode: str) -> None:
         assert self._path is not None

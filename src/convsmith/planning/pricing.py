@@ -22,11 +22,13 @@ from convsmith.graph.replay import Replay
 from convsmith.kernels.spec import ConvSpec
 from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import Candidate, Trial
-from convsmith.planning.prices import Price, Prices
+from convsmith.planning.prices import Prices
 from convsmith.structure.units import detour
 
 # Ranks fitted per layer and family, of those up to twice the limit's share: dearer ones are hardly ever chosen.
-TRIED = 5
+TRIED = 4
+# A block whose squared error here is more than that of one as cheap by this factor is not run on to the output.
+CLEARLY = 0.8
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,29 @@ class Pricing:
         assert isinstance(conv, nn.Conv2d)
         statistics = fitted_to(self.graph, layer, own_statistics(layer, conv, self.statistics[layer]))
         found = [Choice(None, self.costs.layer(families[0]))]
-        for family in families:
-            trials = self._worth(family)
-            fitted = [(trial, *self._price(layer, conv, trial.block, statistics)) for trial in _spread(trials)]
-            spent = self.costs.trials(family, trials)
-            found += [Choice(*each) for each in zip(trials, spent, *_between(trials, fitted), strict=True)]
+        offers = [
+            Offer(trials, self.costs.trials(family, trials)) for family in families for trials in [self._worth(family)]
+        ]
+        prices = self._prices(layer, conv, offers, statistics)
+        for offer in offers:
+            found += offer.choices(prices)
         return found
+
+    def _prices(
+        self, layer: str, conv: nn.Conv2d, offers: Sequence["Offer"], statistics: Statistics
+    ) -> dict[str, tuple[float, float]]:
+        """By block both squared errors of what is fitted; the output's only where no cheaper block is better here."""
+        told = {str(trial.block): (trial.block, cost) for offer in offers for trial, cost in offer.spread()}
+        cost = {name: each for name, (_, each) in told.items()}
+        kept = {name: self.prices.known(layer, name) for name in told}
+        made = {n: self._fit(layer, conv, told[n][0], statistics) for n, price in kept.items() if price is None}
+        here = {name: price[0] for name, price in kept.items() if price} | {n: error for n, (error, _) in made.items()}
+        for name, (error, module) in made.items():
+            beaten = any(cost[other] <= cost[name] and here[other] < CLEARLY * error for other in here)
+            price = error, None if beaten else self._output(layer, module, error)
+            self.prices.keep(layer, name, price)
+            kept[name] = price
+        return {name: (price[0], price[1]) for name, price in kept.items() if price and price[1] is not None}
 
     def _worth(self, candidate: Candidate) -> list[Trial]:
         """The trials up to twice the share that the whole net may keep, or the cheapest."""
@@ -77,11 +96,11 @@ class Pricing:
         told = zip(candidate.trials, costs.trials(candidate, candidate.trials), strict=True)
         return [trial for trial, cost in told if cost <= most] or [*candidate.trials[-1:]]
 
-    def _price(self, layer: str, conv: nn.Conv2d, block: Block, statistics: Statistics) -> Price:
-        return self.prices.of(layer, str(block), lambda: self._fit(layer, conv, block, statistics))
+    def _output(self, layer: str, module: nn.Module, here: float) -> float:
+        return here if self.effect is None else self.effect.on_output(layer, module)
 
-    def _fit(self, layer: str, conv: nn.Conv2d, block: Block, statistics: Statistics) -> Price:
-        """The squared relative errors of a block in a layer's place: of its responses, and of the net's output."""
+    def _fit(self, layer: str, conv: nn.Conv2d, block: Block, statistics: Statistics) -> tuple[float, nn.Module]:
+        """A block in a layer's place, and the squared relative error of its responses."""
         with torch.device(conv.weight.device):
             module = block.build(ConvSpec.of(conv)).to(conv.weight.dtype)
         with at(layer):
@@ -90,26 +109,34 @@ class Pricing:
             raise PlanError(
                 f"{block} starts untrained, so images cannot tell where it costs least accuracy; leave --data out."
             )
-        here = carried.error**2
-        if self.effect is None:
-            return here, here
         shift = None if carried.shift is None else carried.shift.view(-1, 1, 1)
-        return here, self.effect.on_output(layer, module if shift is None else nn.Sequential(module, Shifted(shift)))
+        return carried.error**2, module if shift is None else nn.Sequential(module, Shifted(shift))
 
 
-def _spread(trials: Sequence[Trial]) -> Sequence[Trial]:
-    """At most TRIED of them, evenly from the first to the last."""
-    if len(trials) <= TRIED:
-        return trials
-    return [trials[round(i * (len(trials) - 1) / (TRIED - 1))] for i in range(TRIED)]
+@dataclass(frozen=True)
+class Offer:
+    """Blocks of one family that a layer may become, dearest first, and what they cost."""
 
+    trials: Sequence[Trial]
+    costs: Sequence[int]
 
-def _between(trials: Sequence[Trial], fitted: Sequence[tuple[Trial, float, float]]) -> Iterator[list[float]]:
-    """Both squared errors of all trials, dearest first, from those of some, the ends among them."""
-    macs, *both = zip(*((trial.macs, *errors) for trial, *errors in reversed(fitted)), strict=True)
-    for errors in both:
-        logs = np.interp([trial.macs for trial in trials], macs, np.log(np.maximum(errors, 1e-12)))
-        yield [float(error) for error in np.exp(logs)]
+    def spread(self) -> list[tuple[Trial, int]]:
+        """At most TRIED of them, evenly from the first to the last."""
+        told = list(zip(self.trials, self.costs, strict=True))
+        if len(told) <= TRIED:
+            return told
+        return [told[round(i * (len(told) - 1) / (TRIED - 1))] for i in range(TRIED)]
+
+    def choices(self, prices: Mapping[str, tuple[float, float]]) -> Iterator[Choice]:
+        """Those from the cheapest to the dearest priced, with errors between those of the priced."""
+        priced = [(trial.macs, *prices[str(trial.block)]) for trial, _ in self.spread() if str(trial.block) in prices]
+        if not priced:
+            return
+        macs, *both = zip(*sorted(priced), strict=True)
+        for trial, cost in zip(self.trials, self.costs, strict=True):
+            if macs[0] <= trial.macs <= macs[-1]:
+                here, output = (np.interp(trial.macs, macs, np.log(np.maximum(errors, 1e-12))) for errors in both)
+                yield Choice(trial, cost, float(np.exp(here)), float(np.exp(output)))
 
 
 class Shifted(nn.Module):

@@ -65,7 +65,7 @@ def narrowings(
             }
             return here, effect.of(modules)
 
-        found.append((Narrowing(group, kept), prices.of(" + ".join(group.name), f"narrow:{len(kept)}", price)[1]))
+        found.append((Narrowing(group, kept), prices.output(" + ".join(group.name), f"narrow:{len(kept)}", price)))
     return found
 
 
