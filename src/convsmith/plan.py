@@ -112,6 +112,7 @@ class Remove:
             this one adds behind those before it.
         value: The same of the value.
         latency_ms: The same as `params` of milliseconds, where they were measured.
+        output_error: Of a trained net, the measured relative error of its output without this unit alone.
     """
 
     unit: Unit
@@ -122,6 +123,7 @@ class Remove:
     gain: float = 0.0
     value: float = 0.0
     latency_ms: Milliseconds | None = None
+    output_error: float | None = None
     kind: Literal["remove"] = "remove"
 
     @property

@@ -23,6 +23,7 @@ from convsmith.kernels.spec import ConvSpec
 from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import Candidate, Trial
 from convsmith.planning.prices import Price, Prices
+from convsmith.structure.units import calls_inside
 
 # Ranks fitted per layer and family, of those up to twice the limit's share: dearer ones are hardly ever chosen.
 TRIED = 5
@@ -141,11 +142,38 @@ class Effect:
     def on_output(self, layer: str, block: nn.Module) -> float:
         """The squared relative error of the output with a block in one layer's place, of several outputs the mean."""
         place = self._places[layer]
+        self._go(place)
+        return self._missed(self._outcome({self._graph.nodes[place].name: block}))
+
+    def without(self, units: Sequence[tuple[str, ...]]) -> float:
+        """The same with units, modules with one tensor in and one of the same shape out, left out."""
+        spans = sorted(self._span(modules) for modules in units)
+        self._go(spans[0][0])
+        alive, at = deepcopy(self._alive), self._at
+        for first, last, entry in spans:
+            self._replay.run(alive, at, first)
+            alive[self._graph.nodes[last].name] = alive[entry]
+            at = last + 1
+        self._replay.run(alive, at, len(self._graph.nodes))
+        return self._missed([alive[name].double() for name in self._graph.ends])
+
+    def _span(self, modules: tuple[str, ...]) -> tuple[int, int, str]:
+        """The places of a unit's first and last call, and the tensor that it reads."""
+        inside = calls_inside(self._graph, modules)
+        made = {node.name for node in inside}
+        entry = next(name for node in inside for name in self._graph.sources(node) if name not in made)
+        places = [place for place, node in enumerate(self._graph.nodes) if node.name in made]
+        return places[0], places[-1], entry
+
+    def _go(self, place: int) -> None:
+        """Have all that is alive before a call."""
         if place < self._at:
             self._alive, self._at = self._replay.start(self._batch.clone()), 0
         self._replay.run(self._alive, self._at, place)
         self._at = place
-        made = self._outcome({self._graph.nodes[place].name: block})
+
+    def _missed(self, made: Sequence[Tensor]) -> float:
+        """The squared relative error of outputs."""
         missed = [(new - old).square().sum().item() for new, old in zip(made, self._answers, strict=True)]
         errors = [error / energy for error, energy in zip(missed, self._energies, strict=True) if energy]
         return sum(errors) / len(errors)

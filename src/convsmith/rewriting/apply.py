@@ -146,7 +146,7 @@ def rewrite(
     merge_pairs(new, base, [edit for edit in plan.edits if isinstance(edit, Merge)], transfer is not None)
     placed = capture_for(new, plan)
     done = counted(plan, base, placed, errors)
-    move_units(new, moves, starts_of(new, placed, moves, taken))
+    move_units(new, placed, moves, starts_of(new, placed, moves, taken))
     prove(base, capture_for(new, plan) if moves else placed, done)
     return Applied(new, done)
 

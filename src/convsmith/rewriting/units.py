@@ -11,7 +11,9 @@ from convsmith.graph.plain import copied
 from convsmith.plan import Remove, Repeat
 from convsmith.rewriting.starts import Start, check_start
 from convsmith.rewriting.weight_transfer import find
+from convsmith.rewriting.widening import widen
 from convsmith.structure.units import movable
+from convsmith.structure.widening import Widening, widening
 
 
 def check_moves(model: nn.Module, graph: Graph, edits: Sequence[Repeat | Remove]) -> None:
@@ -21,9 +23,9 @@ def check_moves(model: nn.Module, graph: Graph, edits: Sequence[Repeat | Remove]
         for path in edit.unit:
             find(model, path)
         _parent(model, edit)
-        unit = movable(graph, edit.unit)
-        if isinstance(unit, str):
-            raise PlanError(f"{edit.name} cannot be {_done(edit)}: {unit}; take that edit out.")
+        reason = _reason(graph, edit)
+        if reason is not None:
+            raise PlanError(f"{edit.name} cannot be {_done(edit)}: {reason}; take that edit out.")
         if isinstance(edit, Repeat):
             check_start(graph, edit)
         for path in edit.unit:
@@ -31,6 +33,15 @@ def check_moves(model: nn.Module, graph: Graph, edits: Sequence[Repeat | Remove]
             if other is not None:
                 raise PlanError(f"{edit.name} is moved together with {other}; take one of the two edits out.")
         taken |= dict.fromkeys(edit.unit, edit.name)
+
+
+def _reason(graph: Graph, edit: Repeat | Remove) -> str | None:
+    """Why an edit cannot be; a unit that makes more channels than it reads has copies that read as many."""
+    unit = movable(graph, edit.unit)
+    if isinstance(unit, str) or unit.uniform:
+        return unit if isinstance(unit, str) else None
+    found = widening(graph, edit.unit) if isinstance(edit, Repeat) else "so it cannot be left out"
+    return f"{unit.shapes}, {found}" if isinstance(found, str) else None
 
 
 def _done(edit: Repeat | Remove) -> str:
@@ -41,10 +52,10 @@ def _overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
-def move_units(model: nn.Module, edits: Iterable[Repeat | Remove], starts: Mapping[str, Start]) -> None:
+def move_units(model: nn.Module, graph: Graph, edits: Iterable[Repeat | Remove], starts: Mapping[str, Start]) -> None:
     """All moves of one parent at once, and all parents found first: paths are those of the model before any move.
 
-    starts: by name of a Repeat, what its copies set.
+    graph: of the model as it is; starts: by name of a Repeat, what its copies set.
     """
     by_parent: dict[nn.Module, list[Repeat | Remove]] = defaultdict(list)
     for edit in edits:
@@ -52,19 +63,22 @@ def move_units(model: nn.Module, edits: Iterable[Repeat | Remove], starts: Mappi
             find(model, path)
         by_parent[_parent(model, edit)].append(edit)
     for parent, moves in by_parent.items():
-        copies = {m.name: [*_copies(parent, m, starts[m.name])] for m in moves if isinstance(m, Repeat)}
+        copies = {m.name: [*_copies(parent, graph, m, starts[m.name])] for m in moves if isinstance(m, Repeat)}
         if isinstance(parent, nn.Sequential):
             _rebuild(parent, moves, copies)
         else:
             _wrap(parent, moves, copies)
 
 
-def _copies(parent: nn.Module, move: Repeat, start: Start) -> Iterator[list[nn.Module]]:
-    """The modules of each copy, in order."""
+def _copies(parent: nn.Module, graph: Graph, move: Repeat, start: Start) -> Iterator[list[nn.Module]]:
+    """The modules of each copy, in order; they read what the unit makes."""
+    found = None if _is_uniform(graph, move) else widening(graph, move.unit)
     for _ in range(move.copies):
-        modules = [copied(parent.get_submodule(name)) for name in _names(move)]
-        start.set(dict(zip(move.unit, modules, strict=True)))
-        yield modules
+        modules = {path: copied(parent.get_submodule(path.rpartition(".")[2])) for path in move.unit}
+        if isinstance(found, Widening):
+            modules = widen(modules, found)
+        start.set(modules)
+        yield [*modules.values()]
 
 
 def _parent(model: nn.Module, move: Repeat | Remove) -> nn.Module:
@@ -74,6 +88,11 @@ def _parent(model: nn.Module, move: Repeat | Remove) -> nn.Module:
     if paths or (len(move.unit) > 1 and not isinstance(parent, nn.Sequential)):
         raise PlanError(f"{' + '.join(move.unit)} are no neighbours in one nn.Sequential; take that edit out.")
     return parent
+
+
+def _is_uniform(graph: Graph, edit: Repeat) -> bool:
+    unit = movable(graph, edit.unit)
+    return isinstance(unit, str) or unit.uniform
 
 
 Copies = Mapping[str, Sequence[Sequence[nn.Module]]]  # by name of an edit
