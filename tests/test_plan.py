@@ -72,6 +72,7 @@ def test_what_stands_in_the_file() -> None:
     assert record["edits"][0] == {
         "kind": "repeat", "unit": ["features.0", "features.1"], "copies": 2, "stage": "stage1", "reason": "more gain",
         "params": [10, 30], "macs": [200, 600], "gain": 0.75, "value": 0.0, "latency_ms": None,
+            "start": "copy",
     }  # fmt: skip
     assert record["edits"][2] == {
         "kind": "replace", "layer": "features.8", "block": "dw-pw:r=2", "reason": "cheaper", "macs": [900, 300],

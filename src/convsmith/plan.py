@@ -75,6 +75,8 @@ class Repeat:
         gain: What the copies add.
         value: The same of the value.
         latency_ms: The same as `params` of milliseconds, where they were measured.
+        start: What copies begin as: a `copy` of the unit and its weights, or the `identity`, which leaves the answers
+            of a trained net as they are.
     """
 
     unit: Unit
@@ -86,6 +88,7 @@ class Repeat:
     gain: float = 0.0
     value: float = 0.0
     latency_ms: Milliseconds | None = None
+    start: Literal["copy", "identity"] = "copy"
     kind: Literal["repeat"] = "repeat"
 
     @property
@@ -109,6 +112,7 @@ class Remove:
             this one adds behind those before it.
         value: The same of the value.
         latency_ms: The same as `params` of milliseconds, where they were measured.
+        output_error: Of a trained net, the measured relative error of its output without this unit alone.
     """
 
     unit: Unit
@@ -119,6 +123,7 @@ class Remove:
     gain: float = 0.0
     value: float = 0.0
     latency_ms: Milliseconds | None = None
+    output_error: float | None = None
     kind: Literal["remove"] = "remove"
 
     @property

@@ -169,6 +169,23 @@ def test_organize_keeps_block_numbers_parameters_and_shows_the_front() -> None:
     assert "Units per stage that nothing beats" in run("organize", *VGG, "--pareto").stdout
 
 
+def test_organize_with_images_takes_out_what_counts_least_and_says_what_that_costs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = cs.build("resnet20", input=(3, 32, 32), classes=10)
+    weights = tmp_path / "w.pth"
+    torch.save(net.state_dict(), weights)
+    given = ("--weights", weights, "--data", "digits", "--images", 32, "--max-macs", "0.85x")
+    told = answer("organize", "resnet20", "--classes", 10, "--input", "3,32,32", *given, "-o", tmp_path / "o.json")
+    assert told["new"]["macs"] <= 0.85 * told["base"]["macs"]
+    gone = [edit for edit in told["edits"] if edit["kind"] == "remove"]
+    assert gone
+    assert all(edit["output_error"] > 0 for edit in gone)
+    assert all("alone the output is off by" in edit["reason"] for edit in gone)
+    assert all(edit["start"] == "identity" for edit in told["edits"] if edit["kind"] == "repeat")
+    run("apply", "resnet20", tmp_path / "o.json", "--weights", weights, "--out", tmp_path / "new")
+    assert (tmp_path / "new" / "model.safetensors").is_file()
+
+
 def test_organize_by_value() -> None:
     told = answer("organize", *VGG, "--by", "value")
     assert told["new"]["blocks"] == [5, 4, 2, 1, 1]

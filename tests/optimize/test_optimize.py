@@ -13,7 +13,7 @@ from conftest import SETTINGS
 from convsmith.errors import ConvsmithError
 from convsmith.load import Wish, load
 from convsmith.optimize import Settings, Watch, run
-from convsmith.plan import Repeat, Replace
+from convsmith.plan import Remove, Repeat, Replace
 from convsmith.report import read_run
 
 QUICK = {"runtimes": ("eager",), "formats": ("onnx",), "seconds": 0.02}
@@ -127,6 +127,16 @@ def test_a_trained_folder_is_taken_as_trained(run_folder: Path, tmp_path: Path) 
     records = read_run(tmp_path / "run")
     assert records.baseline.final is not None
     assert records.baseline.final.top1 == read_run(run_folder).optimized.final.top1  # type: ignore[union-attr]
+
+
+def test_a_trained_net_is_organized_by_what_images_tell() -> None:
+    torch.manual_seed(0)
+    net, images = cs.build("resnet20", classes=10), torch.rand(16, 3, 16, 16)
+    done = cs.optimize(net, images[:1], images=images, max_macs=0.8, block="none", organize=True)
+    assert done.plan.new.macs <= 0.8 * done.plan.base.macs
+    assert all(edit.output_error for edit in done.plan.edits if isinstance(edit, Remove))
+    assert all(edit.start == "identity" for edit in done.plan.edits if isinstance(edit, Repeat))
+    assert cs.optimize(net, images[:1], images=images, block="none", organize=True).plan.new.macs <= done.plan.base.macs
 
 
 def test_max_macs_limits_the_result_by_the_baseline(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import convsmith as cs
 from convsmith.plan import Remove, Repeat
-from convsmith.planning.organize import Choice, Option, allocate, front
+from convsmith.planning.divisions import Choice, Option, allocate, front
 from nets import graph_of, meta_net, zoo_graph
 
 # --- the published structures ---
@@ -61,17 +61,54 @@ def test_the_base_is_the_graph_as_it_is() -> None:
 
 def test_the_edits_and_what_stays() -> None:
     plan = cs.organize(zoo_graph("vgg11"))
-    repeat, remove = plan.edits
-    unit, reason = ("features.11", "features.12", "features.13"), "stage3: 2 to 3 units change its gain by +0.2974"
-    assert replace(repeat, gain=0.0, value=0.0) == Repeat(
-        unit, 1, "stage3", reason, (590592, 1181184), (37748736, 75497472)
+    assert plan.new.blocks == (2, 2, 2, 1, 1)
+    first, second, *removed = plan.edits
+    # a copy reads the 64 channels that the unit makes of 3
+    unit, reason = ("features.0", "features.1", "features.2"), "stage1: 1 to 2 units change its gain by +1.7315"
+    assert replace(first, gain=0.0, value=0.0) == Repeat(
+        unit, 1, "stage1", reason, (1920, 1920 + 37056), (1769472, 1769472 + 37748736)
     )
-    assert repeat.gain == pytest.approx(0.2974, abs=5e-5)
-    assert isinstance(remove, Remove)
-    assert remove.unit == ("features.25", "features.26", "features.27")
-    # the first unit of all stages but the last widens or strides
+    assert first.gain == pytest.approx(1.7315, abs=5e-5)
+    assert (second.unit[0], second.copies) == ("features.4", 1)
+    assert all(isinstance(edit, Remove) and edit.output_error is None for edit in removed)
+    assert [edit.unit[0] for edit in removed] == ["features.18", "features.25"]
+    assert removed[0].params == (2360832, 0)
+    # the first unit of all stages but the last widens
     assert [refusal.layer.split()[0] for refusal in plan.refusals] == [f"features.{i}" for i in (0, 4, 8, 15)]
-    assert plan.refusals[0].reason.startswith("its shape changes from 3x32x32 to 64x32x32")
+    reasons = [refusal.reason for refusal in plan.refusals]
+    assert (
+        reasons[0]
+        == "its shape changes from 3x32x32 to 64x32x32, so it is not removed; copies of it read what it makes"
+    )
+    assert reasons[2] == "its shape changes from 128x8x8 to 256x8x8, so it is neither copied nor removed"
+
+
+MOBILENET = [
+    # the structure that the paper prints is third of 495 in gain, and the first with so few parameters
+    ({}, (3, 4, 3, 2, 1), 32, 10),
+    ({"max_params": "0.36x"}, (4, 4, 2, 2, 1), 32, 10),
+    ({"max_params": "0.36x", "by": "value"}, (4, 4, 2, 2, 1), 32, 10),
+]
+
+
+@pytest.mark.parametrize(("options", "blocks", "side", "classes"), MOBILENET)
+def test_a_first_stage_that_widens_takes_part(options: dict, blocks: tuple[int, ...], side: int, classes: int) -> None:
+    graph = zoo_graph("mobilenet", side, classes)
+    plan = cs.organize(graph, **options)
+    assert plan.new.blocks == blocks
+    built = meta_net("mobilenet", side, blocks, classes)
+    assert plan.new.params == sum(p.numel() for p in built.parameters())
+    assert plan.new.macs == graph_of(built, 3, side, side).macs
+    assert blocks in [choice.blocks for choice in cs.pareto(graph)]
+
+
+def test_the_published_mobilenet_is_built() -> None:
+    net = cs.build("mobilenet", input=(3, 32, 32), classes=10)
+    new = cs.apply(net, cs.organize(zoo_graph("mobilenet"), max_params=0.36))
+    built = cs.build("mobilenet", input=(3, 32, 32), classes=10, blocks_per_stage=(4, 4, 2, 2, 1))
+    assert sum(p.numel() for p in new.parameters()) == 1131018  # what the paper prints as 1.13M
+    assert [p.shape for p in new.state_dict().values()] == [p.shape for p in built.state_dict().values()]
+    assert new(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet20"])
@@ -228,8 +265,6 @@ def every_spread(name: str) -> list[Choice]:
     (widths, convs, total) = {"vgg11": ((32, 16, 8, 4, 2), 1, 8), "resnet20": ((32, 32, 16), 2, 6)}[name]
     found = []
     for blocks in spreads(total, len(widths)):
-        if name == "vgg11" and blocks[:2] != (1, 1):
-            continue  # the one unit of these stages changes its input's shape, so there is nothing to copy
         net = meta_net(name, 32, blocks)
         with FlopCounterMode(display=False) as counter:
             net(torch.zeros(1, 3, 32, 32, device="meta"))
@@ -288,7 +323,7 @@ def test_the_promised_gain_is_that_of_the_new_net() -> None:
 
 MLP = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
 POINTWISE = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1))
-FROZEN = nn.Sequential(conv(3, 8), nn.MaxPool2d(2), conv(8, 16))
+FROZEN = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1))
 IMPOSSIBLE = [
     (None, {"max_macs": 0.1}, r"no division of 8 units between the stages keeps the limits; allow more"),
     (None, {"max_params": 0.05}, r"no division of 8 units between the stages keeps the limits"),

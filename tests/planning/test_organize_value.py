@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import convsmith as cs
-from convsmith.planning.organize import Choice, Option, Rank, allocate
+from convsmith.planning.divisions import Choice, Option, Rank, allocate
 from nets import graph_of, meta_net, zoo_graph
 
 # --- the published structures ---
@@ -99,11 +99,7 @@ def macs_of(name: str, blocks: tuple[int, ...]) -> int:
 @pytest.mark.parametrize("limit", [1.0, 1.05, inf])
 def test_the_optimum_of_mobilenet_within_a_budget_by_enumeration(limit: float) -> None:
     graph = zoo_graph("mobilenet")
-    fits = [
-        blocks
-        for blocks in spreads(13, 5)
-        if blocks[0] == 1 and (limit == inf or macs_of("mobilenet", blocks) <= limit * graph.macs)
-    ]
+    fits = [blocks for blocks in spreads(13, 5) if limit == inf or macs_of("mobilenet", blocks) <= limit * graph.macs]
     for by, power in (("gain", 1.0), ("value", 0.25)):
 
         def worth(blocks: tuple[int, ...], power: float = power) -> float:

@@ -132,7 +132,11 @@ UNDOABLE: dict[str, tuple[tuple[Edit, ...], str]] = {
     "a block that does not fit": ((Replace("down", "dw-pw:r=99"),), r"^down: dw-pw:r=99 cannot replace this"),
     "no block": ((Replace("down", "nonsense"),), r"^down: Unknown block 'nonsense'"),
     "a unit that shrinks maps": ((Remove(("down",)),), r"^down cannot be removed: its shape changes from 8x16x16 to"),
-    "a unit that grows channels": ((Repeat(("stem",), 1),), r"^stem cannot be repeated: its shape changes from 3x16"),
+    "a unit that grows channels": ((Remove(("stem",)),), r"^stem cannot be removed: its shape changes from 3x16"),
+    "copies on another map": (
+        (Repeat(("down",), 1),),
+        r"^down cannot be repeated: its shape .*, its map changes; take",
+    ),
     "a unit that never runs": ((Remove(("never",)),), r"^never cannot be removed: it makes no call"),
     "one moved twice": (
         (Repeat(("twice",), 1), Remove(("twice",))),

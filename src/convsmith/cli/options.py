@@ -143,6 +143,10 @@ Calibration = Annotated[
         help="Images to fit responses on: images:PATH, a folder of files without labels, or named as for train.",
     ),
 ]
+Judging = Annotated[
+    str | None,
+    typer.Option("--data", help="Images that tell what blocks of a trained net count: images:PATH, or as for train."),
+]
 Images = Annotated[int, typer.Option("--images", min=1, help="How many of them.")]
 Stats = Annotated[
     Path | None,

@@ -8,7 +8,7 @@ import typer
 from rich.console import RenderableType
 
 from convsmith.cli import options as opt
-from convsmith.cli.groups import Calibrating, Edited, Form, Place, Reading, command
+from convsmith.cli.groups import IMAGES, Calibrating, Edited, Form, Place, Reading, command
 from convsmith.cli.terminal import Terminal
 from convsmith.files import write_text
 
@@ -61,7 +61,8 @@ def analyze(
 def organize(
     terminal: Terminal,
     model: opt.Reference,
-    form: Form,
+    form: Reading,
+    place: Place,
     blocks: Annotated[int | None, typer.Option(min=1, help="Units in all (default: as many as there are).")] = None,
     max_macs: opt.MaxMacs = None,
     max_params: opt.MaxParams = None,
@@ -72,34 +73,46 @@ def organize(
     by: Annotated[
         opt.Objective, typer.Option(help="What to have most of: gain, or value, the sum of gain^(1/4).")
     ] = "gain",
+    weights: opt.Weights = None,
+    data: opt.Judging = None,
+    images: opt.Images = IMAGES,
     out: opt.PlanFile = None,
 ) -> None:
-    """Plan better stages: move blocks to where they add the most gain."""
+    """Plan better stages: move blocks to where they add the most gain.
+
+    With --data a trained net is organized: blocks go where its output changes least without them, and new ones change
+    nothing at first.
+    """
     terminal.progress(f"loading {model}", 0, 1)
+    from convsmith.cli.calibration import warn_of_weights, with_images
     from convsmith.latency.measure import measure_latency
-    from convsmith.load import load
     from convsmith.planning.organize import organize as plan_stages
     from convsmith.planning.organize import pareto as front_of
     from convsmith.report import pareto_table, plan_table
+    from convsmith.train import lent, pick_device
 
-    loaded = load(model, form.wish(), trust=form.trust)
-    terminal.notes(loaded.notes)
+    loaded, taken = with_images(terminal, model, form, weights, Calibrating(data, images), place.seed)
+    if taken is not None:
+        warn_of_weights(terminal, loaded)
     graph = loaded.graph()
     latencies = None
     if max_latency is not None:
         latencies = measure_latency(loaded.model, graph, progress=terminal.progress)
     terminal.progress("organizing", 0, 1)
-    plan = plan_stages(
-        graph, blocks=blocks, max_macs=max_macs, max_params=max_params, max_latency=max_latency, latencies=latencies,
-        by=by,
-    )  # fmt: skip
+    with lent(loaded.model, pick_device("cpu" if taken is None else place.device)):
+        plan = plan_stages(
+            graph, blocks=blocks, max_macs=max_macs, max_params=max_params, max_latency=max_latency,
+            latencies=latencies, by=by, model=None if taken is None else loaded.model, data=taken, images=images,
+            seed=place.seed, progress=terminal.progress,
+        )  # fmt: skip
     record = told(plan) | {"gain": plan.new.gain - plan.base.gain}
     tables = [plan_table(plan)]
     if pareto:
         front = front_of(graph, blocks=blocks, by=by)
         tables.append(pareto_table(front))
         record["pareto"] = [
-            {name: value for name, value in asdict(choice).items() if name != "seconds"} for choice in front
+            {name: value for name, value in asdict(choice).items() if name not in ("seconds", "worth")}
+            for choice in front
         ]
     publish(terminal, plan, out, record, tables)
 

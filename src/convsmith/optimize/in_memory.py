@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from convsmith.calibration.calibrate import IMAGES, Images, take_images
+from convsmith.calibration.pictures import Pictures
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.graph.given import graph_of
@@ -75,7 +76,9 @@ def optimize(
         max_macs: A limit as `0.5`, `"0.5x"`, `"50%"` or `"300M"`.
         max_latency: The same by measured time, as `0.5`, `"0.5x"` or `"5ms"`.
         block: What `decompose` takes, or `none` to leave convolutions as they are.
-        organize: Move units between stages first; a trained net has to be trained again after that.
+        organize: Move units between stages first. With images units go that the trained net's output misses least, and
+            new ones start as the identity, at no more MACs (with block none: within the limits); else the net has to be
+            trained again.
         keep: Layers to leave alone.
         overrides: By layer, the block that it becomes.
         method: How weights are carried; None for the best that each block knows.
@@ -102,7 +105,8 @@ def optimize(
     taken = None if images is None else take_images(images, count, seed)
     net, plans = model, []
     if organize:
-        done = rewrite(net, plan_stages(graph), method=method)
+        plan = _stages(model, graph, taken, (macs, seconds) if block == "none" else (None, None), seed, progress)
+        done = rewrite(net, plan, method=method, data=taken, images=count, seed=seed, progress=progress)
         net, plans = done.model, [done.plan]
         graph = graph_of(net, example)
     if block != "none":
@@ -116,6 +120,26 @@ def optimize(
         done = rewrite(net, plan, method=method, data=taken, images=count, seed=seed, progress=progress)
         net, plans = done.model, [*plans, done.plan]
     return Optimized(net, tuple(plans))
+
+
+def _stages(
+    model: nn.Module,
+    graph: Graph,
+    images: Pictures | None,
+    limits: tuple[float | None, float | None],
+    seed: int,
+    progress: Progress,
+) -> Plan:
+    """Where units go; those of a trained net by what images tell, within limits, or at no more MACs than it has."""
+    if images is None:
+        return plan_stages(graph)
+    macs, seconds = limits
+    return plan_stages(
+        graph, model=model, data=images, seed=seed, progress=progress,
+        max_macs=1.0 if macs is None else macs / graph.macs,
+        max_latency=None if seconds is None else f"{seconds}s",
+        latencies=None if seconds is None else measure_latency(model, graph, progress=progress),
+    )  # fmt: skip
 
 
 def _allowed(

@@ -41,7 +41,7 @@ def without(
         calibration = Calibration(model, changed, images[:IMAGES], seed=seed, removed=[unit.modules])
         for layer in behind(graph, place_of(graph, unit.modules), calibration.order)[:MENDED]:
             refit_in_order(changed, graph, layer, calibration)
-        lost = effect.without(changed, unit.modules)
+        lost = effect.without([unit.modules], changed)
         return lost, lost
 
     return prices.output(" + ".join(unit.modules), "remove", price)

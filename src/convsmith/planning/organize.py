@@ -1,12 +1,14 @@
 """The stage-level organizer: move units to the stages where they add the most gain (Wang et al., CIKM 2021)."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, get_args
+from math import sqrt
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
+from convsmith.calibration.calibrate import IMAGES, Images, take_images
 from convsmith.errors import PlanError
 from convsmith.graph import Graph
 from convsmith.graph.call_record import call_record
@@ -14,57 +16,17 @@ from convsmith.graph.given import graph_of
 from convsmith.latency.measure import Latencies, measure_latency
 from convsmith.limits import share_of
 from convsmith.plan import Plan, Refusal, Remove, Repeat, Totals
+from convsmith.planning.depth import Losses, measure_losses
+from convsmith.planning.divisions import Choice, Objective, Option, Rank, divide, front
+from convsmith.planning.pricing import Effect
+from convsmith.progress import Progress, silent
 from convsmith.score.metric import Scores, published_growth, score, value
 from convsmith.structure.stages import StageNodes, effective_kernel, find_stages
+from convsmith.structure.starts import identity_start
 from convsmith.structure.units import Unit, find_units
-from convsmith.text import times
+from convsmith.structure.widening import widening
 
-Objective = Literal["gain", "value"]
-
-
-@dataclass(frozen=True)
-class Option:
-    """A stage with `blocks` units: its gain and value, and what the whole net then has more (or less) than the base."""
-
-    blocks: int
-    gain: float
-    params: int
-    macs: int
-    seconds: float = 0.0
-    value: float = 0.0
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Units for every stage so far, and what they cost and gain.
-
-    Attributes:
-        blocks: Units of each stage.
-        gain: Summed gain.
-        params: Parameters; of `pareto`, as a difference to the net as it is.
-        macs: Multiply-accumulates, likewise.
-        seconds: Measured seconds for one image, likewise; 0 where none were measured.
-        value: Summed value.
-    """
-
-    blocks: tuple[int, ...]
-    gain: float
-    params: int
-    macs: int
-    seconds: float = 0.0
-    value: float = 0.0
-
-    def rank(self, by: Objective = "gain") -> tuple[float, tuple[int, ...]]:
-        """What is best: the most gain (or value); a tie goes to the later stage. Rounded, so that ties are seen."""
-        return round({"gain": self.gain, "value": self.value}[by], 9), self.blocks[::-1]
-
-    def add(self, option: Option) -> "Choice":
-        """The same with one stage more."""
-        return Choice(
-            (*self.blocks, option.blocks),
-            self.gain + option.gain, self.params + option.params, self.macs + option.macs,
-            self.seconds + option.seconds, self.value + option.value,
-        )  # fmt: skip
+LEAST = 1e-12  # what all units count at least, where none counts anything
 
 
 def organize(
@@ -77,11 +39,21 @@ def organize(
     max_latency: float | str | None = None,
     latencies: Latencies | None = None,
     by: Objective = "gain",
+    model: nn.Module | None = None,
+    data: Images | None = None,
+    images: int = IMAGES,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> Plan:
     """Plan how many units each stage should have, for the largest gain of the net.
 
     The answer is the global optimum over all ways to divide the units between stages, at least one per stage. A tie
     goes to the later stage. Widths, pools and head stay. From Wang et al., CIKM 2021.
+
+    With images a trained net is organized. Units go where the net's output changes least without them, and new ones
+    start as the identity where they add most gain. A choice is worth the share of the net's gain that it adds, less its
+    share of the squared errors of the output that all movable units come to, each one taken out alone. There are at
+    most as many units as before, so the limits, or units that count little, pay for new ones.
 
     Args:
         net: A captured graph, or a module.
@@ -93,12 +65,19 @@ def organize(
         latencies: Of `measure_latency`, for a graph with a limit on latency; for a module they are measured. A copy is
             taken to run as long as its original.
         by: What to have most of: the published `gain`, or the `value`, the sum of gain^(1/4) (docs/metric.md).
+        model: For a graph with `data`, the trained module that it was captured of.
+        data: Unlabelled images (a tensor, a data set, or batches) that tell what units of a trained net count.
+        images: How many of them are taken; a batch of them judges.
+        seed: Draws them from a data set.
+        progress: Told of every unit that is measured.
 
     Returns:
-        A plan that repeats and removes units; its weights need training again.
+        A plan that repeats and removes units; its weights need training again. With images each removal tells what the
+        output loses, and copies change nothing at first.
 
     Raises:
-        ConvsmithError: When no division of the units keeps the limits, or for an unknown `by`.
+        ConvsmithError: When no division of the units keeps the limits, or for an unknown `by`. For a model without
+            images, or images without a model.
 
     >>> import convsmith as cs, torch
     >>> plan = cs.organize(cs.capture(cs.build("vgg16", input=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32)))
@@ -109,8 +88,11 @@ def organize(
         latencies = measure_latency(net, graph_of(net, scores))
     if max_latency is not None and latencies is None:
         raise PlanError("organize: a limit on latency needs latencies; give those of cs.measure_latency(model, graph).")
+    model = net if isinstance(net, nn.Module) and data is not None else model
     graph, scores = _told(net, scores)
     problem = _Problem.of(graph, scores, latencies, by)
+    if model is not None or data is not None:
+        problem = problem.trained(_effect(model, data, images, seed), progress)
     limits = {
         "macs": share_of(max_macs, graph.macs, "max_macs"), "params": share_of(max_params, graph.params, "max_params"),
         "seconds": share_of(max_latency, latencies.total if latencies else 1.0, "max_latency"),
@@ -122,6 +104,13 @@ def organize(
             "allow more MACs, parameters or latency."
         )
     return problem.plan(best)
+
+
+def _effect(model: nn.Module | None, data: Images | None, images: int, seed: int) -> Effect:
+    if model is None or data is None:
+        given, lacking = ("images", "model") if model is None else ("a model", "data")
+        raise PlanError(f"organize: {given} without {lacking} given; both tell what units of a trained net count.")
+    return Effect(model, take_images(data, images, seed))
 
 
 def _told(net: Graph | nn.Module, scores: Scores | Tensor | None) -> tuple[Graph, Scores]:
@@ -161,57 +150,6 @@ def pareto(
     return tuple(sorted(best, key=lambda choice: (choice.macs, choice.params)))
 
 
-Measures = Callable[[Choice], tuple[float, ...]]
-Rank = Callable[[Choice], tuple[float, tuple[int, ...]]]
-
-
-def front(choices: Sequence[Choice], measures: Measures) -> list[Choice]:
-    """The choices that no other beats: none is as good in every measure (the less the better) and better in one."""
-    values = [measures(choice) for choice in choices]
-
-    def beaten(mine: tuple[float, ...]) -> bool:
-        return any(other != mine and _as_good(other, mine) for other in values)
-
-    return [choice for choice, mine in zip(choices, values, strict=True) if not beaten(mine)]
-
-
-def _as_good(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return all(a <= b for a, b in zip(one, other, strict=True))
-
-
-def allocate(
-    options: Sequence[Sequence[Option]],
-    total: int,
-    fits: Callable[[Choice], bool],
-    measures: Measures,
-    rank: Rank = Choice.rank,
-) -> list[Choice]:
-    """Choose one option per stage with `total` blocks in all; the choices that fit, without those that cannot be best.
-
-    Stage by stage, of the choices that have used as many blocks one is dropped when another ranks before it and is as
-    good in every measure. What follows costs and gains the same behind both (dynamic programming). So the first in rank
-    and the front are among those kept.
-    """
-    kept = {0: [Choice((), 0.0, 0, 0)]}
-    for stage in options:
-        grown: dict[int, list[Choice]] = {}
-        for used, choices in kept.items():
-            for option in stage:
-                if used + option.blocks <= total:
-                    grown.setdefault(used + option.blocks, []).extend(choice.add(option) for choice in choices)
-        kept = {used: _worth_keeping(choices, measures, rank) for used, choices in grown.items()}
-    return [choice for choice in kept.get(total, []) if fits(choice)]
-
-
-def _worth_keeping(choices: list[Choice], measures: Measures, rank: Rank) -> list[Choice]:
-    kept: list[tuple[tuple[float, ...], Choice]] = []
-    for choice in sorted(choices, key=rank, reverse=True):
-        values = measures(choice)
-        if not any(_as_good(other, values) for other, _ in kept):
-            kept.append((values, choice))
-    return [choice for _, choice in kept]
-
-
 @dataclass(frozen=True)
 class _Problem:
     graph: Graph
@@ -221,6 +159,12 @@ class _Problem:
     refusals: list[Refusal]
     latencies: Latencies | None
     by: Objective
+    losses: tuple[Losses, ...] = ()  # of a trained net, by stage
+    effect: Effect | None = None
+
+    def trained(self, effect: Effect, progress: Progress) -> "_Problem":
+        """The same for a net whose units count what the output loses without them."""
+        return replace(self, losses=tuple(measure_losses(effect, self.units, progress)), effect=effect)
 
     @classmethod
     def of(cls, graph: Graph, scores: Scores, latencies: Latencies | None = None, by: Objective = "gain") -> "_Problem":
@@ -244,9 +188,10 @@ class _Problem:
 
     @property
     def rank(self) -> Rank:
-        return partial(Choice.rank, by=self.by)
+        return partial(Choice.rank, by="worth" if self.losses else self.by)
 
     def choices(self, blocks: int | None, allowed: Mapping[str, float | None]) -> list[Choice]:
+        """The choices that keep the limits and can be best, of `blocks` units; of a trained net of so many at most."""
         options = [self._options(i, blocks or self.blocks) for i in range(len(self.stages))]
         total = self.blocks if blocks is None else blocks
         least, most = (sum(end(o.blocks for o in stage) for stage in options) for end in (min, max))
@@ -266,36 +211,67 @@ class _Problem:
         def measures(choice: Choice) -> tuple[float, ...]:
             return (-self.rank(choice)[0], *(getattr(choice, name) for name in limits))
 
-        return allocate(options, total, fits, measures, self.rank)
+        found = divide(options, total, measures, self.rank)
+        totals = range(total + 1) if self.losses and blocks is None else (total,)
+        return [choice for each in totals for choice in found.get(each, []) if fits(choice)]
 
     def _options(self, stage: int, total: int) -> list[Option]:
         """From the fewest units the stage can have to as many as there are in all."""
         units = self.units[stage]
-        uniform = [unit for unit in units if unit.uniform]
-        if not uniform or len(self._convs(stage)) != len(self.stages[stage].counted):
-            return [self._option(stage, len(units))]  # nothing to copy, or convolutions that no unit holds
-        fewest, most = max(len(units) - len(uniform), 1), max(total, len(units))
+        if len(self._convs(stage)) != len(self.stages[stage].counted):
+            return [self._option(stage, len(units))]  # convolutions that no unit holds
+        fewest = max(len(units) - len(self._uniform(stage)), min(1, len(units)))
+        most = len(units) if self._copied(stage) is None else max(total, len(units))
         return [self._option(stage, count) for count in range(fewest, most + 1)]
 
     def _option(self, stage: int, count: int) -> Option:
         added, removed = self._change(stage, count)
-        kernels = self._kernels(stage, added, removed)
-        steps = published_growth(kernels, self.stages[stage].map, 1.0, self.scores.alpha, self.scores.clamp)
+        gain, worth = self._gains(stage, added, removed)
         difference = [(unit, 1) for unit in added] + [(unit, -1) for unit in removed]
         return Option(
-            count,
-            sum(step.gain for step in steps),
+            count, gain,
             sum(sign * unit.params for unit, sign in difference),
             sum(sign * unit.macs for unit, sign in difference),
             sum(sign * self.latencies.of(unit.modules) for unit, sign in difference) if self.latencies else 0.0,
-            value(step.gain for step in steps),
-        )
+            worth,
+            self._worth(stage, count) if self.losses else 0.0,
+        )  # fmt: skip
+
+    def _gains(self, stage: int, added: list[Unit], removed: list[Unit]) -> tuple[float, float]:
+        """Gain and value of a stage with units added and removed."""
+        kernels = self._kernels(stage, added, removed)
+        steps = published_growth(kernels, self.stages[stage].map, 1.0, self.scores.alpha, self.scores.clamp)
+        return sum(step.gain for step in steps), value(step.gain for step in steps)
+
+    def _worth(self, stage: int, count: int) -> float:
+        """Of a trained net: the share of the whole gain that is added, less the share of all errors that is made."""
+        more = count - len(self.units[stage])
+        if more <= 0:
+            return -self.losses[stage].together[-more] / max(sum(sum(each.alone) for each in self.losses), LEAST)
+        at = get_args(Objective).index(self.by)
+        before, after = (self._gains(stage, *self._change(stage, n))[at] for n in (count - more, count))
+        return (after - before) / sum(self._gains(i, [], [])[at] for i in range(len(self.stages)))
+
+    def _uniform(self, stage: int) -> list[Unit]:
+        return [unit for unit in self.units[stage] if unit.uniform]
+
+    def _copied(self, stage: int) -> Unit | None:
+        """What copies a stage can have: of its last unit that can, by its paths, with a copy's shapes and costs."""
+        uniform = self._uniform(stage)
+        wider = [copy for unit in self.units[stage][-1:] if (copy := _widened(self.graph, unit)) is not None]
+        for unit in reversed(uniform or wider):
+            if not self.losses or not isinstance(identity_start(self.graph, unit.modules), str):
+                return unit
+        return None
 
     def _change(self, stage: int, count: int) -> tuple[list[Unit], list[Unit]]:
-        """The units to add (copies of the last uniform one) and to remove (uniform ones, from the back)."""
-        uniform = [unit for unit in self.units[stage] if unit.uniform]
-        more = count - len(self.units[stage])
-        return ([uniform[-1]] * more, []) if more > 0 else ([], uniform[len(uniform) + more :])
+        """The units to add and to remove: uniform ones, from the back, or of a trained net what counts least first."""
+        more, copied = count - len(self.units[stage]), self._copied(stage)
+        if more > 0 and copied is not None:
+            return [copied] * more, []
+        order = self.losses[stage].order if self.losses else self._uniform(stage)[::-1]
+        gone = order[:-more] if more else ()
+        return [], [unit for unit in self.units[stage] if unit in gone]
 
     def _kernels(self, stage: int, added: list[Unit], removed: list[Unit]) -> list[tuple[int, ...]]:
         """In the order they will run in: copies stand right behind the unit they are made from."""
@@ -311,6 +287,7 @@ class _Problem:
         return [name for unit in self.units[stage] for name in unit.convs]
 
     def plan(self, choice: Choice) -> Plan:
+        """The plan of a choice, with what each edit gains, costs and loses."""
         edits: list[Repeat | Remove] = []
         refusals = list(self.refusals)
         for i, (stage, count) in enumerate(zip(self.stages, choice.blocks, strict=True)):
@@ -321,43 +298,74 @@ class _Problem:
             self.graph.inputs[0].shape[1:],
             self.graph.fingerprint,
             self.base,
-            tuple(edits),
+            self._judged(edits),
             tuple(refusals),
             tuple(stage.name for stage in self.stages),
             base_ms=1e3 * self.latencies.total if self.latencies else None,
             call=call_record(self.graph.signature),
         )
 
+    def _judged(self, edits: list[Repeat | Remove]) -> tuple[Repeat | Remove, ...]:
+        """Of a trained net, removals with what the output loses without all of them."""
+        gone = [edit.unit for edit in edits if isinstance(edit, Remove)]
+        if self.effect is None or not gone:
+            return tuple(edits)
+        told = f"without all {len(gone)} that go by {100 * sqrt(self.effect.without(gone)):.3g} %"
+        return tuple(replace(e, reason=f"{e.reason}, {told}") if isinstance(e, Remove) else e for e in edits)
+
     def _edits(self, stage: int, name: str, count: int) -> list[Repeat | Remove]:
-        """One edit for all copies, or one for each unit that goes, the last first."""
+        """One edit for all copies, or one for each unit that goes."""
         added, removed = self._change(stage, count)
         now = len(self.units[stage])
         sums = {n: self._option(stage, n) for n in range(min(count, now), max(count, now) + 1)}
         change = getattr(sums[count], self.by) - getattr(sums[now], self.by)
         reason = f"{name}: {now} to {count} units change its {self.by} by {change:+.4f}"
         if added:
-            told = self._told(added[0], 1 + len(added), sums[now], sums[count])
-            return [Repeat(added[0].modules, len(added), name, reason, **told)]
+            original = next(unit for unit in self.units[stage] if unit.modules == added[0].modules)
+            told = self._told(original, added, sums[now], sums[count])
+            start: dict[str, Any] = {"start": "identity"} if self.losses else {}
+            return [Repeat(original.modules, len(added), name, reason, **told, **start)]
         return [
-            Remove(unit.modules, name, reason, **self._told(unit, 0, sums[n], sums[n - 1]))
+            self._removal(stage, Remove(unit.modules, name, reason, **self._told(unit, None, sums[n], sums[n - 1])))
             for unit, n in zip(removed, range(now, count, -1), strict=True)
         ]
 
-    def _told(self, unit: Unit, times: int, before: Option, after: Option) -> dict[str, Any]:
-        """What an edit tells of itself: a unit's costs once and so many times, and what its stage then has more."""
-        told: dict[str, Any] = {"params": (unit.params, times * unit.params), "macs": (unit.macs, times * unit.macs)}
+    def _removal(self, stage: int, edit: Remove) -> Remove:
+        """A removal from a trained net, with what the output loses without that unit."""
+        if not self.losses:
+            return edit
+        error = self.losses[stage].relative(edit.unit)
+        told = f"without this unit alone the output is off by {100 * error:.3g} %"
+        return replace(edit, output_error=error, reason=f"{edit.reason}; {told}")
+
+    def _told(self, unit: Unit, copies: list[Unit] | None, before: Option, after: Option) -> dict[str, Any]:
+        """What an edit tells of itself: a unit's costs, those with copies (None: without it), and what is gained."""
+        stay = [] if copies is None else [unit, *copies]
+        told: dict[str, Any] = {
+            name: (getattr(unit, name), sum(getattr(each, name) for each in stay)) for name in ("params", "macs")
+        }
         if self.latencies:
             ms = 1e3 * self.latencies.of(unit.modules)
-            told["latency_ms"] = (ms, times * ms)
+            told["latency_ms"] = (ms, len(stay) * ms)
         return told | {"gain": after.gain - before.gain, "value": after.value - before.value}
 
     def _immovable(self, stage: int) -> list[Refusal]:
+        copied = self._copied(stage)
+        shown = [(unit, copied is not None and copied.modules == unit.modules) for unit in self.units[stage]]
         return [
             Refusal(
                 " + ".join(unit.modules),
-                f"its shape changes from {times(unit.in_shape)} to {times(unit.out_shape)}, "
-                "so it is neither copied nor removed",
+                f"{unit.shapes}, so it is not removed; copies of it read what it makes" if able
+                else f"{unit.shapes}, so it is neither copied nor removed",
             )
-            for unit in self.units[stage]
+            for unit, able in shown
             if not unit.uniform
-        ]
+        ]  # fmt: skip
+
+
+def _widened(graph: Graph, unit: Unit) -> Unit | None:
+    """A copy of a unit that changes its channels, as one that does not; None where there is none."""
+    found = None if unit.uniform else widening(graph, unit.modules)
+    if found is None or isinstance(found, str):
+        return None
+    return replace(unit, in_shape=unit.out_shape, params=found.params, macs=found.macs)

@@ -157,7 +157,7 @@ class Effect:
     def __init__(self, model: nn.Module, images: Pictures) -> None:
         self._batch = images[:BATCH].to(next(model.parameters()))
         self._graph = capture(model, self._batch, batch=len(self._batch))
-        self._replay = Replay(model, self._graph)
+        self._model, self._replay = model, Replay(model, self._graph)
         self._places = {node.module: at for at, node in enumerate(self._graph.nodes) if node.conv_spec() is not None}
         self._alive, self._at = self._replay.start(self._batch.clone()), 0
         self._answers = self._outcome({})
@@ -178,18 +178,22 @@ class Effect:
             self._alive, self._at = self._replay.start(self._batch.clone()), 0
         self._replay.run(self._alive, self._at, place)
         self._at = place
-        return self._lost(
-            self._outcome({self._graph.nodes[self._places[layer]].name: m for layer, m in modules.items()})
-        )
+        calls = {self._graph.nodes[self._places[layer]].name: module for layer, module in modules.items()}
+        return self._missed(self._outcome(calls))
 
-    def without(self, changed: nn.Module, unit: tuple[str, ...]) -> float:
-        """The same of a copy of the net that does without a unit."""
-        replay = Replay(changed, self._graph, [detour(self._graph, unit)])
+    def without(self, units: Sequence[tuple[str, ...]], changed: nn.Module | None = None) -> float:
+        """The same with units, modules with one tensor in and one of the same shape out, left out.
+
+        changed: a copy of the net with weights of its own, to be run instead.
+        """
+        detours = [detour(self._graph, unit) for unit in units]
+        replay = Replay(self._model if changed is None else changed, self._graph, detours)
         alive = replay.start(self._batch.clone())
         replay.run(alive, 0, len(self._graph.nodes))
-        return self._lost([alive[name].double() for name in self._graph.ends])
+        return self._missed([alive[name].double() for name in self._graph.ends])
 
-    def _lost(self, made: Sequence[Tensor]) -> float:
+    def _missed(self, made: Sequence[Tensor]) -> float:
+        """The squared relative error of outputs."""
         missed = [(new - old).square().sum().item() for new, old in zip(made, self._answers, strict=True)]
         errors = [error / energy for error, energy in zip(missed, self._energies, strict=True) if energy]
         return sum(errors) / len(errors)

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from convsmith.bench import FASTER, SLOWER, Bench
 from convsmith.plan import Edit, Merge, Plan, Refusal, Remove, Repeat, Replace
-from convsmith.planning.organize import Choice
+from convsmith.planning.divisions import Choice
 from convsmith.planning.search.sequences import Found
 from convsmith.report.grids import Grid
 from convsmith.report.numbers import change, count, milliseconds, percent

@@ -12,6 +12,7 @@ from convsmith.graph.call_record import read_call
 from convsmith.graph.capture import capture
 from convsmith.plan import Edit, Merge, Plan, Remove, Repeat
 from convsmith.structure.units import calls_inside
+from convsmith.structure.widening import widening
 
 CHANGED = "changed by hand"
 
@@ -38,9 +39,7 @@ def counted(plan: Plan, base: Graph, placed: Graph, errors: Mapping[str, float |
 
 def _counted(edit: Edit, base: Graph, placed: Graph, errors: Mapping[str, float | None]) -> Edit:
     if isinstance(edit, Repeat | Remove):
-        params, macs = _cost(placed, edit.unit)
-        times = 1 + edit.copies if isinstance(edit, Repeat) else 0
-        return replace(edit, params=(params, times * params), macs=(macs, times * macs))
+        return _moved(edit, placed)
     unit = edit.unit if isinstance(edit, Merge) else (edit.layer,)
     costs = list(zip(_cost(base, unit), _cost(placed, unit), strict=True))
     after = {"params": costs[0], "macs": costs[1]}
@@ -54,6 +53,17 @@ def _counted(edit: Edit, base: Graph, placed: Graph, errors: Mapping[str, float 
         edit, params=after["params"], macs=after["macs"], quality=None, compact=None, window=(), output_error=None,
         latency_ms=None, reason=CHANGED,
     )  # fmt: skip
+
+
+def _moved(edit: Repeat | Remove, placed: Graph) -> Edit:
+    """A unit's costs once and gone, or with its copies, which cost more where they read more channels."""
+    params, macs = _cost(placed, edit.unit)
+    if isinstance(edit, Remove):
+        return replace(edit, params=(params, 0), macs=(macs, 0))
+    wider = widening(placed, edit.unit)
+    own = (params, macs) if isinstance(wider, str) else (wider.params, wider.macs)
+    after = params + edit.copies * own[0], macs + edit.copies * own[1]
+    return replace(edit, params=(params, after[0]), macs=(macs, after[1]))
 
 
 def _cost(graph: Graph, modules: Sequence[str]) -> tuple[int, int]:

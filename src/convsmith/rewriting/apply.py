@@ -14,6 +14,7 @@ from convsmith.graph.wrappers import unwrapped
 from convsmith.plan import Merge, Plan, Remove, Repeat, Replace
 from convsmith.progress import Progress, silent
 from convsmith.rewriting.accounts import capture_for, counted, prove
+from convsmith.rewriting.starts import starts_of
 from convsmith.rewriting.units import check_moves, move_units
 from convsmith.rewriting.weight_transfer import Transfer, merge_pairs, put_blocks
 from convsmith.text import times
@@ -146,7 +147,7 @@ def rewrite(
     merge_pairs(new, base, [edit for edit in plan.edits if isinstance(edit, Merge)], transfer is not None)
     placed = capture_for(new, plan)
     done = counted(plan, base, placed, errors)
-    move_units(new, moves)
+    move_units(new, placed, moves, starts_of(new, placed, moves, taken))
     prove(base, capture_for(new, plan) if moves else placed, done)
     return Applied(new, done)
 

@@ -30,6 +30,11 @@ class Unit:
         """Whether the unit can be copied or taken out without changing any shape."""
         return self.in_shape == self.out_shape
 
+    @property
+    def shapes(self) -> str:
+        """How its shape changes, in words."""
+        return f"its shape changes from {times(self.in_shape)} to {times(self.out_shape)}"
+
 
 def find_units(graph: Graph, stages: Stages) -> tuple[list[list[Unit]], list[Refusal]]:
     """The units of every stage in order, and the convolutions that belong to none, with the reason."""
@@ -127,7 +132,7 @@ def detour(graph: Graph, modules: tuple[str, ...]) -> Detour:
 
 
 def movable(graph: Graph, modules: tuple[str, ...]) -> Unit | str:
-    """The unit that these modules are, if it can be copied and taken out, or why not."""
+    """The unit that these modules are, if all its data comes and goes through one tensor each, or why not."""
     inside = calls_inside(graph, modules)
     if not inside:
         return "it makes no call"
@@ -136,8 +141,6 @@ def movable(graph: Graph, modules: tuple[str, ...]) -> Unit | str:
     if reason := _not_editable(graph, modules):
         return reason
     shapes = tuple(inside[0].call.input.shape[1:]), tuple(inside[-1].call.out[1:])
-    if shapes[0] != shapes[1]:
-        return f"its shape changes from {times(shapes[0])} to {times(shapes[1])}"
     params, macs = (sum(getattr(node, name) for node in inside) for name in ("params", "macs"))
     return Unit(modules, (), (), *shapes, params, macs)
 
