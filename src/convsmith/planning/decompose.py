@@ -1,13 +1,14 @@
 """The kernel-level decomposer: a cheaper block for each convolution, chosen by costs or by the errors on images."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.calibrate import IMAGES, Images, take_images
-from convsmith.errors import PlanError
+from convsmith.errors import BudgetError, PlanError
 from convsmith.graph import Graph
 from convsmith.graph.given import graph_of
 from convsmith.latency.measure import Latencies, measure_latency
@@ -65,8 +66,9 @@ def decompose(
         latencies: Of `measure_latency`; measured here where they are not given.
         progress: Told how far the work is.
         prices: With data, a file that keeps what was worked out: a call that was stopped goes on from it.
-        width: With data, whether groups of channels may be narrowed as well; None for yes where block is `auto`.
-        depth: With data, whether units of a stage may go as well; None for yes where block is `auto`.
+        width: With data, whether groups of channels may be narrowed as well. None for yes where block is `auto` and
+            latency is limited, or where ranks alone cannot meet a limit on MACs, for which they lose less.
+        depth: The same of units of a stage that may go.
 
     Returns:
         A plan with one edit a replaced convolution, narrowed group or removed unit, and the reason why others stay.
@@ -87,14 +89,28 @@ def decompose(
         latencies = measure_latency(model, graph, progress=progress)
     asked = Request(
         block, share_of(max_macs, graph.macs), tuple(keep), _of_latency(max_latency, latencies), dict(overrides or {}),
-        width=fits and (block == "auto" if width is None else width),
-        depth=data is not None and (block == "auto" if depth is None else depth),
+        width=fits and _allowed(width, block, max_latency), depth=data is not None and _allowed(depth, block, max_latency)
     )  # fmt: skip
     if not fits:
         return plan_by_cost(graph, asked, latencies, progress)
     assert model is not None
     taken = None if data is None else take_images(data, images, seed)
-    return plan_by_error(model, graph, asked, taken, method, statistics, seed, latencies, progress, prices)
+
+    def planned(asked: Request) -> Plan:
+        return plan_by_error(model, graph, asked, taken, method, statistics, seed, latencies, progress, prices)
+
+    try:
+        return planned(asked)
+    except BudgetError:
+        more = replace(asked, width=width is not False, depth=data is not None and depth is not False)
+        if block != "auto" or more == asked:
+            raise
+    return planned(more)
+
+
+def _allowed(asked: bool | None, block: str, max_latency: float | str | None) -> bool:
+    """Whether channels or units may go: where that was asked, or a clock counts, which fewer of them serve best."""
+    return (block == "auto" and max_latency is not None) if asked is None else asked
 
 
 def _check(
