@@ -89,7 +89,8 @@ def decompose(
         latencies = measure_latency(model, graph, progress=progress)
     asked = Request(
         block, share_of(max_macs, graph.macs), tuple(keep), _of_latency(max_latency, latencies), dict(overrides or {}),
-        width=fits and _allowed(width, block, max_latency), depth=data is not None and _allowed(depth, block, max_latency)
+        width=fits and _allowed(width, block, max_latency),
+        depth=data is not None and _allowed(depth, block, max_latency),
     )  # fmt: skip
     if not fits:
         return plan_by_cost(graph, asked, latencies, progress)
