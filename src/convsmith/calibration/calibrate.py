@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from math import prod
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from convsmith.algebra.second_moments import ROWS, Moments, Rows, Statistics
 from convsmith.calibration.pictures import Bytes, Drawn, Pictures
+from convsmith.calibration.sharing import agree, gathered, share
 from convsmith.errors import ConvsmithError, DataError, FileError
 from convsmith.files import whole
 from convsmith.graph import Node
@@ -123,22 +125,31 @@ class Calibration:
         if place < self._at[1]:
             raise ConvsmithError(f"{layer} runs before a layer that was calibrated already; take layers in order.")
         sampler = Sampler(_spec(node), node.call.out, self._images, self._generator, rows)
-        for first, second in self._states():
+        for first, second in self._states([sampler]):
             self._runs[0].run(first, self._at[0], place + 1)
             self._runs[1].run(second, self._at[1], place, self._blocks)
             sampler.add(second[node.call.input.name], first[node.name])
         self._at = [place + 1, place]
         return sampler
 
-    def _states(self) -> Iterator[list[Tensors]]:
-        """What is alive of each batch in both runs; the images of a batch are read when it is first run."""
+    def _states(self, samplers: "Sequence[Sampler]") -> Iterator[list[Tensors]]:
+        """What is alive of each batch in both runs; the images of a batch are read when it is first run.
+
+        Of several processes each has every N-th batch, and samplers pass over the others.
+        """
+        rank, count = share()
         for place, part in enumerate(self._parts):
-            if place == len(self._alive):  # a copy for each run: a forward may write into its input
+            if place % count != rank:
+                for sampler in samplers:
+                    sampler.skip(part.stop - part.start, self._like.device)
+                continue
+            if place // count == len(self._alive):  # a copy for each run: a forward may write into its input
                 self._alive.append([run.start(self._pictures[part].to(self._like, copy=True)) for run in self._runs])
-            yield self._alive[place]
+            yield self._alive[place // count]
 
     def put(self, layer: str, block: nn.Module) -> None:
-        """From here on the changed run has `block` in the layer's place."""
+        """From here on the changed run has `block` in the layer's place, alike in all processes."""
+        agree(block)
         self._blocks[self.graph.nodes[self._places[layer]].name] = block
 
 
@@ -153,6 +164,7 @@ def calibrate(
 ) -> dict[str, Statistics]:
     """Gather second moments of a net's convolutions: all layers in one pass over the images, batch by batch.
 
+    Of the processes of a torch.distributed group each takes every N-th batch, and all come to the moments of the whole.
     They are what `decompose` and `apply` fit weights to, layer by layer. Memory is that of the moments: 8 (C K)^2 bytes
     a layer for C input channels and K taps. That is 170 MB for a 3x3 kernel on 512 channels.
 
@@ -185,7 +197,7 @@ def calibrate(
     wanted = usual if layers is None else list(layers)
     if unknown := [layer for layer in wanted if layer not in nodes]:
         raise ConvsmithError(f"{unknown[0]} is no convolution of {graph.model} that can be replaced; leave it out.")
-    generator = torch.Generator().manual_seed(seed)
+    generator, (rank, count) = torch.Generator().manual_seed(seed), share()
     samplers = {layer: Sampler(_spec(nodes[layer]), nodes[layer].call.out, len(images), generator) for layer in wanted}
     handles = [
         modules[layer].register_forward_hook(_adding(sampler), with_kwargs=True) for layer, sampler in samplers.items()
@@ -197,6 +209,10 @@ def calibrate(
             starts = range(0, len(images), batch)
             for number, start in enumerate(starts):
                 progress("gathering statistics of layers", number, len(starts))
+                if number % count != rank:
+                    for layer in filter(samplers.__contains__, nodes):  # in the order in which they are called
+                        samplers[layer].skip(min(batch, len(images) - start), like.device)
+                    continue
                 model(images[start : start + batch].to(like, copy=True))
     finally:
         for handle in handles:
@@ -240,13 +256,14 @@ class Sampler:
         self._taps = taps
         self._kept = min(self._drawn, -(-rows // images))  # of each image
         self._rows: list[tuple[Tensor, Tensor]] = []
+        self._batch, self._batches = 0, list[int]()  # drawn for so far; of each part of the rows
         self._moments: Moments | None = None
 
     def add(self, inputs: Tensor, responses: Tensor) -> None:
         """Add a batch: inputs (n, c, h, w) and responses (n, N, oh, ow) of the whole maps."""
         if self._moments is None:
             self._moments = Moments(self._taps, responses.shape[1], inputs.device)
-        drawn = torch.rand(len(inputs), self._positions, generator=self._generator).argsort(1)[:, : self._drawn]
+        drawn = self._draw(len(inputs))
         # So few images at once that neither their patches nor a padded copy of them take much memory.
         few = max(1, min(ROWS // self._drawn, NUMBERS // inputs[0].numel()))
         for parts in zip(*(torch.split(each, few) for each in (inputs, responses, drawn)), strict=True):
@@ -254,6 +271,18 @@ class Sampler:
             self._moments.add(patches, wanted)
             kept = torch.arange(len(patches)).view(len(parts[2]), -1)[:, : self._kept].flatten()
             self._rows.append((patches[kept], wanted[kept]))
+            self._batches.append(self._batch)
+
+    def skip(self, images: int, device: torch.device) -> None:
+        """Draw for a batch that another process adds, so that what follows is drawn as it would be alone."""
+        if self._moments is None:
+            self._moments = Moments(self._taps, self._conv.out_channels, device)
+        self._draw(images)
+
+    def _draw(self, images: int) -> Tensor:
+        """Output positions of so many images."""
+        self._batch += 1
+        return torch.rand(images, self._positions, generator=self._generator).argsort(1)[:, : self._drawn]
 
     def _at(self, inputs: Tensor, responses: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (s, c k) and responses (s, N) at the drawn positions (n, d)."""
@@ -264,26 +293,22 @@ class Sampler:
 
     def statistics(self) -> Statistics:
         """The moments, those of all processes of a torch.distributed group together."""
-        assert self._moments is not None
-        if _shared():
+        if share()[1] > 1:
+            assert self._moments is not None
             for part in self._moments.sums:
                 distributed.all_reduce(part)
+        assert self._moments is not None
         return self._moments.statistics()
 
     def rows(self) -> Rows:
-        """The rows kept, those of all processes one after another."""
+        """The rows kept, those of all processes in the order of their batches."""
         parts = self._rows
-        if _shared():
-            gathered: list[Any] = [None] * distributed.get_world_size()
-            distributed.all_gather_object(gathered, [(x.cpu(), y.cpu()) for x, y in parts])
-            parts = [part for each in gathered for part in each]
+        if share()[1] > 1:
+            own = [(batch, x.cpu(), y.cpu()) for batch, (x, y) in zip(self._batches, parts, strict=True)]
+            everyones = sorted((part for each in gathered(own) for part in each), key=itemgetter(0))
+            parts = [(x, y) for _, x, y in everyones]
         patches, responses = (torch.cat(each) for each in zip(*parts, strict=True))
         return Rows(patches, responses)
-
-
-def _shared() -> bool:
-    """Whether processes work together."""
-    return distributed.is_available() and distributed.is_initialized()
 
 
 def sliding(inputs: Tensor, conv: ConvSpec) -> Tensor:

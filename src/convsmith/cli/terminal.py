@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # takes seconds to import
 P = ParamSpec("P")
 
 NO_MEMORY = re.compile("can't allocate memory|cannot allocate memory|out of memory|bad_alloc", re.IGNORECASE)  # torch's
-SHARED = ("train", "evaluate")  # commands whose work several processes share
+SHARED = ("train", "evaluate", "decompose", "apply")  # commands whose work several processes share
 
 
 class Terminal:

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from convsmith.calibration.pictures import Bytes, Pictures
+from convsmith.calibration.sharing import of_first, share, shared_out
 from convsmith.errors import FileError
 
 Price = tuple[float, float]  # squared relative errors: of the layer's responses, and of the net's output
@@ -17,28 +18,44 @@ Price = tuple[float, float]  # squared relative errors: of the layer's responses
 class Prices:
     """What blocks do in the place of layers; each is worked out once, and kept as a line of `path` where there is one.
 
-    The first line of the file says what the prices are of. A file of something else is begun anew, and a last line that
-    was cut off is taken out.
+    Of several processes the first alone reads and writes the file, and each works out its share. The first line of the
+    file says what the prices are of. A file of something else is begun anew, and a last line that was cut off is taken
+    out.
     """
 
     def __init__(self, path: Path | None = None, of: str = "") -> None:
         self._path = path
         self._known: dict[tuple[str, str], Price] = {}
-        if path is None:
-            return
+        if path is not None:
+            self._known = of_first(lambda: self._begun(path, of))
+
+    def _begun(self, path: Path, of: str) -> dict[tuple[str, str], Price]:
         first, *kept = _lines(path) or [{}]
         if first != {"of": of}:
             first, kept = {"of": of}, []
-        self._known = {(line["layer"], line["block"]): (line["here"], line["output"]) for line in kept}
         self._write("".join(json.dumps(line) + "\n" for line in (first, *kept)), "w")
+        return {(line["layer"], line["block"]): (line["here"], line["output"]) for line in kept}
 
-    def of(self, layer: str, block: str, price: Callable[[], Price]) -> Price:
-        """The price of a block in a layer's place, worked out by `price` where it is not known yet."""
-        if (layer, block) not in self._known:
-            here, output = self._known[layer, block] = price()
-            if self._path is not None:
-                self._write(json.dumps({"layer": layer, "block": block, "here": here, "output": output}) + "\n", "a")
-        return self._known[layer, block]
+    def of(self, layer: str, blocks: Sequence[str], price: Callable[[str], Price]) -> dict[str, Price]:
+        """The prices of blocks in a layer's place, worked out by `price` where they are not known yet."""
+
+        def worked_out(block: str) -> Price:
+            here, output = price(block)
+            if share() == (0, 1):  # as they come; several processes keep a layer's when all have come
+                self._keep(layer, block, (here, output))
+            return here, output
+
+        missing = [block for block in blocks if (layer, block) not in self._known]
+        for block, found in shared_out(missing, worked_out).items():
+            self._known[layer, block] = found
+            if share()[1] > 1 and share()[0] == 0:
+                self._keep(layer, block, found)
+        return {block: self._known[layer, block] for block in blocks}
+
+    def _keep(self, layer: str, block: str, price: Price) -> None:
+        if self._path is not None:
+            line = {"layer": layer, "block": block, "here": price[0], "output": price[1]}
+            self._write(json.dumps(line) + "\n", "a")
 
     def _write(self, text: str, mode: str) -> None:
         assert self._path is not None

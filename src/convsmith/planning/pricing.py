@@ -62,9 +62,11 @@ class Pricing:
         assert isinstance(conv, nn.Conv2d)
         statistics = fitted_to(self.graph, layer, own_statistics(layer, conv, self.statistics[layer]))
         found = [Choice(None, self.costs.layer(families[0]))]
-        for family in families:
-            trials = self._worth(family)
-            fitted = [(trial, *self._price(layer, conv, trial.block, statistics)) for trial in _spread(trials)]
+        worth = [self._worth(family) for family in families]
+        blocks = {str(trial.block): trial.block for trials in worth for trial in _spread(trials)}
+        prices = self.prices.of(layer, [*blocks], lambda text: self._fit(layer, conv, blocks[text], statistics))
+        for family, trials in zip(families, worth, strict=True):
+            fitted = [(trial, *prices[str(trial.block)]) for trial in _spread(trials)]
             spent = self.costs.trials(family, trials)
             found += [Choice(*each) for each in zip(trials, spent, *_between(trials, fitted), strict=True)]
         return found
@@ -75,9 +77,6 @@ class Pricing:
         most = min(1.0, 2 * costs.limit / costs.total) * costs.layer(candidate)
         told = zip(candidate.trials, costs.trials(candidate, candidate.trials), strict=True)
         return [trial for trial, cost in told if cost <= most] or [*candidate.trials[-1:]]
-
-    def _price(self, layer: str, conv: nn.Conv2d, block: Block, statistics: Statistics) -> Price:
-        return self.prices.of(layer, str(block), lambda: self._fit(layer, conv, block, statistics))
 
     def _fit(self, layer: str, conv: nn.Conv2d, block: Block, statistics: Statistics) -> Price:
         """The squared relative errors of a block in a layer's place: of its responses, and of the net's output."""
