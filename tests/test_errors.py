@@ -54,6 +54,14 @@ def test_a_mistake_is_of_its_kind_and_told_in_one_line(mistake: str, tmp_path: P
     assert not str(caught.value).startswith(("'", '"'))
 
 
+@pytest.mark.parametrize("kind", [cs.ConvsmithError, cs.UnknownNameError])
+def test_what_is_quoted_keeps_a_sentence_one_line_that_a_terminal_only_prints(kind: type[cs.ConvsmithError]) -> None:
+    assert str(kind("'a\n b\x1b[31m\udc00\t': unknown; drop it.")) == "'a b [31m ': unknown; drop it."
+    long = str(kind(f"'{'a' * 10**6}': unknown; drop it."))
+    assert len(long) < 1000
+    assert long.endswith("a': unknown; drop it.")
+
+
 KINDS = [cs.BudgetError, cs.CaptureError, cs.DataError, cs.FileError, cs.PlanError, cs.ShapeError, cs.UnknownNameError]
 
 

@@ -175,6 +175,12 @@ def test_a_corrupt_plan_is_refused(change: Damage, where: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_more_stages_than_are_counted_are_refused() -> None:
+    text = EXAMPLE.to_json().replace('"stage1",', '"stage0", "stage1",', 1)
+    with pytest.raises(ConvsmithError, match=r"^plan\.json: Plan: it names 3 stages and counts the units of 2\.$"):
+        Plan.from_json(text, source="plan.json")
+
+
 @pytest.mark.parametrize("text", ["", "{", "no plan", "[]", "3", "null", EXAMPLE.to_json()[:-5]])
 def test_a_text_that_is_no_record_is_refused(text: str) -> None:
     with pytest.raises(ConvsmithError, match=r"^the plan is not a plan: the text: .*; write one with") as caught:

@@ -12,7 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from typer.testing import CliRunner
 
+from convsmith.cli.app import app
 from convsmith.errors import ConvsmithError
 from convsmith.train import check_alone, joined
 
@@ -135,6 +137,58 @@ def test_two_processes_evaluate_as_one(tmp_path: Path) -> None:
     assert one == pytest.approx(two, rel=1e-6)
 
 
+LIMITED = ("--images", 160, "--device", "cpu")
+
+
+def run_by(processes: int, folder: Path, *args: object) -> str:
+    """What a command says that ends well: of one process here, which spares the start of another."""
+    if processes == 1:
+        result = CliRunner().invoke(app, [*map(str, args)])
+        status, out, err = result.exit_code, result.stdout, result.stderr
+    else:
+        status, out, err = done(torchrun(folder, processes, *args))
+    assert status == 0, err
+    return out
+
+
+def test_two_processes_decide_and_fit_as_one(tmp_path: Path) -> None:
+    """Calibration and pricing are shared, the first writes: plans and fits are those of one but for rounding.
+
+    By a method of closed form: alternating least squares come to another optimum from a rounding of 1e-15.
+    """
+    plans, fits = [], []
+    for n in (1, 2):
+        plan, out = tmp_path / f"plan{n}.json", tmp_path / f"net{n}"
+        decide = ("--block", "dw-pw:r=2", "--max-macs", "0.6x", "--method", "gsvd", "-o", plan)
+        run_by(n, tmp_path, "decompose", *NET, *LIMITED, *decide)
+        fit = ("--method", "gsvd", "--no-relu", "--out", out)
+        told = run_by(n, tmp_path, "apply", NET[0], plan, *NET[1:], *LIMITED, *fit)
+        assert told.count(f"model: {out}") == 1
+        plans.append(json.loads(plan.read_text())["edits"])
+        fits.append(json.loads((out / "plan.json").read_text())["edits"])
+    one, two = ([(edit["layer"], edit["block"]) for edit in edits] for edits in plans)
+    assert one == two != []
+    for made, name in ((plans, "output_error"), (fits, "error")):
+        first, second = ([edit[name] for edit in edits] for edits in made)
+        assert first == pytest.approx(second, rel=1e-4)
+    assert not [*tmp_path.glob("*.prices"), *tmp_path.rglob("*.part"), *tmp_path.rglob("*.lock")]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("decompose", *NET[:3], "--block", "dw-pw"), "decompose without --data: does not share its work"),
+        (("decompose", *NET, "--max-latency", "0.5x"), "decompose --max-latency: does not share its work"),
+        (("apply", NET[0], "plan.json", "--out", "out"), "apply without --data: does not share its work"),
+    ],
+)
+def test_what_is_not_shared_of_a_command_is_refused(args, told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = CliRunner().invoke(app, [*args])
+    assert result.exit_code == 1
+    assert told in result.stderr
+
+
 NAMED = "import os\nprint('I am', os.getpid(), os.environ['RANK'], flush=True)\n"
 
 
@@ -163,6 +217,39 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_with_another_number(tmp_p
         assert "epoch 1/6" not in err
     assert not list((tmp_path / "out").rglob("*.part"))
     assert not list((tmp_path / "out").rglob("*.lock"))
+
+
+SLOWLY = """import os, time
+from convsmith.planning.pricing import Pricing
+print('I am', os.getpid(), os.environ['RANK'], flush=True)
+fit = Pricing._fit
+def slowly(self, *given):
+    time.sleep(0.5)
+    return fit(self, *given)
+Pricing._fit = slowly
+"""
+
+
+@pytest.mark.long
+def test_a_killed_process_ends_a_planning_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    command = ("decompose", *NET, *LIMITED, "--max-macs", "0.6x", "-o", plan)
+    child = torchrun(tmp_path, 2, *command, code=SLOWLY + ENTRY)
+    assert child.stdout is not None
+    pids = dict(reversed(child.stdout.readline().split()[2:]) for _ in range(2))
+    prices, deadline = plan.with_suffix(".prices"), time.monotonic() + 200
+    while not (prices.exists() and prices.read_text().count("\n") > 1) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(int(pids["1"]), signal.SIGKILL)
+    began = time.monotonic()
+    status, _, _ = done(child)
+    assert status != 0
+    assert time.monotonic() - began < 60
+    assert not plan.exists()
+    status, _, err = done(torchrun(tmp_path, 1, *command))
+    assert status == 0, err
+    assert plan.exists()
+    assert not prices.exists()
 
 
 def test_a_net_without_several_processes_is_left_alone() -> None:

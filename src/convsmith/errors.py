@@ -4,13 +4,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
+from convsmith.text import printable
+
+LONGEST = 1000  # letters of a sentence; files are quoted in it, and may hold names of any length
+
 
 class ConvsmithError(Exception):
-    """A mistake of the user's, told in one sentence; the command line prints it and exits 1.
+    r"""A mistake of the user's, told in one sentence; the command line prints it and exits 1.
 
     >>> str(ConvsmithError("plan.json: not a plan; write one with `convsmith organize`."))
     'plan.json: not a plan; write one with `convsmith organize`.'
+
+    It is one line of what can be printed, whatever was quoted in it, and not longer than LONGEST.
+
+    >>> str(ConvsmithError("net.onnx: has no op 'a\n\x1b[31mb'; export it anew."))
+    "net.onnx: has no op 'a [31mb'; export it anew."
     """
+
+    def __str__(self) -> str:
+        """The sentence."""
+        text = " ".join(printable(Exception.__str__(self)).split())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} .. {text[-LONGEST // 4 :]}"
 
 
 @final
@@ -50,7 +64,7 @@ class UnknownNameError(ConvsmithError, KeyError):
     "Unknown block 'dw-pv'; did you mean dw-pw?"
     """
 
-    __str__ = Exception.__str__
+    __str__ = ConvsmithError.__str__
 
 
 @contextmanager

@@ -355,8 +355,12 @@ class Plan:
         return tuple(count + more.get(name, 0) for name, count in zip(names, self.base.blocks, strict=True))
 
     def __post_init__(self) -> None:
-        """Raises ConvsmithError on an input, or copies of a unit, that nothing is planned for."""
+        """Raises ConvsmithError on an input, stages, or copies of a unit, that nothing is planned for."""
         check_input(self.input, "the plan's input")
+        if len(self.stages) > len(self.base.blocks):
+            raise PlanError(
+                f"Plan: it names {len(self.stages)} stages and counts the units of {len(self.base.blocks)}."
+            )
         for edit in self.edits:
             if isinstance(edit, Repeat):
                 check_count(edit.copies, UNITS, f"copies of {edit.unit[0]}")

@@ -20,5 +20,5 @@ def check_alone(command: str) -> None:
     if count() > 1:
         raise ConvsmithError(
             f"{command}: does not share its work among {count()} processes; start it without torchrun, "
-            "which speeds up `convsmith train` and `convsmith evaluate`."
+            "which speeds up `convsmith train` and `evaluate`, and `decompose` and `apply` with --data."
         )

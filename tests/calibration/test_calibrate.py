@@ -275,8 +275,8 @@ def test_only_what_can_be_replaced_is_calibrated() -> None:
 
 def _share(rank: int, path: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{path}/meet", rank=rank, world_size=2)
-    found = calibrate(net(), IMAGES[rank : rank + 1])
-    rows = rows_of(IMAGES[rank : rank + 1], 10**6)
+    found = calibrate(net(), IMAGES[:3], batch=1)
+    rows = rows_of(IMAGES[:3], 10**6)
     if rank == 0:
         save_statistics(Path(path) / "two", found, "net")
         torch.save((rows.patches, rows.responses), f"{path}/rows")
@@ -285,10 +285,10 @@ def _share(rank: int, path: str) -> None:
 
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     multiprocessing.spawn(_share, (str(tmp_path),), nprocs=2)
-    one, two = calibrate(net(), IMAGES[:2]), load_statistics(tmp_path / "two", "net")
+    one, two = calibrate(net(), IMAGES[:3], batch=1), load_statistics(tmp_path / "two", "net")
     for layer in one:
         same(one[layer], two[layer])
-    rows, (patches, responses) = rows_of(IMAGES[:2], 10**6), torch.load(tmp_path / "rows", weights_only=True)
+    rows, (patches, responses) = rows_of(IMAGES[:3], 10**6), torch.load(tmp_path / "rows", weights_only=True)
     for here, there in ((rows.patches, patches), (rows.responses, responses)):
         torch.testing.assert_close(here.double().T @ here.double(), there.double().T @ there.double())
 

@@ -3,15 +3,17 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from io import StringIO
 
 import pytest
+import typer
 from rich.console import Console
 
 from convsmith.cli import telling
 from convsmith.cli.interrupts import Interrupts
 from convsmith.cli.telling import Phase, Teller
-from convsmith.cli.terminal import Terminal
+from convsmith.cli.terminal import Terminal, told_in_one_line
 
 
 def lines(console: Console) -> list[str]:
@@ -141,3 +143,35 @@ def test_an_interrupt_is_heard_where_the_shell_had_it_ignored() -> None:
 def test_other_errors_stay_what_they_are() -> None:
     with pytest.raises(ValueError, match="another"), Terminal():
         raise ValueError("another")
+
+
+def _raising(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return told_in_one_line(command)
+
+
+OF_THE_MACHINE: dict[str, tuple[BaseException, str]] = {
+    "Python's memory": (MemoryError(), "there is not enough memory"),
+    "torch's memory": (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "there is not enough"),
+    "a GPU's memory": (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), "there is not enough memory"),
+    "a name too long": (
+        OSError(36, "File name too long", "a" * 9),
+        "aaaaaaaaa: File name too long; give another path.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("error", "told"), OF_THE_MACHINE.values(), ids=OF_THE_MACHINE)
+def test_what_the_machine_cannot_do_is_one_sentence(error, told, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as caught:
+        _raising(error)()
+    assert caught.value.exit_code == 1
+    assert capsys.readouterr().err.startswith(f"convsmith: {told}")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), OSError("of no file"), ValueError("of ours")])
+def test_our_own_faults_stay_what_they_are(error: Exception) -> None:
+    with pytest.raises(type(error), match="of "):
+        _raising(error)()

@@ -273,7 +273,31 @@ def deep(folder):
     write_parquet(folder / "test-0-of-1.parquet", [png(pixels(1, channels=1).astype(np.uint16) * 200)], [0])
 
 
+def unnumbered(label):
+    def change(folder):
+        write_parquet(folder / "train-0-of-2.parquet", [png(pixels(1))], [label], names=None)
+
+    return change
+
+
+def described(text):
+    def change(folder):
+        path = folder / "train-0-of-2.parquet"
+        pq.write_table(pq.read_table(path).replace_schema_metadata({"huggingface": text}), path)
+
+    return change
+
+
+def cells(values):
+    return lambda f: pq.write_table(pa.table({"img": values, "label": [0] * len(values)}), f / "test-0-of-1.parquet")
+
+
 PARQUET_REFUSALS = {
+    "a label no machine counts up to": (unnumbered(2**40), "by the largest label: got 1,099,511,627,777; give at most"),
+    "names that are no JSON": (described("{"), "train-0-of-2.parquet: its 'huggingface' entry names no classes"),
+    "names elsewhere": (described('{"info": {"features": []}}'), "entry names no classes"),
+    "a record without bytes": (cells([{"x": 1}]), r"column img is struct<x: int64>; images must be \{bytes, path\} or"),
+    "images that are words": (cells(["x"]), "column img is string; images must be"),
     "no test files": (lambda folder: (folder / "test-0-of-1.parquet").unlink(), "no test-.*parquet files"),
     "broken file": (lambda folder: (folder / "test-0-of-1.parquet").write_bytes(b"PAR1"), "not a readable Parquet"),
     "no rows": (relabel(), "holds no rows"),

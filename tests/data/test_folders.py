@@ -185,6 +185,7 @@ REFUSALS = {
     "pipe": (lambda f: pipe(f / "train/ant/9.png"), "train/ant/9.png: a pipe or device, not a file"),
     "pipe, deep": (lambda f: pipe(f / "val/bee/x/9.JPG"), "val/bee/x/9.JPG: a pipe or device"),
     "link to nothing": (lambda f: (f / "val/bee/9.png").symlink_to(f / "gone"), "val/bee/9.png: a link to nothing"),
+    "link to itself": (lambda f: (f / "val/bee/9.png").symlink_to(f / "val/bee/9.png"), "val/bee/9.png: a link to"),
     "over Pillow's limit": (lambda f: bomb(f / "train/bee/9.png"), r"train/bee/9.png: Image size \(400000000 pixels\)"),
     "first over Pillow's limit": (lambda f: bomb(f / "train/ant/0.png"), r"train/ant/0.png: Image size"),
     "over half the limit": (lambda f: bomb(f / "val/bee/9.png", 9000, 10_000), r"val/bee/9.png: Image size"),

@@ -263,6 +263,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: change("body.0.weight", torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)),
         "body.0.weight is quantized",
     ),
+    "nested": (
+        lambda: change("head.weight", torch.nested.nested_tensor([torch.zeros(4), torch.zeros(1)])),
+        "head.weight is several tensors in one, not 5x4",
+    ),
     "sparse": (change("head.weight", torch.zeros(5, 4).to_sparse()), "head.weight is sparse"),
     "NaN": (change("body.0.weight", NAN), "body.0.weight holds 108 NaN of 108 values"),
     "infinity": (change("body.0.weight", INF), "body.0.weight holds 108 infinite of 108 values"),

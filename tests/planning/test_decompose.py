@@ -437,3 +437,10 @@ def test_any_net_keeps_its_shape_and_the_promised_costs(net: nn.Sequential, bloc
     assert len(plan.edits) + len(plan.refusals) == 2
     if block == "auto":
         assert all(edit.quality and edit.compact and edit.macs[1] < edit.macs[0] for edit in replaced(plan))
+
+
+def test_a_convolution_that_sees_nothing_but_its_padding_is_planned_for() -> None:
+    net = nn.Sequential(nn.Conv2d(16, 8, (2, 4), padding=(1, 3), dilation=2)).eval()
+    x = torch.rand(1, 16, 8, 1)
+    plan = cs.decompose(net, x)
+    assert cs.apply(net, plan)(x).shape == net(x).shape

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
+from operator import itemgetter
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from convsmith.algebra.second_moments import ROWS, Moments, Rows, Statistics
 from convsmith.calibration.pictures import Bytes, Drawn, Pictures
+from convsmith.calibration.sharing import gathered, share
 from convsmith.errors import ConvsmithError, DataError
 from convsmith.graph import Node
 from convsmith.graph.capture import capture
@@ -87,6 +89,7 @@ def calibrate(
 ) -> dict[str, Statistics]:
     """Gather second moments of a net's convolutions: all layers in one pass over the images, batch by batch.
 
+    Of the processes of a torch.distributed group each takes every N-th batch, and all come to the moments of the whole.
     They are what `decompose` and `apply` fit weights to, layer by layer. Memory is that of the moments: 8 (C K)^2 bytes
     a layer for C input channels and K taps. That is 170 MB for a 3x3 kernel on 512 channels.
 
@@ -119,7 +122,7 @@ def calibrate(
     wanted = usual if layers is None else list(layers)
     if unknown := [layer for layer in wanted if layer not in nodes]:
         raise ConvsmithError(f"{unknown[0]} is no convolution of {graph.model} that can be replaced; leave it out.")
-    generator = torch.Generator().manual_seed(seed)
+    generator, (rank, count) = torch.Generator().manual_seed(seed), share()
     samplers = {
         layer: Sampler(spec_of(nodes[layer]), nodes[layer].call.out, len(images), generator) for layer in wanted
     }
@@ -133,6 +136,10 @@ def calibrate(
             starts = range(0, len(images), batch)
             for number, start in enumerate(starts):
                 progress("gathering statistics of layers", number, len(starts))
+                if number % count != rank:
+                    for layer in filter(samplers.__contains__, nodes):  # in the order in which they are called
+                        samplers[layer].skip(min(batch, len(images) - start), like.device)
+                    continue
                 model(images[start : start + batch].to(like, copy=True))
     finally:
         for handle in handles:
@@ -187,13 +194,14 @@ class Sampler:
         self._taps = taps
         self._kept = min(self._drawn, -(-rows // images))  # of each image
         self._rows: list[tuple[Tensor, ...]] = []
+        self._batch, self._batches = 0, list[int]()  # drawn for so far; of each part of the rows
         self._moments: Moments | None = None
 
     def add(self, inputs: Tensor, responses: Tensor, shortcut: Tensor | None = None) -> None:
         """Add a batch: inputs (n, c, h, w) and responses (n, N, oh, ow) of the whole maps, and what is added behind."""
         if self._moments is None:
             self._moments = Moments(self._taps, responses.shape[1], inputs.device)
-        drawn = torch.rand(len(inputs), self._positions, generator=self._generator).argsort(1)[:, : self._drawn]
+        drawn = self._draw(len(inputs))
         maps = [responses] if shortcut is None else [responses, shortcut]
         # So few images at once that neither their patches nor a padded copy of them take much memory.
         few = max(1, min(ROWS // self._drawn, NUMBERS // inputs[0].numel()))
@@ -202,6 +210,18 @@ class Sampler:
             self._moments.add(rows[0], rows[1])
             kept = torch.arange(len(rows[0])).view(len(places), -1)[:, : self._kept].flatten()
             self._rows.append(tuple(each[kept] for each in rows))
+            self._batches.append(self._batch)
+
+    def skip(self, images: int, device: torch.device) -> None:
+        """Draw for a batch that another process adds, so that what follows is drawn as it would be alone."""
+        if self._moments is None:
+            self._moments = Moments(self._taps, self._conv.out_channels, device)
+        self._draw(images)
+
+    def _draw(self, images: int) -> Tensor:
+        """Output positions of so many images."""
+        self._batch += 1
+        return torch.rand(images, self._positions, generator=self._generator).argsort(1)[:, : self._drawn]
 
     def _at(self, inputs: Tensor, drawn: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
         """Patches (s, c k), and of each map (n, N, oh, ow) its values (s, N), at the drawn positions (n, d)."""
@@ -212,26 +232,22 @@ class Sampler:
 
     def statistics(self) -> Statistics:
         """The moments, those of all processes of a torch.distributed group together."""
-        assert self._moments is not None
-        if _shared():
+        if share()[1] > 1:
+            assert self._moments is not None
             for part in self._moments.sums:
                 distributed.all_reduce(part)
+        assert self._moments is not None
         return self._moments.statistics()
 
     def rows(self) -> Rows:
-        """The rows kept, those of all processes one after another."""
+        """The rows kept, those of all processes in the order of their batches."""
         parts = self._rows
-        if _shared():
-            gathered: list[Any] = [None] * distributed.get_world_size()
-            distributed.all_gather_object(gathered, [tuple(each.cpu() for each in part) for part in parts])
-            parts = [part for each in gathered for part in each]
+        if share()[1] > 1:
+            own = [(at, tuple(x.cpu() for x in part)) for at, part in zip(self._batches, parts, strict=True)]
+            everyones = sorted((part for each in gathered(own) for part in each), key=itemgetter(0))
+            parts = [part for _, part in everyones]
         patches, responses, *shortcut = (torch.cat(each) for each in zip(*parts, strict=True))
         return Rows(patches, responses, self._factor, self._term, *shortcut)
-
-
-def _shared() -> bool:
-    """Whether processes work together."""
-    return distributed.is_available() and distributed.is_initialized()
 
 
 def sliding(inputs: Tensor, conv: ConvSpec) -> Tensor:

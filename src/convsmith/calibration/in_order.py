@@ -9,6 +9,7 @@ from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.calibrate import BATCH, REFIT_ROWS_PER_TAP, ROWS_PER_TAP, Sampler, spec_of
 from convsmith.calibration.joins import Behind, affine, undone
 from convsmith.calibration.pictures import Pictures
+from convsmith.calibration.sharing import agree, share
 from convsmith.errors import ConvsmithError
 from convsmith.graph.capture import capture
 from convsmith.graph.replay import Replay, Tensors
@@ -88,7 +89,7 @@ class Calibration:
             )
             for at, share in enumerate(shares)
         ]  # fmt: skip
-        for first, second in self._states():
+        for first, second in self._states(samplers, shares):
             self._runs[0].run(first, self._at[0], place + 1)
             self._runs[1].run(second, self._at[1], place, self._blocks)
             wanted, maps = first[node.name], [second[node.call.input.name]]
@@ -103,13 +104,22 @@ class Calibration:
         self._at = [place + 1, place]
         return samplers
 
-    def _states(self) -> Iterator[list[Tensors]]:
-        """What is alive of each batch in both runs; the images of a batch are read when it is first run."""
+    def _states(self, samplers: Sequence[Sampler], shares: Sequence[int]) -> Iterator[list[Tensors]]:
+        """What is alive of each batch in both runs; the images of a batch are read when it is first run.
+
+        Of several processes each has every N-th batch, and samplers pass over their shares of the others.
+        """
+        rank, count = share()
         for place, part in enumerate(self._parts):
-            if place == len(self._alive):  # a copy for each run: a forward may write into its input
+            if place % count != rank:
+                for sampler, images in zip(samplers, shares, strict=True):
+                    sampler.skip(images, self._like.device)
+                continue
+            if place // count == len(self._alive):  # a copy for each run: a forward may write into its input
                 self._alive.append([run.start(self._pictures[part].to(self._like, copy=True)) for run in self._runs])
-            yield self._alive[place]
+            yield self._alive[place // count]
 
     def put(self, layer: str, block: nn.Module) -> None:
-        """From here on the changed run has `block` in the layer's place."""
+        """From here on the changed run has `block` in the layer's place, alike in all processes."""
+        agree(block)
         self._blocks[self.graph.nodes[self._places[layer]].name] = block

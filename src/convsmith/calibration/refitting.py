@@ -9,6 +9,7 @@ from convsmith.algebra.dense import refit
 from convsmith.calibration.fitting import fitted_to
 from convsmith.calibration.in_order import Calibration
 from convsmith.calibration.joins import Behind
+from convsmith.calibration.sharing import agree
 from convsmith.graph import Graph, Node
 from convsmith.structure.editable import untouchable
 from convsmith.structure.units import calls_inside
@@ -77,6 +78,7 @@ def refit_in_order(
                 shift_norm(model, graph, layer, found.bias)
             else:
                 conv.bias.copy_(found.bias)
+    agree(conv)
     return found.error
 
 

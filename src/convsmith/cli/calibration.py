@@ -8,6 +8,7 @@ from convsmith.algebra.second_moments import Statistics
 from convsmith.blocks import parse_block
 from convsmith.calibration.calibrate import ROWS_PER_TAP, calibrate, take_images
 from convsmith.calibration.pictures import Pictures
+from convsmith.calibration.sharing import of_first
 from convsmith.calibration.statistics_file import load_statistics, save_statistics
 from convsmith.cli.groups import Calibrating, Reading
 from convsmith.cli.terminal import Terminal
@@ -15,6 +16,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.load import Loaded, load, load_with_data
 from convsmith.plan import Plan, Replace
+from convsmith.torchrun import rank
 
 
 def with_images(
@@ -52,12 +54,14 @@ def statistics_of(
     if path is None:
         return None
     fingerprint = loaded.graph().fingerprint
-    if path.is_file():
-        return load_statistics(path, fingerprint)
+    found = of_first(lambda: load_statistics(path, fingerprint) if path.is_file() else None)
+    if found is not None:
+        return found
     if images is None:
         raise ConvsmithError(f"{path}: no such file; give --data as well to have it made.")
     statistics = calibrate(loaded.model, images, layers, seed=seed, progress=terminal.progress)
-    save_statistics(path, statistics, fingerprint)
+    if rank() == 0:
+        save_statistics(path, statistics, fingerprint)
     return statistics
 
 

@@ -11,6 +11,7 @@ from convsmith.cli.groups import Calibrating, Form, Place, Reading, command
 from convsmith.cli.plans import told
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
+from convsmith.torchrun import rank
 
 if TYPE_CHECKING:  # takes seconds to import
     from convsmith.load import Loaded
@@ -41,22 +42,25 @@ def apply(
     from convsmith.load import read_plan, save
     from convsmith.report import plan_table
     from convsmith.rewriting.apply import rewrite
-    from convsmith.train import lent, pick_device
+    from convsmith.train import at_work, check_alone
 
     torch.manual_seed(place.seed)
+    if calibrating.data is None:
+        check_alone("apply without --data")
     _free(model, out)
     found = read_plan(plan)
     loaded, taken = with_images(terminal, model, form, weights, calibrating, place.seed)
     if method != "none" and (calibrating.data or method):
         warn_of_weights(terminal, loaded)
-    with lent(loaded.model, pick_device(place.device)):
+    with at_work(loaded.model, place.device):
         statistics = statistics_of(terminal, loaded, taken, calibrating.stats, layers_to_fit(found), place.seed)
         taken = None if statistics is not None else taken
         applied = rewrite(
             loaded.model, found, method=method, data=taken, images=calibrating.images, statistics=statistics,
             seed=place.seed, relu=relu, progress=terminal.progress,
         )  # fmt: skip
-    save(loaded.after(applied.model, applied.plan), out)
+    if rank() == 0:
+        save(loaded.after(applied.model, applied.plan), out)
     notes = [*fits_of(loaded, applied.plan, taken, statistics), *_better(found, calibrating.data)]
     terminal.show(plan_table(applied.plan), *notes, f"model: {out}")
     terminal.record(told(applied.plan))

@@ -11,6 +11,7 @@ from convsmith.cli import options as opt
 from convsmith.cli.groups import IMAGES, Calibrating, Edited, Form, Place, Reading, command
 from convsmith.cli.terminal import Terminal
 from convsmith.files import write_text
+from convsmith.torchrun import rank
 
 if TYPE_CHECKING:  # takes seconds to import
     from convsmith.plan import Plan
@@ -135,17 +136,22 @@ def decompose(
     """Plan a cheaper block for every convolution that admits one."""
     exceptions = edited.told()
     terminal.progress(f"loading {model}", 0, 1)
+    import torch
+
     from convsmith.cli.calibration import statistics_of, warn_of_weights, with_images
     from convsmith.planning.decompose import decompose as plan_blocks
     from convsmith.report import plan_table
-    from convsmith.train import lent, pick_device
+    from convsmith.train import at_work, check_alone
 
     fits = calibrating.data is not None or calibrating.stats is not None
+    if calibrating.data is None or max_latency is not None:  # measuring beside others would mislead
+        check_alone("decompose --max-latency" if fits else "decompose without --data")
+    torch.manual_seed(place.seed)
     loaded, taken = with_images(terminal, model, form, weights, calibrating, place.seed)
     if fits:
         warn_of_weights(terminal, loaded)
     prices = out.with_suffix(".prices") if out is not None and calibrating.data is not None else None
-    with lent(loaded.model, pick_device(place.device if fits else "cpu")):
+    with at_work(loaded.model, place.device if fits else "cpu"):
         plan = plan_blocks(
             loaded.graph(), block=block, max_macs=max_macs, max_latency=max_latency, model=loaded.model, data=taken,
             images=calibrating.images, method=method, seed=place.seed, progress=terminal.progress, **exceptions,
@@ -153,7 +159,7 @@ def decompose(
             prices=prices,
         )  # fmt: skip
     publish(terminal, plan, out, told(plan), [plan_table(plan)])
-    if prices is not None:
+    if prices is not None and rank() == 0:
         prices.unlink(missing_ok=True)  # a command that was stopped goes on from it
 
 
@@ -169,8 +175,8 @@ def told(plan: "Plan") -> dict[str, Any]:
 def publish(
     out: Terminal, plan: "Plan", path: Path | None, record: dict[str, Any], tables: list[RenderableType]
 ) -> None:
-    """Files first, so that what cannot be written is told before anything is shown."""
-    if path is not None:
+    """Files first, so that what cannot be written is told before anything is shown; the first process's alone."""
+    if path is not None and rank() == 0:
         write_text(path, plan.to_json() + "\n")
     out.record(record)
     out.show(*tables, *([f"plan: {path}"] if path else []))

@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import re
 import sys
 import traceback
 import warnings
@@ -12,8 +13,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
+from convsmith.cli.console import PlainConsole
 from convsmith.cli.interrupts import Interrupts
 from convsmith.cli.telling import Teller
 from convsmith.errors import ConvsmithError
@@ -25,7 +27,8 @@ if TYPE_CHECKING:  # takes seconds to import
 
 P = ParamSpec("P")
 
-SHARED = ("train", "evaluate")  # commands whose work several processes share
+NO_MEMORY = re.compile("can't allocate memory|cannot allocate memory|out of memory|bad_alloc", re.IGNORECASE)  # torch's
+SHARED = ("train", "evaluate", "decompose", "apply")  # commands whose work several processes share
 
 
 class Terminal:
@@ -36,9 +39,9 @@ class Terminal:
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, json: str | None = None) -> None:
         self._json = json if rank() == 0 else None  # of several processes that train, the first speaks
-        self._out = Console(quiet=quiet or json == "-" or rank() > 0, highlight=False)
-        self._err = Console(stderr=True, quiet=quiet or rank() > 0, highlight=False)
-        self._alarm = Console(stderr=True, quiet=rank() > 0, highlight=False)
+        self._out = PlainConsole(quiet=quiet or json == "-" or rank() > 0, highlight=False)
+        self._err = PlainConsole(stderr=True, quiet=quiet or rank() > 0, highlight=False)
+        self._alarm = PlainConsole(stderr=True, quiet=rank() > 0, highlight=False)
         self._teller, self._interrupts = Teller(self._err), Interrupts()
         if not verbose:
             warnings.simplefilter("ignore")  # of the libraries; the user's mistakes are errors
@@ -114,13 +117,26 @@ def told_in_one_line(command: Callable[P, None]) -> Callable[P, None]:
             if kwargs.get("verbose"):
                 traceback.print_exc()
             _fail(str(error))
-        except KeyboardInterrupt:
-            _fail("interrupted; nothing is half-written, and train, optimize and expand go on where they were.")
         except BrokenPipeError:  # the reader of our output has left
             sys.stderr.close()
             raise typer.Exit(1) from None
+        except (MemoryError, RuntimeError, OSError) as error:
+            if (told := _of_machine(error)) is None:
+                raise
+            _fail(told)
+        except KeyboardInterrupt:
+            _fail("interrupted; nothing is half-written, and train, optimize and expand go on where they were.")
 
     return run
+
+
+def _of_machine(error: MemoryError | RuntimeError | OSError) -> str | None:
+    """What the machine does not have or do, in a sentence; None for what is no such matter."""
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return "there is not enough memory for this; give fewer --images, a smaller --batch-size, --batches or --input."
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return str(ConvsmithError(f"{error.filename}: {error.strerror}; give another path."))
+    return None
 
 
 def _leave() -> None:

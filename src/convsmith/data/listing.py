@@ -37,7 +37,7 @@ def list_images(folder: Path) -> Listing:
             continue
         seen.add(place)
         for entry in _entries(current):
-            if entry.is_dir():
+            if _is_dir(entry):
                 open_folders += [] if is_hidden(entry.name) else [Path(entry.path)]
                 hidden += is_hidden(entry.name)
             elif is_image(entry.name):
@@ -50,7 +50,7 @@ def list_images(folder: Path) -> Listing:
 
 def folders_in(folder: Path) -> tuple[Path, ...]:
     """The folders directly in a folder, sorted by name, without the hidden ones."""
-    names = (entry.name for entry in _entries(folder) if entry.is_dir() and not is_hidden(entry.name))
+    names = (entry.name for entry in _entries(folder) if _is_dir(entry) and not is_hidden(entry.name))
     return tuple(folder / name for name in sorted(names))
 
 
@@ -61,7 +61,7 @@ def images_in(folder: Path) -> int:
 
 def hidden_in(folder: Path) -> int:
     """How many hidden folders, and hidden files named as images, lie directly in a folder."""
-    return sum(is_hidden(entry.name) and (entry.is_dir() or is_image(entry.name)) for entry in _entries(folder))
+    return sum(is_hidden(entry.name) and (_is_dir(entry) or is_image(entry.name)) for entry in _entries(folder))
 
 
 def is_hidden(name: str) -> bool:
@@ -75,8 +75,15 @@ def is_image(name: str) -> bool:
 
 
 def _file(entry: os.DirEntry[str]) -> Path:
-    path = Path(entry.path)
-    return path if entry.is_file() else check_file(path)
+    return check_file(Path(entry.path))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _place(folder: Path) -> tuple[int, int]:

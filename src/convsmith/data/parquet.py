@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
+from convsmith.bounds import CLASSES, check_count
 from convsmith.data.augment import Augment
 from convsmith.data.images import Archive
 from convsmith.data.opening import Header, check_file, open_image, read_header
@@ -19,6 +20,11 @@ from convsmith.errors import DataError
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label")
+IMAGE_TYPES = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_null,
+)  # of nothing but gaps, told by their rows
 TEST_NAMES = ("test", "validation", "valid", "val")  # the first that has labels
 
 
@@ -67,8 +73,14 @@ def open_parquet(folder: Path, label_columns: Sequence[str] = LABEL_COLUMNS) -> 
     """
     train = _open_half(folder, "train", label_columns)
     test, notes = _open_test(folder, label_columns)
-    names = train.names or tuple(map(str, range(max(train.labels + test.labels) + 1)))
+    names = train.names or _numbered(max(train.labels + test.labels), folder)
     return Archive(names, None, Augment(), train, test, notes)
+
+
+def _numbered(largest: int, folder: Path) -> tuple[str, ...]:
+    """Names of classes that have none."""
+    check_count(largest + 1, CLASSES, f"{folder}: classes, by the largest label")
+    return tuple(map(str, range(largest + 1)))
 
 
 def _open_test(folder: Path, label_columns: Sequence[str]) -> tuple[ParquetImages, tuple[str, ...]]:
@@ -94,10 +106,10 @@ def _open_half(folder: Path, half: str, label_columns: Sequence[str]) -> Parquet
     columns = [_column(files[0], tables[0].schema, IMAGE_COLUMNS), label]
     for file, table in zip(files, tables, strict=True):
         _check(file, table, columns)
-    images = pa.chunked_array([chunk for table in tables for chunk in _encoded(table[columns[0]]).chunks])
+    images = pa.chunked_array([chunk for table in tables for chunk in _encoded(table, columns[0]).chunks])
     labels = tuple(value for table in tables for value in table[label].to_pylist())
     starts = accumulate((len(table) for table in tables[:-1]), initial=0)
-    return ParquetImages(images, labels, _names(tables[0].schema, label), files, tuple(starts))
+    return ParquetImages(images, labels, _names(files[0], tables[0].schema, label), files, tuple(starts))
 
 
 def _read(file: Path) -> pa.Table:
@@ -117,17 +129,31 @@ def _column(file: Path, schema: pa.Schema, wanted: Sequence[str]) -> str:
 def _check(file: Path, table: pa.Table, columns: Sequence[str]) -> None:
     for name in columns:
         _column(file, table.schema, [name])
-    labels = table[columns[1]]
+    images, labels = _encoded(table, columns[0]).type, table[columns[1]]
+    if not any(kind(images) for kind in IMAGE_TYPES):
+        raise DataError(
+            f"{file}: column {columns[0]} is {table[columns[0]].type}; images must be {{bytes, path}} or bytes."
+        )
     if not pa.types.is_integer(labels.type) or labels.null_count:
         kind = f"{labels.type} with {labels.null_count} gaps"
         raise DataError(f"{file}: column {columns[1]} is {kind}; labels must be whole numbers in every row.")
 
 
-def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+def _encoded(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """The images as bytes, alone or the `bytes` of a record."""
+    column = table[name]
+    if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
+        return pc.struct_field(column, "bytes")
+    return column
 
 
-def _names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = described.get("info", {}).get("features", {}).get(label, {}).get("names")
-    return tuple(names) if names else None
+def _names(file: Path, schema: pa.Schema, label: str) -> tuple[str, ...] | None:
+    """The classes, where the writer has told them; raises ConvsmithError where what it told cannot be read."""
+    try:
+        described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = described.get("info", {}).get("features", {}).get(label, {}).get("names")
+        return tuple(map(str, names)) if names else None
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{file}: its 'huggingface' entry names no classes ({error}); write the file anew, or without that entry."
+        ) from error

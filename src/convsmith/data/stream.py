@@ -120,4 +120,4 @@ def load(
     except ConvsmithError as error:
         # A worker sends its whole traceback for a message; the sentence is the last line.
         told = f"{type(error).__module__}.{type(error).__qualname__}: "
-        raise type(error)(str(error).splitlines()[-1].removeprefix(told)) from error
+        raise type(error)(str(error.args[0]).splitlines()[-1].removeprefix(told)) from error

@@ -103,4 +103,6 @@ def _some(keys: list[str]) -> str:
 def _size(tensor: Tensor) -> str:
     if nn.parameter.is_lazy(tensor):
         return "not yet known"
+    if tensor.is_nested:
+        return "several tensors in one"
     return times(tensor.shape) or "a scalar"

@@ -82,7 +82,7 @@ def try_block(block: Block, conv: ConvSpec, size: tuple[int, int]) -> Trial:
         standard = replace(conv, bias=False).standard()
     whole = _volume(capture(standard, torch.zeros(1, conv.in_channels, *size, device="meta")))
     tried = stand_in(block, conv, size)
-    share = _volume(tried.whole) / whole
+    share = _volume(tried.whole) / whole if whole else 1.0  # all taps may lie in the padding of a map of one pixel
     compact = all(rest is None or _volume(rest) < share * whole for rest in tried.without)
     return Trial(block, tried.whole.params, tried.whole.macs, share, compact)
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from convsmith.calibration.pictures import Bytes, Pictures
+from convsmith.calibration.sharing import of_first, share
 from convsmith.errors import FileError
 
 # Squared relative errors: of the layer's responses, and of the net's output; None where others lose less for less.
@@ -18,29 +19,31 @@ Price = tuple[float, float | None]
 class Prices:
     """What blocks do in the place of layers; each is worked out once, and kept as a line of `path` where there is one.
 
-    The first line of the file says what the prices are of. A file of something else is begun anew, and a last line that
-    was cut off is taken out.
+    Of several processes the first alone reads and writes the file. Its first line says what the prices are of. A file
+    of something else is begun anew, and a last line that was cut off is taken out.
     """
 
     def __init__(self, path: Path | None = None, of: str = "") -> None:
         self._path = path
         self._known: dict[tuple[str, str], Price] = {}
-        if path is None:
-            return
+        if path is not None:
+            self._known = of_first(lambda: self._begun(path, of))
+
+    def _begun(self, path: Path, of: str) -> dict[tuple[str, str], Price]:
         first, *kept = _lines(path) or [{}]
         if first != {"of": of}:
             first, kept = {"of": of}, []
-        self._known = {(line["layer"], line["block"]): (line["here"], line["output"]) for line in kept}
         self._write("".join(json.dumps(line) + "\n" for line in (first, *kept)), "w")
+        return {(line["layer"], line["block"]): (line["here"], line["output"]) for line in kept}
 
     def known(self, layer: str, block: str) -> Price | None:
         """The price of a block in a layer's place, where it was worked out before."""
         return self._known.get((layer, block))
 
     def keep(self, layer: str, block: str, price: Price) -> None:
-        """Add a price."""
+        """Add a price; of several processes the first writes it."""
         here, output = self._known[layer, block] = price
-        if self._path is not None:
+        if self._path is not None and share()[0] == 0:
             self._write(json.dumps({"layer": layer, "block": block, "here": here, "output": output}) + "\n", "a")
 
     def output(self, name: str, change: str, price: Callable[[], tuple[float, float]]) -> float:

@@ -15,6 +15,7 @@ from convsmith.blocks import Block
 from convsmith.calibration.calibrate import BATCH
 from convsmith.calibration.fitting import fitted_to, own_statistics
 from convsmith.calibration.pictures import Pictures
+from convsmith.calibration.sharing import gathered, share
 from convsmith.errors import PlanError, at
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
@@ -22,7 +23,7 @@ from convsmith.graph.replay import Replay
 from convsmith.kernels.spec import ConvSpec
 from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import Candidate, Trial
-from convsmith.planning.prices import Prices
+from convsmith.planning.prices import Price, Prices
 from convsmith.structure.units import detour
 
 # Ranks fitted per layer and family, of those up to twice the limit's share: dearer ones are hardly ever chosen.
@@ -80,14 +81,23 @@ class Pricing:
         told = {str(trial.block): (trial.block, cost) for offer in offers for trial, cost in offer.spread()}
         cost = {name: each for name, (_, each) in told.items()}
         kept = {name: self.prices.known(layer, name) for name in told}
-        made = {n: self._fit(layer, conv, told[n][0], statistics) for n, price in kept.items() if price is None}
-        here = {name: price[0] for name, price in kept.items() if price} | {n: error for n, (error, _) in made.items()}
+        rank, processes = share()
+        missing = [name for name, price in kept.items() if price is None]
+        made = {name: self._fit(layer, conv, told[name][0], statistics) for name in missing[rank::processes]}
+        here = {name: price[0] for name, price in kept.items() if price}
+        for part in gathered({name: error for name, (error, _) in made.items()}):
+            here |= part
+        own: dict[str, Price] = {}
         for name, (error, module) in made.items():
             beaten = any(cost[other] <= cost[name] and here[other] < CLEARLY * error for other in here)
-            price = error, None if beaten else self._output(layer, module, error)
-            self.prices.keep(layer, name, price)
-            kept[name] = price
-        return {name: (price[0], price[1]) for name, price in kept.items() if price and price[1] is not None}
+            own[name] = error, None if beaten else self._output(layer, module, error)
+            if processes == 1:  # as they come; several processes keep a layer's when all have come
+                self.prices.keep(layer, name, own[name])
+        for everyones in gathered(own) if processes > 1 else ():
+            for name, price in everyones.items():
+                self.prices.keep(layer, name, price)
+        found = {name: self.prices.known(layer, name) for name in told}
+        return {name: (price[0], price[1]) for name, price in found.items() if price and price[1] is not None}
 
     def _worth(self, candidate: Candidate) -> list[Trial]:
         """The trials up to twice the share that the whole net may keep, or the cheapest."""

@@ -7,7 +7,7 @@ from convsmith.train.loop import train
 from convsmith.train.norms import Reestimated, reestimate_norms
 from convsmith.train.place import fastest_precision, lent, pick_device
 from convsmith.train.probe import Probe
-from convsmith.train.processes import joined, leave
+from convsmith.train.processes import at_work, joined, leave
 from convsmith.train.records import Epoch, Evaluation, History, Recipe, recipe_for, recovery_for
 from convsmith.train.schedules import SCHEDULES
 
@@ -20,6 +20,7 @@ __all__ = [
     "Probe",
     "Recipe",
     "Reestimated",
+    "at_work",
     "check_alone",
     "count",
     "digest",

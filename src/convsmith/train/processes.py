@@ -13,9 +13,10 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, distributed, nn
 
+from convsmith.calibration.sharing import agree
 from convsmith.errors import ConvsmithError
 from convsmith.torchrun import count
-from convsmith.train.place import pick_device
+from convsmith.train.place import lent, pick_device
 
 T = TypeVar("T")
 
@@ -102,7 +103,19 @@ def together() -> Iterator[None]:
     except RuntimeError as error:
         if count() > 1 and LOST.search(str(error)):
             raise ConvsmithError(
-                "Another process of this run has ended; once its cause is mended, the same command goes on "
-                "from the last epoch."
+                "Another process of this run has ended; once its cause is mended, give the same command again, "
+                "which goes on where it can."
             ) from error
         raise
+
+
+@contextmanager
+def at_work(model: nn.Module, name: str | None) -> Iterator[None]:
+    """Have a model on a device, together with the other processes that torchrun started, where there are any.
+
+    name: cpu or cuda, None for the GPUs where there are any.
+    """
+    device = joined(name).device if count() > 1 else pick_device(name)
+    with together(), lent(model, device):
+        agree(model)  # a net without weights is another in each process
+        yield
