@@ -13,7 +13,6 @@ import convsmith as cs
 import kernels
 import plain
 from convsmith.planning.expand import restore
-from convsmith.rewriting.apply import rewrite
 from convsmith.train import Recipe
 from convsmith.zoo import NETS
 from convsmith.zoo.builder import assemble
@@ -124,8 +123,8 @@ def expanded(scale: Scale, lab: Lab, key: str, what: Settings) -> dict[str, Any]
     recipe = replace(scale.recipe, seed=what["seed"])
     told = {"expanded": costs(lab, wide) | fit(lab, wide, pictures, recipe, f"{key} wide", then=scale.finetune)}
     back = restore(cs.capture(wide.cpu(), example(lab)), merged)
-    images = lab.data.train.drawn(scale.fitted, seed=what["seed"])
-    narrow = rewrite(wide.to(lab.device), back, method="als", data=lab.data.train.normalize(images)).model
+    fitted: dict[str, Any] = {"data": lab.data, "images": scale.fitted, "seed": what["seed"]}
+    narrow = cs.apply(wide.to(lab.device), back, method="als", **fitted)
     told["before"] = top1(lab, narrow)
     gentle = replace(recipe, epochs=scale.finetune)
     return told | costs(lab, narrow.cpu()) | fit(lab, narrow, pictures, gentle, f"{key} narrow")
@@ -139,8 +138,7 @@ def recovered(scale: Scale, lab: Lab, key: str, what: Settings) -> dict[str, Any
     recipe = replace(scale.recipe, seed=what["seed"])
     told: dict[str, Any] = {"base": fit(lab, base, pictures, recipe, f"{key} base", then=2 * what["recovery"])}
     plan = cs.decompose(cs.capture(base.cpu(), example(lab)), block=what["block"])
-    images = lab.data.train.normalize(lab.data.train.drawn(scale.fitted, seed=what["seed"]))
-    new = cs.apply(base.to(lab.device), plan, data=images)
+    new = cs.apply(base.to(lab.device), plan, data=lab.data, images=scale.fitted, seed=what["seed"])
     again = replace(recipe, epochs=what["recovery"], lr=what["lr"])
     told |= {"before": top1(lab, new)} | costs(lab, new.cpu())
     base.eval().to(lab.device)

@@ -54,6 +54,11 @@ class Lab:
         return perf_counter()
 
     @property
+    def compiles(self) -> bool:
+        """Whether compiling may pay: small nets on a CPU wait for arithmetic, not for launches."""
+        return self.device.type == "cuda"
+
+    @property
     def left(self) -> float:
         """Seconds until all must be over."""
         return self.end - self.clock()
@@ -239,7 +244,7 @@ def paced(
     seconds = timed(lab, run.model, pictures, recipe, teacher)
     told: dict[str, Any] = {"plain_ms": 1e3 * seconds}
     best = plain
-    if lab.device.type == "cuda" and steps * seconds > WORTH_COMPILING:
+    if lab.compiles and steps * seconds > WORTH_COMPILING:
         lab.require(min(steps * seconds, COMPILES + steps * seconds / 2))
         net, compiling, own = compiled(lab, run.model, pictures, recipe, teacher)
         told |= compiling
@@ -268,7 +273,7 @@ def timed(
 ) -> float:
     """Seconds of a step with its batch, of several behind some untimed; the net's weights are as before."""
     kept = {name: value.clone() for name, value in model.state_dict().items()}
-    step = step_of(net or model, sgd(model, recipe, lab.device), recipe, lab.device, teacher)
+    step = step_of(model if net is None else net, sgd(model, recipe, lab.device), recipe, lab.device, teacher)
     model.train()
     warm, readings = (5, 20) if lab.device.type == "cuda" else (1, 3)
     batches = endless(pictures, recipe)

@@ -145,6 +145,36 @@ def test_a_run_that_grows_too_long_stops_with_its_checkpoint(digits, tmp_path: P
     assert torch.load(lab.state("long"), weights_only=True)["epoch"] == 1
 
 
+@pytest.mark.parametrize(
+    ("plain", "compiled", "used"), [(1.0, 0.5, True), (1.0, 2.0, False), (1.0, None, False), (1e-3, 1e-4, False)]
+)
+def test_the_compiled_net_is_used_where_it_is_faster(
+    digits, tmp_path: Path, monkeypatch, plain: float, compiled: float | None, used: bool
+) -> None:
+    """Seconds of a step as they are, and compiled (None: it cannot be); short runs are not compiled at all."""
+    import loop
+    from cells import TINY, zoo_net
+
+    class Compiled:
+        pass
+
+    def timed(lab, model, pictures, recipe, teacher, net=None) -> float:
+        if net is not None and compiled is None:
+            raise RuntimeError("no compiler")
+        return plain if net is None else compiled
+
+    monkeypatch.setattr(loop, "timed", timed)
+    monkeypatch.setattr(loop.Lab, "compiles", property(lambda lab: True))
+    monkeypatch.setattr(torch, "compile", lambda model: Compiled())
+    monkeypatch.setattr(loop, "step_of", lambda net, *rest: net)
+    lab = lab_of(digits, tmp_path)
+    run = loop.Run(zoo_net(lab, "vgg11", None, 1 / 8), None)
+    step, told = loop.paced(lab, run, loop.pictures_of(lab, 64), replace(TINY.recipe, epochs=10), None, 0)
+    assert isinstance(step, Compiled) == told["compiled"] == used
+    assert told["images_s"] == pytest.approx(16 / (compiled if used else plain))
+    assert ("compile_failed" in told) == (compiled is None)
+
+
 def test_what_needs_a_kernel_that_is_wrong_is_not_measured(digits, tmp_path: Path, monkeypatch) -> None:
     import run
 
