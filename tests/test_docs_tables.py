@@ -101,14 +101,6 @@ def test_the_share_of_rolling_pointwise_within_its_aim_is_that_measured() -> Non
         assert (middle, most) == (f"{median(found):.2f}", f"{max(found):.2f}")
 
 
-def test_the_small_comparison_is_that_of_its_result_file() -> None:
-    runs = {run["row"]: run for run in json.loads((RESULTS / "table6_small.json").read_text())["runs"]}
-    assert {row[0] for row in rows("table6")} == set(runs)
-    for name, macs, params, top1, *_ in rows("table6"):
-        cost = f"{runs[name]['macs'] / 1e6:.1f}", f"{runs[name]['params'] / 1e6:.2f}"
-        assert (macs, params, top1) == (*cost, f"{100 * runs[name]['top1'][-1]:.2f}")
-
-
 def test_the_times_and_megabytes_of_fits_are_those_measured() -> None:
     spec = importlib.util.spec_from_file_location("fit_speed", RESULTS.parent / "fit_speed.py")
     bench = importlib.util.module_from_spec(spec)
