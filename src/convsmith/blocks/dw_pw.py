@@ -43,7 +43,7 @@ class DwPw(Factored):
 
     def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
         """`depthwise` with the geometry, `pointwise` with the bias."""
-        pointwise = nn.Conv2d(self.r * conv.in_channels, conv.out_channels, 1, bias=conv.bias)
+        pointwise = conv.pointwise(self.r * conv.in_channels, conv.out_channels, conv.bias)
         return depthwise_first(conv, self.r, pointwise)
 
     def form(self, conv: ConvSpec) -> Form:

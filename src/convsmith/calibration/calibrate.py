@@ -28,6 +28,8 @@ from convsmith.structure.editable import untouchable
 IMAGES, BATCH = 512, 64
 # Output positions are drawn until a layer has so many for each tap of its patches: neighbours tell much the same.
 ROWS_PER_TAP = 16
+# What a net reads, by the axes of its maps.
+SHAPES = {1: "signals (n, c, l)", 2: "images (n, c, h, w)", 3: "volumes (n, c, d, h, w)"}
 # Of the maps that patches are taken from at once, 64 MB in float32.
 NUMBERS = 2**24
 
@@ -44,21 +46,21 @@ class Labelled(Protocol):
 Images = Pictures | Labelled | Iterable[Any]
 
 
-def take_images(data: Images, count: int = IMAGES, seed: int = 0) -> Pictures:
+def take_images(data: Images, count: int = IMAGES, seed: int = 0, axes: int = 2) -> Pictures:
     """`count` images (n, c, h, w) of calibration data, fewer where there are no more; labels are not looked at.
 
     Those of a data set are kept as bytes, and given as floats where a stretch of them is asked for.
 
     data: a tensor of images, or what was taken before. Or a data set, whose training images are drawn by `seed`. Or
-    batches in order, each a tensor or a tuple that starts with one. Raises ConvsmithError where there are no images,
-    and on what is none.
+    batches in order, each a tensor or a tuple that starts with one. axes: 2 of images, 1 of signals (n, c, l), 3 of
+    volumes (n, c, d, h, w). Raises ConvsmithError where there are no images, and on what is none.
     """
     if isinstance(data, Tensor):
-        return _checked(data)[:count]
+        return _checked(data, axes)[:count]
     if isinstance(data, Bytes):
-        return Bytes(_checked(data.pixels)[:count], data.normalize)
+        return Bytes(_checked(data.pixels, axes)[:count], data.normalize)
     if isinstance(data, Labelled) and isinstance(split := data.train, Drawn):
-        return Bytes(_checked(split.drawn(count, seed=seed)), split.normalize)
+        return Bytes(_checked(split.drawn(count, seed=seed), axes), split.normalize)
     batches: Iterable[Any] = (
         data.train.shuffled(min(count, len(data.train)), seed=seed, epoch=0) if isinstance(data, Labelled) else data
     )
@@ -70,14 +72,14 @@ def take_images(data: Images, count: int = IMAGES, seed: int = 0) -> Pictures:
         taken.append(first)
         if sum(map(len, taken)) >= count:
             break
-    return _checked(torch.cat(taken) if taken else torch.empty(0))[:count]
+    return _checked(torch.cat(taken) if taken else torch.empty(0), axes)[:count]
 
 
-def _checked(images: Tensor) -> Tensor:
+def _checked(images: Tensor, axes: int) -> Tensor:
     if not len(images):
         raise DataError("The calibration data has no images; give at least one batch.")
-    if images.ndim != 4:
-        raise DataError(f"The calibration data has shape {tuple(images.shape)}; give images (n, c, h, w).")
+    if images.ndim != axes + 2:
+        raise DataError(f"The calibration data has shape {tuple(images.shape)}; give {SHAPES.get(axes, SHAPES[2])}.")
     return images
 
 
@@ -225,17 +227,17 @@ def _spec(node: Node) -> ConvSpec:
 class Sampler:
     """Draws output positions of one convolution and adds up what it sees and answers there.
 
-    out: the shape (n, channels, height, width) of a batch's response; images: how many will be added in all. rows: how
-    many patches and responses to keep beside their sums. As many are kept of each image, so a few more or all that are
-    drawn.
+    out: the shape (n, channels, height, width) of a batch's response, of other axes alike; images: how many will be
+    added in all. rows: how many patches and responses to keep beside their sums. As many are kept of each image, so a
+    few more or all that are drawn.
     """
 
     def __init__(
         self, conv: ConvSpec, out: Sequence[int], images: int, generator: torch.Generator, rows: int = 0
     ) -> None:
         self._conv, self._generator = conv, generator
-        taps = conv.in_channels * conv.kernel[0] * conv.kernel[1]
-        self._positions = out[2] * out[3]
+        taps = conv.in_channels * prod(conv.kernel)
+        self._positions = prod(out[2:])
         self._drawn = min(self._positions, -(-ROWS_PER_TAP * taps // images))
         self._taps = taps
         self._kept = min(self._drawn, -(-rows // images))  # of each image
@@ -258,9 +260,10 @@ class Sampler:
     def _at(self, inputs: Tensor, responses: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (s, c k) and responses (s, N) at the drawn positions (n, d)."""
         image = torch.arange(len(drawn))[:, None].expand_as(drawn).flatten()
-        row, column = drawn.flatten() // responses.shape[3], drawn.flatten() % responses.shape[3]
-        patches = sliding(inputs, self._conv)[image, :, row, column].flatten(1)  # (s, c, kh, kw) -> (s, c k)
-        return patches, responses[image, :, row, column]
+        places: tuple[Any, ...] = torch.unravel_index(drawn.flatten(), responses.shape[2:])  # row and column
+        at = (image, slice(None), *places)
+        patches = sliding(inputs, self._conv)[at].flatten(1)  # (s, c, kh, kw) -> (s, c k)
+        return patches, responses[at]
 
     def statistics(self) -> Statistics:
         """The moments, those of all processes of a torch.distributed group together."""
@@ -288,15 +291,16 @@ def _shared() -> bool:
 
 def sliding(inputs: Tensor, conv: ConvSpec) -> Tensor:
     """Every patch of a batch as a view of the padded maps, (n, c, h, w) -> (n, c, oh, ow, kh, kw)."""
-    (height, width), (down, right) = conv.padding, conv.stride
-    padded = F.pad(inputs, (width, width, height, height)).contiguous()
+    zeros = [side for padding in reversed(conv.padding) for side in (padding, padding)]  # of the last axis first
+    padded = F.pad(inputs, zeros).contiguous()
     spans = [dilation * (kernel - 1) + 1 for dilation, kernel in zip(conv.dilation, conv.kernel, strict=True)]
     sizes = [
         (side - span) // stride + 1 for side, span, stride in zip(padded.shape[2:], spans, conv.stride, strict=True)
     ]
-    n, c, h, w = padded.stride()
-    strides = (n, c, h * down, w * right, h * conv.dilation[0], w * conv.dilation[1])
-    return padded.as_strided((*padded.shape[:2], *sizes, *conv.kernel), strides)
+    n, c, *along = padded.stride()
+    moves = [step * stride for step, stride in zip(along, conv.stride, strict=True)]
+    taps = [step * dilation for step, dilation in zip(along, conv.dilation, strict=True)]
+    return padded.as_strided((*padded.shape[:2], *sizes, *conv.kernel), (n, c, *moves, *taps))
 
 
 def save_statistics(path: Path, statistics: Mapping[str, Statistics], fingerprint: str) -> None:

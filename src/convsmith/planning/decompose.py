@@ -87,7 +87,7 @@ def decompose(
     if not fits:
         return plan_by_cost(graph, asked, latencies, progress)
     assert model is not None
-    taken = None if data is None else take_images(data, images, seed)
+    taken = None if data is None else take_images(data, images, seed, len(graph.inputs[0].shape) - 2)
     return plan_by_error(model, graph, asked, taken, method, statistics, seed, latencies, progress, prices)
 
 

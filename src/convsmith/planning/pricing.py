@@ -19,7 +19,7 @@ from convsmith.errors import PlanError, at
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
 from convsmith.graph.replay import Replay
-from convsmith.kernels.spec import ConvSpec
+from convsmith.kernels.spec import Convolution, ConvSpec, is_plain
 from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import Candidate, Trial
 from convsmith.planning.prices import Price, Prices
@@ -59,7 +59,7 @@ class Pricing:
         if layer not in self.statistics:
             raise PlanError(f"The statistics lack {layer}; calibrate with this model and all its layers.")
         conv = self.model.get_submodule(layer)
-        assert isinstance(conv, nn.Conv2d)
+        assert is_plain(conv)
         statistics = fitted_to(self.graph, layer, own_statistics(layer, conv, self.statistics[layer]))
         found = [Choice(None, self.costs.layer(families[0]))]
         for family in families:
@@ -76,10 +76,10 @@ class Pricing:
         told = zip(candidate.trials, costs.trials(candidate, candidate.trials), strict=True)
         return [trial for trial, cost in told if cost <= most] or [*candidate.trials[-1:]]
 
-    def _price(self, layer: str, conv: nn.Conv2d, block: Block, statistics: Statistics) -> Price:
+    def _price(self, layer: str, conv: Convolution, block: Block, statistics: Statistics) -> Price:
         return self.prices.of(layer, str(block), lambda: self._fit(layer, conv, block, statistics))
 
-    def _fit(self, layer: str, conv: nn.Conv2d, block: Block, statistics: Statistics) -> Price:
+    def _fit(self, layer: str, conv: Convolution, block: Block, statistics: Statistics) -> Price:
         """The squared relative errors of a block in a layer's place: of its responses, and of the net's output."""
         with torch.device(conv.weight.device):
             module = block.build(ConvSpec.of(conv)).to(conv.weight.dtype)
@@ -92,7 +92,7 @@ class Pricing:
         here = carried.error**2
         if self.effect is None:
             return here, here
-        shift = None if carried.shift is None else carried.shift.view(-1, 1, 1)
+        shift = None if carried.shift is None else carried.shift.view(-1, *(1 for _ in conv.kernel_size))
         return here, self.effect.on_output(layer, module if shift is None else nn.Sequential(module, _Shifted(shift)))
 
 

@@ -128,7 +128,7 @@ def rewrite(
     """
     if not isinstance(plan, Plan):
         raise PlanError(f"apply: a {type(plan).__name__} was given for the plan; give a cs.Plan.")
-    taken = None if data is None else take_images(data, images, seed)
+    taken = None if data is None else take_images(data, images, seed, len(plan.input) - 1)
     transfer = transfer_of(method, taken, statistics, seed, relu)
     model = plain(unwrapped(model))
     base = capture_for(model, plan)
