@@ -14,12 +14,14 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from convsmith.algebra.second_moments import ROWS, Moments, Rows, Statistics
-from convsmith.calibration.pictures import Bytes, Drawn, Pictures
+from convsmith.calibration.pictures import Bytes, Drawn, Pictures, Several, arguments, take_several, tensors_of
 from convsmith.errors import ConvsmithError, DataError, FileError
 from convsmith.files import whole
-from convsmith.graph import Node
+from convsmith.graph import Graph, Node
+from convsmith.graph.call_record import call_record
 from convsmith.graph.capture import capture
 from convsmith.graph.replay import Replay, Tensors
+from convsmith.graph.signature import Signature
 from convsmith.graph.wrappers import unwrapped
 from convsmith.kernels.spec import ConvSpec
 from convsmith.progress import Progress, silent
@@ -46,15 +48,20 @@ class Labelled(Protocol):
 Images = Pictures | Labelled | Iterable[Any]
 
 
-def take_images(data: Images, count: int = IMAGES, seed: int = 0, axes: int = 2) -> Pictures:
+def take_images(
+    data: Images, count: int = IMAGES, seed: int = 0, axes: int = 2, several: Signature | None = None
+) -> Pictures:
     """`count` images (n, c, h, w) of calibration data, fewer where there are no more; labels are not looked at.
 
     Those of a data set are kept as bytes, and given as floats where a stretch of them is asked for.
 
     data: a tensor of images, or what was taken before. Or a data set, whose training images are drawn by `seed`. Or
     batches in order, each a tensor or a tuple that starts with one. axes: 2 of images, 1 of signals (n, c, l), 3 of
-    volumes (n, c, d, h, w). Raises ConvsmithError where there are no images, and on what is none.
+    volumes (n, c, d, h, w). several: how a net is called that takes more than one image, see `take_several`. Raises
+    ConvsmithError where there are no images, and on what is none.
     """
+    if several is not None or isinstance(data, Several):
+        return take_several(data, count, several)
     if isinstance(data, Tensor):
         return _checked(data, axes)[:count]
     if isinstance(data, Bytes):
@@ -75,12 +82,23 @@ def take_images(data: Images, count: int = IMAGES, seed: int = 0, axes: int = 2)
     return _checked(torch.cat(taken) if taken else torch.empty(0), axes)[:count]
 
 
+def form_of(graph: Graph) -> tuple[int, Signature | None]:
+    """What a net reads, as `take_images` asks: the axes of its maps, and its call where it is not one image's."""
+    return len(graph.inputs[0].shape) - 2, graph.signature if call_record(graph.signature) else None
+
+
 def _checked(images: Tensor, axes: int) -> Tensor:
     if not len(images):
         raise DataError("The calibration data has no images; give at least one batch.")
     if images.ndim != axes + 2:
         raise DataError(f"The calibration data has shape {tuple(images.shape)}; give {SHAPES.get(axes, SHAPES[2])}.")
     return images
+
+
+def captured(model: nn.Module, part: Tensor | Several, batch: int = 1) -> Graph:
+    """The graph of a net on a stretch of calibration data, for batches of so many."""
+    args, named = arguments(part)
+    return capture(model, *args, batch=batch) if args else capture(model, named, batch=batch)
 
 
 class Calibration:
@@ -99,7 +117,7 @@ class Calibration:
     ) -> None:
         like = next(original.parameters())
         size = len(images) // -(-len(images) // batch)
-        graph = capture(original, images[:1].to(like), batch=size)
+        graph = captured(original, images[:1].to(like), size)
         self.graph = graph
         self._places = {node.module: place for place, node in enumerate(graph.nodes) if node.conv_spec() is not None}
         self._runs = [Replay(model, graph) for model in (original, changed)]
@@ -136,7 +154,9 @@ class Calibration:
         """What is alive of each batch in both runs; the images of a batch are read when it is first run."""
         for place, part in enumerate(self._parts):
             if place == len(self._alive):  # a copy for each run: a forward may write into its input
-                self._alive.append([run.start(self._pictures[part].to(self._like, copy=True)) for run in self._runs])
+                self._alive.append(
+                    [run.start(*tensors_of(self._pictures[part].to(self._like, copy=True))) for run in self._runs]
+                )
             yield self._alive[place]
 
     def put(self, layer: str, block: nn.Module) -> None:
@@ -181,7 +201,7 @@ def calibrate(
     model = unwrapped(model)
     like = next(model.parameters())
     modules = dict(model.named_modules())
-    graph = capture(model, images[:1].to(like))
+    graph = captured(model, images[:1].to(like))
     nodes = {node.module: node for node in graph.nodes if not untouchable(graph, node, node.conv_spec())}
     usual = [layer for layer, node in nodes.items() if _spec(node).groups == 1 and prod(node.call.out[2:]) > 1]
     wanted = usual if layers is None else list(layers)
@@ -199,7 +219,8 @@ def calibrate(
             starts = range(0, len(images), batch)
             for number, start in enumerate(starts):
                 progress("gathering statistics of layers", number, len(starts))
-                model(images[start : start + batch].to(like, copy=True))
+                args, named = arguments(images[start : start + batch].to(like, copy=True))
+                model(*args, **named)
     finally:
         for handle in handles:
             handle.remove()

@@ -46,7 +46,7 @@ def apply(
     torch.manual_seed(place.seed)
     _free(model, out)
     found = read_plan(plan)
-    loaded, taken = with_images(terminal, model, form, weights, calibrating, place.seed)
+    loaded, taken = with_images(terminal, model, form, weights, calibrating, place.seed, found)
     if method != "none" and (calibrating.data or method):
         warn_of_weights(terminal, loaded)
     with lent(loaded.model, pick_device(place.device)):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from convsmith.calibration.calibrate import IMAGES, Images, take_images
+from convsmith.calibration.calibrate import IMAGES, Images, form_of, take_images
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.graph.given import graph_of
@@ -99,7 +99,7 @@ def optimize(
         raise ConvsmithError("optimize: block none and no organizing leave nothing to do; ask for one of the two.")
     graph = graph_of(model, example)
     macs, seconds = _allowed(model, graph, max_macs, max_latency, progress)
-    taken = None if images is None else take_images(images, count, seed, len(graph.inputs[0].shape) - 2)
+    taken = None if images is None else take_images(images, count, seed, *form_of(graph))
     net, plans = model, []
     if organize:
         done = rewrite(net, plan_stages(graph), method=method)

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from convsmith.algebra.second_moments import Statistics
-from convsmith.calibration.calibrate import IMAGES, Images, take_images
+from convsmith.calibration.calibrate import IMAGES, Images, form_of, take_images
 from convsmith.errors import PlanError
 from convsmith.graph import Graph
 from convsmith.graph.given import graph_of
@@ -87,7 +87,7 @@ def decompose(
     if not fits:
         return plan_by_cost(graph, asked, latencies, progress)
     assert model is not None
-    taken = None if data is None else take_images(data, images, seed, len(graph.inputs[0].shape) - 2)
+    taken = None if data is None else take_images(data, images, seed, *form_of(graph))
     return plan_by_error(model, graph, asked, taken, method, statistics, seed, latencies, progress, prices)
 
 

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from convsmith.algebra import FitRequest
 from convsmith.algebra.second_moments import Statistics
 from convsmith.blocks import Block
-from convsmith.calibration.calibrate import BATCH
+from convsmith.calibration.calibrate import BATCH, captured
 from convsmith.calibration.fitting import fitted_to, own_statistics
-from convsmith.calibration.pictures import Pictures
+from convsmith.calibration.pictures import Pictures, tensors_of
 from convsmith.errors import PlanError, at
 from convsmith.graph import Graph
-from convsmith.graph.capture import capture
 from convsmith.graph.replay import Replay
 from convsmith.kernels.spec import Convolution, ConvSpec, is_plain
 from convsmith.planning.budget import Costs
@@ -127,10 +126,10 @@ class Effect:
 
     def __init__(self, model: nn.Module, images: Pictures) -> None:
         self._batch = images[:BATCH].to(next(model.parameters()))
-        self._graph = capture(model, self._batch, batch=len(self._batch))
+        self._graph = captured(model, self._batch, len(self._batch))
         self._replay = Replay(model, self._graph)
         self._places = {node.module: at for at, node in enumerate(self._graph.nodes) if node.conv_spec() is not None}
-        self._alive, self._at = self._replay.start(self._batch.clone()), 0
+        self._alive, self._at = self._replay.start(*tensors_of(self._batch.clone())), 0
         self._answers = self._outcome({})
         self._energies = [_energy(answer) for answer in self._answers]
         if not 0 < sum(self._energies) < inf:
@@ -142,7 +141,7 @@ class Effect:
         """The squared relative error of the output with a block in one layer's place, of several outputs the mean."""
         place = self._places[layer]
         if place < self._at:
-            self._alive, self._at = self._replay.start(self._batch.clone()), 0
+            self._alive, self._at = self._replay.start(*tensors_of(self._batch.clone())), 0
         self._replay.run(self._alive, self._at, place)
         self._at = place
         made = self._outcome({self._graph.nodes[place].name: block})
