@@ -254,12 +254,16 @@ ALONE = {
     "uneven padding": (
         nn.Sequential(nn.Conv2d(8, 8, 4, padding="same")),
         (8, 8, 8),
-        "it is not a plain two-dimensional convolution module",
+        "it is not a plain convolution module",
     ),
     "a standardized weight": (nn.Sequential(Standardized(8, 8, 3)), (8, 8, 8), "it is no nn.Conv2d with a weight as"),
     "a convolution of one's own": (nn.Sequential(OwnConvolution()), (8, 8, 8), "its weight 0.weight is given to a fun"),
     "a normalized weight": (nn.Sequential(weight_norm(conv(8, 8))), (8, 8, 8), "it is no"),
-    "a signal": (nn.Sequential(nn.Conv1d(8, 8, 3)), (8, 8), "it is not a plain two-dimensional convolution module"),
+    "a transposed convolution": (
+        nn.Sequential(nn.ConvTranspose2d(8, 8, 3)),
+        (8, 8, 8),
+        "it is not a plain convolution module",
+    ),
     # 8 multiplications a pixel; depthwise first takes 4 * 2 + 4, pointwise first 4 * 4 + 2
     "no gain": (nn.Sequential(nn.Conv2d(4, 1, (1, 2), stride=2)), (4, 8, 8), "no block that sees as much is cheaper"),
 }

@@ -12,6 +12,7 @@ from convsmith.bench.files import Slot, feeds_of, slots_of, slots_of_program
 from convsmith.errors import ConvsmithError, FileError
 from convsmith.export import ORT_ERRORS, evaluation_copy, export, load_pt2, reason, session
 from convsmith.graph.capture import FORWARD_ERRORS
+from convsmith.latency.measure import LAYOUTS, channels_last
 from convsmith.pt2 import inputs_of, read_program
 from convsmith.registry import Registry
 
@@ -64,10 +65,10 @@ def _compiled(subject: Subject, images: Tensor, threads: int) -> Run:
 def _channels_last(subject: Subject, images: Tensor) -> tuple[nn.Module, Tensor]:
     if subject.module is None:
         raise ValueError("there is no module of it")
-    if images.ndim != 4:
+    axes = images.ndim - 2
+    if axes not in LAYOUTS:
         return subject.module, images
-    layout = torch.channels_last
-    return subject.module.to(memory_format=layout), images.contiguous(memory_format=layout)
+    return channels_last(subject.module, axes), images.contiguous(memory_format=LAYOUTS[axes])
 
 
 @RUNTIMES.register("onnxruntime")

@@ -7,9 +7,19 @@ from typing import ClassVar, final
 from torch import nn
 
 from convsmith.algebra.request import WEIGHT_ALONE, FitRequest
-from convsmith.blocks.base import Block, Carried, convolution, count, count_or_zero, registered, taps, write
+from convsmith.blocks.base import (
+    Block,
+    Carried,
+    convolution,
+    count,
+    count_or_zero,
+    registered,
+    taps,
+    two_dimensional,
+    write,
+)
 from convsmith.kernels import Eca, SqueezeExcite, start_as_identity
-from convsmith.kernels.spec import ConvSpec
+from convsmith.kernels.spec import Convolution, ConvSpec
 
 
 class AddOn(Block):
@@ -27,8 +37,8 @@ class AddOn(Block):
 
     @final
     def unsuited(self, conv: ConvSpec) -> str | None:
-        """Nothing: any convolution can be followed by a gate."""
-        return None
+        """A gate can follow any convolution of images."""
+        return two_dimensional(conv)
 
     @final
     def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
@@ -40,7 +50,7 @@ class AddOn(Block):
         }
 
     @final
-    def carry(self, conv: nn.Conv2d, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
+    def carry(self, conv: Convolution, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
         """Copy the weights; nothing is lost."""
         write(block.get_submodule("gated.0"), taps(conv), conv.bias)
         return Carried(0.0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from convsmith.algebra import Factors, FitRequest, Form, fit
 from convsmith.algebra.request import WEIGHT_ALONE
 from convsmith.errors import ConvsmithError
-from convsmith.kernels.spec import ConvSpec
+from convsmith.kernels.spec import Convolution, ConvSpec
 from convsmith.registry import Registry
 
 
@@ -71,7 +71,7 @@ class Block(ABC):
             raise ConvsmithError(f"{self} cannot replace this convolution: {reason}.")
         return self.sequence(OrderedDict(self.kernels(conv)), conv)
 
-    def on_map(self, conv: ConvSpec, size: tuple[int, int]) -> "Block":
+    def on_map(self, conv: ConvSpec, size: tuple[int, ...]) -> "Block":
         """The same block for a convolution that reads maps of `size`: for kinds whose weights depend on it."""
         return self
 
@@ -96,7 +96,7 @@ class Block(ABC):
         """The kernels in order of execution, each with what follows it; the convolution's bias is on the last."""
 
     @abstractmethod
-    def carry(self, conv: nn.Conv2d, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
+    def carry(self, conv: Convolution, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
         """Write the trained convolution's weights into the built block.
 
         request: the method, and the data to fit on where there is any. A block that carries none stays as it was
@@ -117,7 +117,7 @@ class Factored(Block):
         return factors
 
     @final
-    def carry(self, conv: nn.Conv2d, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
+    def carry(self, conv: Convolution, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
         """Fit the form and write its factors, and the bias refitted with them where the convolution has one."""
         spec = ConvSpec.of(conv)
         found = fit(self.form(spec), taps(conv), request)
@@ -129,6 +129,7 @@ class Factored(Block):
         return Carried(found.error, found.bias if conv.bias is None else None)
 
 
+_AXES = {1: "one axis", 3: "three axes"}
 EVEN = 8  # channels that blocked kernels take at a time
 BLOCKS = Registry[type[Block]]("block")
 B = TypeVar("B", bound=type[Block])
@@ -245,6 +246,11 @@ def not_standard(conv: ConvSpec) -> str | None:
     return None
 
 
+def two_dimensional(conv: ConvSpec) -> str | None:
+    """What only exists over rows and columns does not fit a convolution over other axes."""
+    return None if conv.axes == 2 else f"it slides along {_AXES[conv.axes]}, and this block is for height and width"
+
+
 def rank_misfit(rank: int, conv: ConvSpec, channels: int) -> str | None:
     """Why a depth multiplier is of no use: beyond min(K, channels) every weight is represented already."""
     full = min(prod(conv.kernel), channels)
@@ -270,12 +276,12 @@ def steps_above(rank: int, conv: ConvSpec, most: int) -> range:
     return range((rank // EVEN + 1) * EVEN, most + 1, -(-step // EVEN) * EVEN)
 
 
-def convolution(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False, groups: int = 1) -> nn.Conv2d:
+def convolution(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False, groups: int = 1) -> Convolution:
     """A kernel with the convolution's geometry between other channels."""
     return replace(conv, in_channels=inputs, out_channels=outputs, bias=bias, groups=groups).standard()
 
 
-def depthwise(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
+def depthwise(conv: ConvSpec, inputs: int, outputs: int, bias: bool = False) -> Convolution:
     """A depthwise kernel with that geometry: C -> r C filters each channel r times, r N -> N sums r."""
     return convolution(conv, inputs, outputs, bias, min(inputs, outputs))
 
@@ -286,7 +292,7 @@ def depthwise_first(conv: ConvSpec, multiplier: int, pointwise: nn.Module) -> di
     return {"depthwise": keep_variance(first), "pointwise": pointwise}
 
 
-def keep_variance(kernel: nn.Conv2d) -> nn.Conv2d:
+def keep_variance(kernel: Convolution) -> Convolution:
     """Start a kernel that is not the last with weights of variance 1 / fan-in.
 
     It then passes the variance on. The last kernel, at torch's default of 1 / (3 fan-in), leaves the block at the
@@ -296,7 +302,7 @@ def keep_variance(kernel: nn.Conv2d) -> nn.Conv2d:
     return kernel
 
 
-def taps(conv: nn.Conv2d) -> Tensor:
+def taps(conv: Convolution) -> Tensor:
     """The weight as the algebra takes it, (n, c, kh, kw) -> (n, c, k)."""
     return conv.weight.detach().flatten(2)
 

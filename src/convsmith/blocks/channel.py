@@ -55,7 +55,7 @@ class ChannelFirst(Factored):
         """`spatial` with the geometry, `pointwise` with the bias."""
         return {
             "spatial": keep_variance(convolution(conv, conv.in_channels, self.r)),
-            "pointwise": nn.Conv2d(self.r, conv.out_channels, 1, bias=conv.bias),
+            "pointwise": conv.pointwise(self.r, conv.out_channels, conv.bias),
         }
 
     def form(self, conv: ConvSpec) -> Form:

@@ -40,9 +40,9 @@ class Cp(Factored):
     def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
         """`reduce` C -> r, `depthwise` with the geometry, `pointwise` with the bias; no bias before the padding."""
         return {
-            "reduce": keep_variance(nn.Conv2d(conv.in_channels, self.r, 1, bias=False)),
+            "reduce": keep_variance(conv.pointwise(conv.in_channels, self.r)),
             "depthwise": keep_variance(depthwise(conv, self.r, self.r)),
-            "pointwise": nn.Conv2d(self.r, conv.out_channels, 1, bias=conv.bias),
+            "pointwise": conv.pointwise(self.r, conv.out_channels, conv.bias),
         }
 
     def form(self, conv: ConvSpec) -> Form:

@@ -6,7 +6,7 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from convsmith.blocks.base import count_or_zero, registered
+from convsmith.blocks.base import count_or_zero, registered, two_dimensional
 from convsmith.blocks.unit import Unit, beyond_3x3
 from convsmith.kernels import Dice, pointwise
 from convsmith.kernels.spec import ConvSpec
@@ -29,8 +29,10 @@ class DiceUnit(Unit):
     h: int = count_or_zero(0)
     w: int = count_or_zero(0)
 
-    def on_map(self, conv: ConvSpec, size: tuple[int, int]) -> "DiceUnit":
+    def on_map(self, conv: ConvSpec, size: tuple[int, ...]) -> "DiceUnit":
         """With the rows and columns of the output where they are not told."""
+        if two_dimensional(conv):
+            return self
         rows, columns = ((side - 1) // stride + 1 for side, stride in zip(size, conv.stride, strict=True))
         return replace(self, h=self.h or rows, w=self.w or columns)
 
@@ -48,7 +50,8 @@ class DiceUnit(Unit):
         """`dice`, behind an average pool where the convolution strides, and `pointwise` with the bias."""
         inputs = conv.in_channels
         unit = Dice(inputs, inputs, (self.h, self.w))
-        pool = [] if conv.stride == (1, 1) else [nn.AvgPool2d(3, conv.stride, padding=1)]
+        down, right = conv.stride
+        pool = [] if conv.stride == (1, 1) else [nn.AvgPool2d(3, (down, right), padding=1)]
         return {
             "dice": nn.Sequential(*pool, unit),
             "pointwise": pointwise(inputs, conv.out_channels, bias=conv.bias),

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convsmith.blocks.base import count, registered
 from convsmith.blocks.partly_mixed import PartlyMixed
-from convsmith.kernels.spec import ConvSpec
+from convsmith.kernels.spec import Convolution, ConvSpec
 
 
 @registered
@@ -32,9 +32,9 @@ class DwGpw(PartlyMixed):
             return f"g={self.g} does not divide its {conv.in_channels} input and {conv.out_channels} output channels"
         return None
 
-    def pointwise(self, conv: ConvSpec) -> nn.Conv2d:
+    def pointwise(self, conv: ConvSpec) -> Convolution:
         """The grouped kernel."""
-        return nn.Conv2d(conv.in_channels, conv.out_channels, 1, groups=self.g, bias=conv.bias)
+        return conv.pointwise(conv.in_channels, conv.out_channels, conv.bias, self.g)
 
     def reads(self, conv: ConvSpec) -> Tensor:
         """The input channels of its own group, (n, cg)."""

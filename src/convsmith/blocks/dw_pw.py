@@ -54,12 +54,12 @@ class DwPw(Factored):
 
     def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
         """`depthwise` with the geometry, `pointwise` with the bias."""
-        if self.r > 1 and self.by != "group":
+        if self.r > 1 and self.by != "group" and conv.axes == 2:  # over other axes one convolution is all there is
             return {
                 "depthwise": keep_variance(_DEPTHWISE[self.by](conv, self.r)),
                 "pointwise": TurnedPointwise(conv, self.r),
             }
-        pointwise = nn.Conv2d(self.r * conv.in_channels, conv.out_channels, 1, bias=conv.bias)
+        pointwise = conv.pointwise(self.r * conv.in_channels, conv.out_channels, conv.bias)
         return depthwise_first(conv, self.r, pointwise)
 
     def form(self, conv: ConvSpec) -> Form:

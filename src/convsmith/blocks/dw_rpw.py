@@ -5,7 +5,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from convsmith.blocks.base import count, fraction, registered
+from convsmith.blocks.base import count, fraction, registered, two_dimensional
 from convsmith.blocks.partly_mixed import PartlyMixed
 from convsmith.blocks.rpw import RollingPointwise
 from convsmith.kernels import windows
@@ -31,9 +31,9 @@ class DwRpw(PartlyMixed):
 
     def misfit(self, conv: ConvSpec) -> str | None:
         """Groups that do not divide the input channels."""
-        return (
-            f"g={self.g} does not divide its {conv.in_channels} input channels" if conv.in_channels % self.g else None
-        )
+        if conv.in_channels % self.g:
+            return f"g={self.g} does not divide its {conv.in_channels} input channels"
+        return two_dimensional(conv)
 
     def pointwise(self, conv: ConvSpec) -> RollingPointwise:
         """The rolling kernel."""

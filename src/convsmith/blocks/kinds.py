@@ -52,7 +52,7 @@ class Kernel:
 
     def window(self, conv: ConvSpec) -> tuple[int, int]:
         """Height and width of what it sees."""
-        return (self.size or conv.kernel) if self.spatial else (1, 1)
+        return self.size or (conv.kernel[0], conv.kernel[1]) if self.spatial else (1, 1)
 
     def width(self, inputs: int) -> int:
         """How many input channels an output reads."""
@@ -80,7 +80,8 @@ class Kernel:
             return RollingPointwise(inputs, outputs, self.g, self.o, bias, part.stride[0])
         if self.spatial:
             return convolution(part, inputs, outputs, bias, self.g if self.mixes else inputs)
-        return nn.Conv2d(inputs, outputs, 1, part.stride, groups=self.g, bias=bias)
+        height, width = part.stride
+        return nn.Conv2d(inputs, outputs, 1, (height, width), groups=self.g, bias=bias)
 
 
 def read_kernel(text: str) -> Kernel:

@@ -49,7 +49,7 @@ class PwDw(Factored):
         every padding mode.
         """
         middle = self.r * conv.out_channels
-        pointwise = keep_variance(nn.Conv2d(conv.in_channels, middle, 1, bias=False))
+        pointwise = keep_variance(conv.pointwise(conv.in_channels, middle))
         return {"pointwise": pointwise, "depthwise": depthwise(conv, middle, conv.out_channels, conv.bias)}
 
     def form(self, conv: ConvSpec) -> Form:

@@ -7,7 +7,7 @@ from typing import ClassVar, Self, final
 from torch import nn
 
 from convsmith.algebra import Chain, Form, Link
-from convsmith.blocks.base import Factored, not_standard, pointwise_already, registered
+from convsmith.blocks.base import Factored, not_standard, pointwise_already, registered, two_dimensional
 from convsmith.blocks.kinds import Kernel, channels, parts, read_kernel, uncovered
 from convsmith.errors import ConvsmithError
 from convsmith.kernels.spec import ConvSpec
@@ -48,7 +48,11 @@ class KernelSequence(Factored):
         return cls(tuple(map(read_kernel, _BETWEEN.split(text))) if text else ())
 
     def unsuited(self, conv: ConvSpec) -> str | None:
-        """Any but a standard convolution; a 1x1 one where a kernel needs a window, or it pads or strides unevenly."""
+        """Any but a standard convolution of images; a 1x1 one where a kernel needs a window, or it pads or strides
+        unevenly.
+        """
+        if reason := two_dimensional(conv):
+            return reason
         if pointwise_already(conv) and any(kernel.spatial for kernel in self.of):
             return pointwise_already(conv)
         if pointwise_already(conv) and (any(conv.padding) or conv.stride[0] != conv.stride[1]):

@@ -1,6 +1,7 @@
-"""Spatial decomposition: a vertical kernel, then a horizontal one."""
+"""Spatial decomposition: a vertical kernel, then a horizontal one; of volumes one along time, then one over the map."""
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import ClassVar, final
 
 from torch import nn
@@ -8,6 +9,7 @@ from torch import nn
 from convsmith.algebra import Form, Spatial
 from convsmith.blocks.base import Block, Factored, convolution, count, keep_variance, registered, steps_above
 from convsmith.kernels.spec import ConvSpec
+from convsmith.text import times
 
 
 @registered
@@ -15,6 +17,8 @@ from convsmith.kernels.spec import ConvSpec
 @dataclass(frozen=True)
 class SpatialPair(Factored):
     """A kh x 1 kernel C -> r, then a 1 x kw kernel r -> N; r (s kh C + kw N) multiply-accumulates per output pixel.
+
+    Over three axes a kt x 1 x 1 kernel, then a 1 x kh x kw kernel (as in Tran et al., CVPR 2018, in the other order).
 
     r: maps between the two; s: the horizontal stride. From Jaderberg et al., "Speeding up Convolutional Neural Networks
     with Low Rank Expansions" (BMVC 2014).
@@ -28,8 +32,8 @@ class SpatialPair(Factored):
 
     def misfit(self, conv: ConvSpec) -> str | None:
         """A kernel with one dimension, or more maps than represent every weight."""
-        if 1 in conv.kernel:
-            return f"a {conv.kernel[0]}x{conv.kernel[1]} kernel has one dimension already"
+        if 1 in _sides(conv):
+            return f"a {times(conv.kernel)} kernel has one dimension already"
         full = _full(conv)
         return f"r={self.r} is more than {full}, where the block is exact" if self.r > full else None
 
@@ -47,14 +51,14 @@ class SpatialPair(Factored):
 
     def form(self, conv: ConvSpec) -> Form:
         """Rank r between rows and columns."""
-        return Spatial(self.r, conv.kernel)
+        return Spatial(self.r, _sides(conv))
 
 
 def _along(conv: ConvSpec, axis: int) -> ConvSpec:
-    """The geometry along one axis; along the other every pixel is kept."""
+    """The geometry along the first axis, or along the others; along the rest every pixel is kept."""
 
-    def keep(pair: tuple[int, int], rest: int) -> tuple[int, int]:
-        return (pair[0], rest) if axis == 0 else (rest, pair[1])
+    def keep(sizes: tuple[int, ...], rest: int) -> tuple[int, ...]:
+        return (sizes[0], *(rest for _ in sizes[1:])) if axis == 0 else (rest, *sizes[1:])
 
     return replace(
         conv,
@@ -66,4 +70,10 @@ def _along(conv: ConvSpec, axis: int) -> ConvSpec:
 
 
 def _full(conv: ConvSpec) -> int:
-    return min(conv.in_channels * conv.kernel[0], conv.out_channels * conv.kernel[1])
+    tall, wide = _sides(conv)
+    return min(conv.in_channels * tall, conv.out_channels * wide)
+
+
+def _sides(conv: ConvSpec) -> tuple[int, int]:
+    """Taps along the first axis, and over the others together."""
+    return conv.kernel[0], prod(conv.kernel[1:])

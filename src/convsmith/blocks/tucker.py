@@ -49,9 +49,9 @@ class TuckerTwo(Factored):
     def kernels(self, conv: ConvSpec) -> dict[str, nn.Module]:
         """`reduce`, `core` with the geometry, `pointwise` with the bias."""
         return {
-            "reduce": keep_variance(nn.Conv2d(conv.in_channels, self.r, 1, bias=False)),
+            "reduce": keep_variance(conv.pointwise(conv.in_channels, self.r)),
             "core": keep_variance(convolution(conv, self.r, self.s)),
-            "pointwise": nn.Conv2d(self.s, conv.out_channels, 1, bias=conv.bias),
+            "pointwise": conv.pointwise(self.s, conv.out_channels, conv.bias),
         }
 
     def form(self, conv: ConvSpec) -> Form:

@@ -6,10 +6,10 @@ from typing import ClassVar, final
 from torch import Tensor, nn
 
 from convsmith.algebra.request import WEIGHT_ALONE, FitRequest
-from convsmith.blocks.base import Block, Carried, depthwise
+from convsmith.blocks.base import Block, Carried, depthwise, two_dimensional
 from convsmith.errors import ShapeError
 from convsmith.kernels import normalized
-from convsmith.kernels.spec import ConvSpec
+from convsmith.kernels.spec import Convolution, ConvSpec
 
 
 @final
@@ -36,12 +36,16 @@ class Unit(Block):
     carries: ClassVar[bool] = False
     fitted: ClassVar[bool] = False
 
+    def unsuited(self, conv: ConvSpec) -> str | None:
+        """Published units are for images."""
+        return super().unsuited(conv) or two_dimensional(conv)
+
     def sequence(self, kernels: "OrderedDict[str, nn.Module]", conv: ConvSpec) -> nn.Sequential:
         """Added to the input where the shape stays."""
         return Added(kernels) if keeps_shape(conv) else nn.Sequential(kernels)
 
     @final
-    def carry(self, conv: nn.Conv2d, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
+    def carry(self, conv: Convolution, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
         """Leave the block as it was built."""
         return Carried(None)
 
@@ -49,8 +53,8 @@ class Unit(Block):
 def keeps_shape(conv: ConvSpec) -> bool:
     """Whether output and input have one shape."""
     reach = tuple(d * (k - 1) for d, k in zip(conv.dilation, conv.kernel, strict=True))
-    padded = (2 * conv.padding[0], 2 * conv.padding[1])
-    return conv.in_channels == conv.out_channels and conv.stride == (1, 1) and padded == reach
+    padded = tuple(2 * padding for padding in conv.padding)
+    return conv.in_channels == conv.out_channels and not any(s - 1 for s in conv.stride) and padded == reach
 
 
 def spatial(conv: ConvSpec, channels: int, *after: nn.Module) -> nn.Sequential:

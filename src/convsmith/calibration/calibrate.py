@@ -10,11 +10,13 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from convsmith.algebra.second_moments import ROWS, Moments, Rows, Statistics
-from convsmith.calibration.pictures import Bytes, Drawn, Pictures
+from convsmith.calibration.pictures import Bytes, Drawn, Pictures, Several, arguments, take_several
 from convsmith.calibration.sharing import gathered, share
 from convsmith.errors import ConvsmithError, DataError
-from convsmith.graph import Node
+from convsmith.graph import Graph, Node
+from convsmith.graph.call_record import call_record
 from convsmith.graph.capture import capture
+from convsmith.graph.signature import Signature
 from convsmith.graph.wrappers import unwrapped
 from convsmith.kernels.spec import ConvSpec
 from convsmith.progress import Progress, silent
@@ -25,6 +27,8 @@ IMAGES, BATCH = 512, 64
 ROWS_PER_TAP = 16
 # All of a weight's entries solved anew need more of them.
 REFIT_ROWS_PER_TAP = 128
+# What a net reads, by the axes of its maps.
+SHAPES = {1: "signals (n, c, l)", 2: "images (n, c, h, w)", 3: "volumes (n, c, d, h, w)"}
 # Of the maps that patches are taken from at once, 64 MB in float32.
 NUMBERS = 2**24
 
@@ -41,21 +45,26 @@ class Labelled(Protocol):
 Images = Pictures | Labelled | Iterable[Any]
 
 
-def take_images(data: Images, count: int = IMAGES, seed: int = 0) -> Pictures:
+def take_images(
+    data: Images, count: int = IMAGES, seed: int = 0, axes: int = 2, several: Signature | None = None
+) -> Pictures:
     """`count` images (n, c, h, w) of calibration data, fewer where there are no more; labels are not looked at.
 
     Those of a data set are kept as bytes, and given as floats where a stretch of them is asked for.
 
     data: a tensor of images, or what was taken before. Or a data set, whose training images are drawn by `seed`. Or
-    batches in order, each a tensor or a tuple that starts with one. Raises ConvsmithError where there are no images,
-    and on what is none.
+    batches in order, each a tensor or a tuple that starts with one. axes: 2 of images, 1 of signals (n, c, l), 3 of
+    volumes (n, c, d, h, w). several: how a net is called that takes more than one image, see `take_several`. Raises
+    ConvsmithError where there are no images, and on what is none.
     """
+    if several is not None or isinstance(data, Several):
+        return take_several(data, count, several)
     if isinstance(data, Tensor):
-        return _checked(data)[:count]
+        return _checked(data, axes)[:count]
     if isinstance(data, Bytes):
-        return Bytes(_checked(data.pixels)[:count], data.normalize)
+        return Bytes(_checked(data.pixels, axes)[:count], data.normalize)
     if isinstance(data, Labelled) and isinstance(split := data.train, Drawn):
-        return Bytes(_checked(split.drawn(count, seed=seed)), split.normalize)
+        return Bytes(_checked(split.drawn(count, seed=seed), axes), split.normalize)
     batches: Iterable[Any] = (
         data.train.shuffled(min(count, len(data.train)), seed=seed, epoch=0) if isinstance(data, Labelled) else data
     )
@@ -67,15 +76,26 @@ def take_images(data: Images, count: int = IMAGES, seed: int = 0) -> Pictures:
         taken.append(first)
         if sum(map(len, taken)) >= count:
             break
-    return _checked(torch.cat(taken) if taken else torch.empty(0))[:count]
+    return _checked(torch.cat(taken) if taken else torch.empty(0), axes)[:count]
 
 
-def _checked(images: Tensor) -> Tensor:
+def form_of(graph: Graph) -> tuple[int, Signature | None]:
+    """What a net reads, as `take_images` asks: the axes of its maps, and its call where it is not one image's."""
+    return len(graph.inputs[0].shape) - 2, graph.signature if call_record(graph.signature) else None
+
+
+def _checked(images: Tensor, axes: int) -> Tensor:
     if not len(images):
         raise DataError("The calibration data has no images; give at least one batch.")
-    if images.ndim != 4:
-        raise DataError(f"The calibration data has shape {tuple(images.shape)}; give images (n, c, h, w).")
+    if images.ndim != axes + 2:
+        raise DataError(f"The calibration data has shape {tuple(images.shape)}; give {SHAPES.get(axes, SHAPES[2])}.")
     return images
+
+
+def captured(model: nn.Module, part: Tensor | Several, batch: int = 1) -> Graph:
+    """The graph of a net on a stretch of calibration data, for batches of so many."""
+    args, named = arguments(part)
+    return capture(model, *args, batch=batch) if args else capture(model, named, batch=batch)
 
 
 def calibrate(
@@ -116,7 +136,7 @@ def calibrate(
     model = unwrapped(model)
     like = next(model.parameters())
     modules = dict(model.named_modules())
-    graph = capture(model, images[:1].to(like))
+    graph = captured(model, images[:1].to(like))
     nodes = {node.module: node for node in graph.nodes if not untouchable(graph, node, node.conv_spec())}
     usual = [layer for layer, node in nodes.items() if spec_of(node).groups == 1 and prod(node.call.out[2:]) > 1]
     wanted = usual if layers is None else list(layers)
@@ -140,7 +160,8 @@ def calibrate(
                     for layer in filter(samplers.__contains__, nodes):  # in the order in which they are called
                         samplers[layer].skip(min(batch, len(images) - start), like.device)
                     continue
-                model(images[start : start + batch].to(like, copy=True))
+                args, named = arguments(images[start : start + batch].to(like, copy=True))
+                model(*args, **named)
     finally:
         for handle in handles:
             handle.remove()
@@ -169,10 +190,10 @@ def spec_of(node: Node) -> ConvSpec:
 class Sampler:
     """Draws output positions of one convolution and adds up what it sees and answers there.
 
-    out: the shape (n, channels, height, width) of a batch's response; images: how many will be added in all. rows: how
-    many patches and responses to keep beside their sums. As many are kept of each image, so a few more or all that are
-    drawn. factor, term: (channels,), of the BatchNorm behind, which the rows are to know of. rows_per_tap: how many
-    positions are drawn in all.
+    out: the shape (n, channels, height, width) of a batch's response, of other axes alike; images: how many will be
+    added in all. rows: how many patches and responses to keep beside their sums. As many are kept of each image, so a
+    few more or all that are drawn. factor, term: (channels,), of the BatchNorm behind, which the rows are to know of.
+    rows_per_tap: how many positions are drawn in all.
     """
 
     def __init__(
@@ -188,8 +209,8 @@ class Sampler:
     ) -> None:
         self._conv, self._generator = conv, generator
         self._factor, self._term = factor, term
-        taps = conv.in_channels * conv.kernel[0] * conv.kernel[1]
-        self._positions = out[2] * out[3]
+        taps = conv.in_channels * prod(conv.kernel)
+        self._positions = prod(out[2:])
         self._drawn = min(self._positions, -(-rows_per_tap * taps // images))
         self._taps = taps
         self._kept = min(self._drawn, -(-rows // images))  # of each image
@@ -226,9 +247,10 @@ class Sampler:
     def _at(self, inputs: Tensor, drawn: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
         """Patches (s, c k), and of each map (n, N, oh, ow) its values (s, N), at the drawn positions (n, d)."""
         image = torch.arange(len(drawn))[:, None].expand_as(drawn).flatten()
-        row, column = drawn.flatten() // maps[0].shape[3], drawn.flatten() % maps[0].shape[3]
-        patches = sliding(inputs, self._conv)[image, :, row, column].flatten(1)  # (s, c, kh, kw) -> (s, c k)
-        return [patches, *(each[image, :, row, column] for each in maps)]
+        places: tuple[Any, ...] = torch.unravel_index(drawn.flatten(), maps[0].shape[2:])  # row and column
+        at = (image, slice(None), *places)
+        patches = sliding(inputs, self._conv)[at].flatten(1)  # (s, c, kh, kw) -> (s, c k)
+        return [patches, *(each[at] for each in maps)]
 
     def statistics(self) -> Statistics:
         """The moments, those of all processes of a torch.distributed group together."""
@@ -252,12 +274,13 @@ class Sampler:
 
 def sliding(inputs: Tensor, conv: ConvSpec) -> Tensor:
     """Every patch of a batch as a view of the padded maps, (n, c, h, w) -> (n, c, oh, ow, kh, kw)."""
-    (height, width), (down, right) = conv.padding, conv.stride
-    padded = F.pad(inputs, (width, width, height, height)).contiguous()
+    zeros = [side for padding in reversed(conv.padding) for side in (padding, padding)]  # of the last axis first
+    padded = F.pad(inputs, zeros).contiguous()
     spans = [dilation * (kernel - 1) + 1 for dilation, kernel in zip(conv.dilation, conv.kernel, strict=True)]
     sizes = [
         (side - span) // stride + 1 for side, span, stride in zip(padded.shape[2:], spans, conv.stride, strict=True)
     ]
-    n, c, h, w = padded.stride()
-    strides = (n, c, h * down, w * right, h * conv.dilation[0], w * conv.dilation[1])
-    return padded.as_strided((*padded.shape[:2], *sizes, *conv.kernel), strides)
+    n, c, *along = padded.stride()
+    moves = [step * stride for step, stride in zip(along, conv.stride, strict=True)]
+    taps = [step * dilation for step, dilation in zip(along, conv.dilation, strict=True)]
+    return padded.as_strided((*padded.shape[:2], *sizes, *conv.kernel), (n, c, *moves, *taps))

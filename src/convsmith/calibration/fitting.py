@@ -1,13 +1,12 @@
 """The statistics that a layer's block is fitted to, once they are seen to be the layer's own."""
 
-from torch import nn
-
 from convsmith.algebra.second_moments import Statistics
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
+from convsmith.kernels.spec import Convolution
 
 
-def own_statistics(layer: str, conv: nn.Conv2d, statistics: Statistics) -> Statistics:
+def own_statistics(layer: str, conv: Convolution, statistics: Statistics) -> Statistics:
     """The statistics of a layer, once they are seen to be of its weight; raises ConvsmithError where they are not."""
     same = statistics.cross.T.shape == conv.weight.flatten(1).shape
     if same and not statistics.answers(conv.weight):

@@ -6,12 +6,11 @@ import torch
 from torch import nn
 
 from convsmith.algebra.second_moments import Statistics
-from convsmith.calibration.calibrate import BATCH, REFIT_ROWS_PER_TAP, ROWS_PER_TAP, Sampler, spec_of
+from convsmith.calibration.calibrate import BATCH, REFIT_ROWS_PER_TAP, ROWS_PER_TAP, Sampler, captured, spec_of
 from convsmith.calibration.joins import Behind, affine, undone
-from convsmith.calibration.pictures import Pictures
+from convsmith.calibration.pictures import Pictures, tensors_of
 from convsmith.calibration.sharing import agree, share
 from convsmith.errors import ConvsmithError
-from convsmith.graph.capture import capture
 from convsmith.graph.replay import Replay, Tensors
 from convsmith.structure.units import detour
 
@@ -41,7 +40,7 @@ class Calibration:
     ) -> None:
         like = next(original.parameters())
         size = len(images) // -(-len(images) // batch)
-        graph = capture(original, images[:1].to(like), batch=size)
+        graph = captured(original, images[:1].to(like), size)
         self.graph = graph
         detours = [detour(graph, unit) for unit in removed]
         gone = {name for each in detours for name in each.inside}
@@ -116,7 +115,9 @@ class Calibration:
                     sampler.skip(images, self._like.device)
                 continue
             if place // count == len(self._alive):  # a copy for each run: a forward may write into its input
-                self._alive.append([run.start(self._pictures[part].to(self._like, copy=True)) for run in self._runs])
+                self._alive.append(
+                    [run.start(*tensors_of(self._pictures[part].to(self._like, copy=True))) for run in self._runs]
+                )
             yield self._alive[place // count]
 
     def put(self, layer: str, block: nn.Module) -> None:

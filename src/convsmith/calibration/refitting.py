@@ -11,6 +11,7 @@ from convsmith.calibration.in_order import Calibration
 from convsmith.calibration.joins import Behind
 from convsmith.calibration.sharing import agree
 from convsmith.graph import Graph, Node
+from convsmith.kernels.spec import is_plain
 from convsmith.structure.editable import untouchable
 from convsmith.structure.units import calls_inside
 
@@ -65,7 +66,7 @@ def refit_in_order(
     model: the changed net of `calibration`; kept: (C,) bool, the input channels that it is to read.
     """
     conv = model.get_submodule(layer)
-    assert isinstance(conv, nn.Conv2d)
+    assert is_plain(conv)
     rows = ROWS if relu and reaches_relu(graph, layer) else 0
     samplers = calibration.halves(layer, rows)
     seen = [sampler.rows() for sampler in samplers] if rows else []

@@ -11,6 +11,7 @@ from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.fitting import fitted_to
 from convsmith.calibration.refitting import refittable
 from convsmith.graph import Graph
+from convsmith.kernels.spec import is_plain
 from convsmith.structure.channel_groups import ChannelGroup, Part
 
 
@@ -58,7 +59,7 @@ def _reader(
     model: nn.Module, graph: Graph, part: Part, group: ChannelGroup, statistics: Mapping[str, Statistics]
 ) -> Reader:
     conv = model.get_submodule(part.module)
-    assert isinstance(conv, nn.Conv2d)
+    assert is_plain(conv)
     weight = conv.weight.detach().flatten(2)
     target = Target.of(weight, fitted_to(graph, part.module, statistics[part.module]))
     return Reader(target, torch.stack([columns(part, atom, weight.shape[2]) for atom in group.atoms]))

@@ -1,8 +1,11 @@
 """What commands share that look at a user's images: loading them beside the model, and keeping statistics in a file."""
 
 from collections.abc import Mapping, Sequence
+from inspect import Parameter, signature
 from math import prod
 from pathlib import Path
+
+from torch import nn
 
 from convsmith.algebra.second_moments import Statistics
 from convsmith.blocks import parse_block
@@ -18,9 +21,17 @@ from convsmith.load import Loaded, load, load_with_data
 from convsmith.plan import Plan, Replace
 from convsmith.torchrun import rank
 
+NAMED = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+
 
 def with_images(
-    terminal: Terminal, reference: str, form: Reading, weights: Path | None, calibrating: Calibrating, seed: int
+    terminal: Terminal,
+    reference: str,
+    form: Reading,
+    weights: Path | None,
+    calibrating: Calibrating,
+    seed: int,
+    plan: Plan | None = None,
 ) -> tuple[Loaded, Pictures | None]:
     """A model, and calibration images (n, c, h, w) of the training split where data is named, which is told."""
     if calibrating.data is None:
@@ -30,7 +41,20 @@ def with_images(
     loaded, found = load_with_data(reference, calibrating.data, form.wish(), weights=weights, trust=form.trust)
     terminal.step(found.summary)
     terminal.notes(loaded.notes)
-    return loaded, take_images(found, calibrating.images, seed)
+    refuse_several(reference, loaded.model, plan)
+    return loaded, take_images(found, calibrating.images, seed, len(loaded.origin.input) - 1)
+
+
+def refuse_several(reference: str, model: nn.Module, plan: Plan | None) -> None:
+    """Say where data for a net of several inputs can be given; raises ConvsmithError on such a net."""
+    arguments = signature(model.forward).parameters.values()
+    needed = [each.name for each in arguments if each.default is Parameter.empty and each.kind in NAMED]
+    if len(needed) > 1 or (plan is not None and plan.call is not None):
+        told = f"several inputs ({', '.join(needed)})" if len(needed) > 1 else "more than one image"
+        raise ConvsmithError(
+            f"{reference}: takes {told}, and --data gives images alone; from Python cs.decompose and cs.apply take "
+            "data= as batches, each a tuple or a dictionary of the inputs."
+        )
 
 
 def warn_of_weights(terminal: Terminal, loaded: Loaded, option: str = "--weights") -> None:

@@ -49,7 +49,7 @@ def apply(
         check_alone("apply without --data")
     _free(model, out)
     found = read_plan(plan)
-    loaded, taken = with_images(terminal, model, form, weights, calibrating, place.seed)
+    loaded, taken = with_images(terminal, model, form, weights, calibrating, place.seed, found)
     if method != "none" and (calibrating.data or method):
         warn_of_weights(terminal, loaded)
     with at_work(loaded.model, place.device):

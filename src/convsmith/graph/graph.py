@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from convsmith.graph.call import RULES, Call, Operand
+from convsmith.graph.call import RULES, Call, Operand, numbers
 from convsmith.graph.ops import conv_padding
 from convsmith.graph.signature import Signature
 from convsmith.kernels.spec import ConvSpec
@@ -18,6 +18,7 @@ from convsmith.markup import table
 from convsmith.reach import Reach
 
 GETITEM = "getitem"
+CONVOLUTIONS = ("aten.conv1d.", "aten.conv2d.", "aten.conv3d.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,26 +59,21 @@ class Node:
         return RULES[self.call.op].ptflops(self.call) if self.leaf and self.call.op in RULES else 0
 
     def conv_spec(self) -> ConvSpec | None:
-        """The convolution as plain data; None for anything but an evenly padded `nn.Conv2d` call."""
-        if not self.call.op.startswith("aten.conv2d") or not self.leaf:
+        """The convolution as plain data; None for anything but an evenly padded call of a convolution module."""
+        if not self.call.op.startswith(CONVOLUTIONS) or not self.leaf:
             return None
-        out, per_group, height, width = self.call["weight"].shape
+        out, per_group, *kernel = self.call["weight"].shape
         groups = self.call["groups"]
-        pad = conv_padding(self.call)
-        stride, dilation = (_pair(self.call[name]) for name in ("stride", "dilation"))
-        if self.call["padding"] == "same" and (dilation[0] * (height - 1) % 2 or dilation[1] * (width - 1) % 2):
+        stride, dilation = (numbers(self.call[name], len(kernel)) for name in ("stride", "dilation"))
+        if self.call["padding"] == "same" and any(d * (k - 1) % 2 for d, k in zip(dilation, kernel, strict=True)):
             return None  # padded unevenly
-        bias = self.call["bias"] is not None
-        return ConvSpec(per_group * groups, out, (height, width), stride, (pad[0], pad[1]), dilation, groups, bias)
+        padding, bias = conv_padding(self.call), self.call["bias"] is not None
+        return ConvSpec(per_group * groups, out, tuple(kernel), stride, padding, dilation, groups, bias)
 
 
 def is_norm(node: Node) -> bool:
     """Whether a call is a BatchNorm that keeps statistics, in evaluation a scale and a shift."""
     return node.call.op == "aten.batch_norm.default" and node.call["running_mean"] is not None
-
-
-def _pair(value: list[int]) -> tuple[int, int]:
-    return value[0], value[-1]
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,7 +89,7 @@ class Graph:
         sequences: By path of an nn.Sequential, its children in order.
         calls: How often each module ran.
         shared: Modules whose parameters another module holds too.
-        convolutions: Plain `nn.Conv2d` modules, whose weight is what convolves.
+        convolutions: Plain convolution modules, whose weight is what convolves.
         constants: Tensors that calls read and that are neither input, parameter nor buffer.
         aside: Multiply-accumulates of calls that make such tensors anew in every run.
         signature: What the model is called with.

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from convsmith.kernels.spec import Convolution
+
 
 def depthwise(channels: int, kernel: int = 3, stride: int = 1, multiplier: int = 1, bias: bool = False) -> nn.Conv2d:
     """DW: `multiplier` filters of an odd size for each channel; k^2 C multiply-accumulates per output pixel each.
@@ -30,6 +32,6 @@ def grouped(inputs: int, outputs: int, groups: int, kernel: int = 3, stride: int
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=bias)
 
 
-def normalized(conv: nn.Conv2d, *after: nn.Module) -> nn.Sequential:
+def normalized(conv: Convolution, *after: nn.Module) -> nn.Sequential:
     """A convolution, its batch normalization, and what follows it."""
     return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), *after)

@@ -5,7 +5,7 @@ fit each other. They are put in order when they are used, which an export does o
 """
 
 from dataclasses import replace
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,9 @@ class _Kernel(nn.Conv2d):
     """A convolution of a specification, for channels that have `filters` each."""
 
     def __init__(self, spec: ConvSpec, filters: int) -> None:
-        super().__init__(
-            spec.in_channels, spec.out_channels, spec.kernel, spec.stride, spec.padding, spec.dilation, spec.groups,
-            spec.bias, spec.padding_mode,  # type: ignore[arg-type]
-        )  # fmt: skip
+        sizes: Any = (spec.kernel, spec.stride, spec.padding, spec.dilation)
+        mode: Any = spec.padding_mode
+        super().__init__(spec.in_channels, spec.out_channels, *sizes, spec.groups, spec.bias, mode)
         self.filters = filters
 
     def run(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -21,7 +21,10 @@ from convsmith.progress import Progress, silent
 SECONDS = 2.0  # of readings of a whole model
 SECONDS_A_BLOCK = 0.05
 
-Key = tuple[ConvSpec, tuple[int, int], str]
+# Channels last, by the axes of a map.
+LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+Key = tuple[ConvSpec, tuple[int, ...], str]
 
 
 class Latencies:
@@ -47,7 +50,7 @@ class Latencies:
             raise ConvsmithError(f"{missing[0]} is never called as a module, so its latency is unknown; limit MACs.")
         return sum(self.modules[path] for path in known)
 
-    def blocks(self, layer: str, conv: ConvSpec, size: tuple[int, int], blocks: Sequence[Block]) -> list[float]:
+    def blocks(self, layer: str, conv: ConvSpec, size: tuple[int, ...], blocks: Sequence[Block]) -> list[float]:
         """Of each block in a layer's place: its time as a multiple of the convolution's, both run in turns.
 
         Weights are random, and convolutions alike on maps of one size are measured once.
@@ -83,7 +86,7 @@ def measure_latency(
     >>> found.of(["0", "1"]) < found.total
     True
     """
-    replica = copied(plain(unwrapped(model))).cpu().eval().to(memory_format=torch.channels_last)
+    replica = channels_last(copied(plain(unwrapped(model))).cpu().eval(), len(graph.inputs[0].shape) - 2)
     images = [torch.randn(1, *each.shape[1:]) for each in graph.inputs]
     rounds: list[dict[str, float]] = []
     end = perf_counter() + seconds
@@ -125,10 +128,26 @@ class _Watch:
         return stop
 
 
+def channels_last(module: nn.Module, axes: int) -> nn.Module:
+    """A module whose weights lie with channels last where maps have so many axes; of signals torch knows no such way.
+
+    >>> conv = channels_last(nn.Conv3d(4, 8, 3), 3)
+    >>> conv.weight.is_contiguous(memory_format=torch.channels_last_3d)
+    True
+    """
+    if axes not in LAYOUTS:
+        return module
+    for parameter in module.parameters():
+        if parameter.dim() == axes + 2:
+            parameter.data = parameter.data.contiguous(memory_format=LAYOUTS[axes])
+    return module
+
+
 def median_seconds(modules: Mapping[str, nn.Module], shape: Sequence[int], seconds: float) -> dict[str, float]:
     """Median seconds of each module on one image (c, h, w), in turns for about `seconds` each, in eager torch."""
-    image = torch.randn(1, *shape).to(memory_format=torch.channels_last)
-    ready = {name: module.eval().to(memory_format=torch.channels_last) for name, module in modules.items()}
+    axes = len(shape) - 1
+    image = torch.randn(1, *shape).to(memory_format=LAYOUTS.get(axes, torch.preserve_format))
+    ready = {name: channels_last(module.eval(), axes) for name, module in modules.items()}
     with torch.inference_mode():
         runs = {name: partial(module, image) for name, module in ready.items()}
         for run in runs.values():

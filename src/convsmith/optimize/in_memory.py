@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from convsmith.calibration.calibrate import IMAGES, Images, take_images
+from convsmith.calibration.calibrate import IMAGES, Images, form_of, take_images
 from convsmith.calibration.pictures import Pictures
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
@@ -102,7 +102,7 @@ def optimize(
         raise ConvsmithError("optimize: block none and no organizing leave nothing to do; ask for one of the two.")
     graph = graph_of(model, example)
     macs, seconds = _allowed(model, graph, max_macs, max_latency, progress)
-    taken = None if images is None else take_images(images, count, seed)
+    taken = None if images is None else take_images(images, count, seed, *form_of(graph))
     net, plans = model, []
     if organize:
         plan = _stages(model, graph, taken, (macs, seconds) if block == "none" else (None, None), seed, progress)

@@ -60,8 +60,8 @@ class Candidate:
         return spec
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the map it reads."""
+    def size(self) -> tuple[int, ...]:
+        """The map it reads, as height and width."""
         return _size(self.node)
 
     @property
@@ -70,13 +70,12 @@ class Candidate:
         return self.trials[-1].macs if self.trials else self.node.macs
 
 
-def _size(node: Node) -> tuple[int, int]:
-    height, width = node.call.input.shape[2:]
-    return height, width
+def _size(node: Node) -> tuple[int, ...]:
+    return node.call.input.shape[2:]
 
 
 @lru_cache(maxsize=4096)
-def try_block(block: Block, conv: ConvSpec, size: tuple[int, int]) -> Trial:
+def try_block(block: Block, conv: ConvSpec, size: tuple[int, ...]) -> Trial:
     """Build a block on the meta device for a map of `size`, read its cost and exact reach, and test Compact."""
     with torch.device("meta"):
         standard = replace(conv, bias=False).standard()
@@ -93,22 +92,22 @@ def _volume(graph: Graph) -> float:
 
 TABLE = "it works on a table of the net's own, made anew in every run, and not on the input"
 
-Below = Callable[[ConvSpec, tuple[int, int], int], Sequence[Trial]]
+Below = Callable[[ConvSpec, tuple[int, ...], int], Sequence[Trial]]
 
 
-def none_below(conv: ConvSpec, size: tuple[int, int], macs: int) -> Sequence[Trial]:
+def none_below(conv: ConvSpec, size: tuple[int, ...], macs: int) -> Sequence[Trial]:
     """No cheaper blocks than those asked for."""
     return ()
 
 
-def searched(conv: ConvSpec, size: tuple[int, int], macs: int) -> Sequence[Trial]:
+def searched(conv: ConvSpec, size: tuple[int, ...], macs: int) -> Sequence[Trial]:
     """Blocks that the search finds for a map of `size`, from fewer than `macs` down; what is chosen is proved."""
     return () if prod(conv.kernel) == 1 else searched_all(conv, size, macs)
 
 
-def searched_all(conv: ConvSpec, size: tuple[int, int], macs: int) -> Sequence[Trial]:
+def searched_all(conv: ConvSpec, size: tuple[int, ...], macs: int) -> Sequence[Trial]:
     """The same, and for 1x1 convolutions too; not for those on one pixel, layers of a gate or of the head."""
-    if size == (1, 1) or refused(conv, size):
+    if prod(size) == 1 or refused(conv, size):
         return ()
     found = find_sequences(conv, size)
     dearest_first = sorted(found, key=lambda f: (-f.macs, f.params, len(f.kernels)))

@@ -20,7 +20,7 @@ from convsmith.kernels.spec import ConvSpec
 
 LONGEST_ROW = 4
 
-Size = tuple[int, int]
+Size = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from convsmith.algebra.second_moments import Statistics
-from convsmith.calibration.calibrate import IMAGES, Images, take_images
+from convsmith.calibration.calibrate import IMAGES, Images, form_of, take_images
 from convsmith.errors import BudgetError, PlanError
 from convsmith.graph import Graph
 from convsmith.graph.given import graph_of
@@ -95,7 +95,7 @@ def decompose(
     if not fits:
         return plan_by_cost(graph, asked, latencies, progress)
     assert model is not None
-    taken = None if data is None else take_images(data, images, seed)
+    taken = None if data is None else take_images(data, images, seed, *form_of(graph))
 
     def planned(asked: Request) -> Plan:
         return plan_by_error(model, graph, asked, taken, method, statistics, seed, latencies, progress, prices)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from convsmith.calibration.pictures import Bytes, Pictures
+from convsmith.calibration.pictures import Bytes, Pictures, tensors_of
 from convsmith.calibration.sharing import of_first, share
 from convsmith.errors import FileError
 
@@ -86,4 +86,6 @@ def digest(model: nn.Module, images: Pictures | None, *settings: object) -> str:
 
 
 def _pixels(images: Pictures | None) -> list[Tensor]:
-    return [] if images is None else [images.pixels if isinstance(images, Bytes) else images]
+    if images is None:
+        return []
+    return [images.pixels] if isinstance(images, Bytes) else [*tensors_of(images)]

@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from convsmith.algebra import FitRequest
 from convsmith.algebra.second_moments import Statistics
 from convsmith.blocks import Block
-from convsmith.calibration.calibrate import BATCH
+from convsmith.calibration.calibrate import BATCH, captured
 from convsmith.calibration.fitting import fitted_to, own_statistics
-from convsmith.calibration.pictures import Pictures
+from convsmith.calibration.pictures import Pictures, tensors_of
 from convsmith.calibration.sharing import gathered, share
 from convsmith.errors import PlanError, at
 from convsmith.graph import Graph
-from convsmith.graph.capture import capture
 from convsmith.graph.replay import Replay
-from convsmith.kernels.spec import ConvSpec
+from convsmith.kernels.spec import Convolution, ConvSpec, is_plain
 from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import Candidate, Trial
 from convsmith.planning.prices import Price, Prices
@@ -63,7 +62,7 @@ class Pricing:
         if layer not in self.statistics:
             raise PlanError(f"The statistics lack {layer}; calibrate with this model and all its layers.")
         conv = self.model.get_submodule(layer)
-        assert isinstance(conv, nn.Conv2d)
+        assert is_plain(conv)
         statistics = fitted_to(self.graph, layer, own_statistics(layer, conv, self.statistics[layer]))
         found = [Choice(None, self.costs.layer(families[0]))]
         offers = [
@@ -75,7 +74,7 @@ class Pricing:
         return found
 
     def _prices(
-        self, layer: str, conv: nn.Conv2d, offers: Sequence["Offer"], statistics: Statistics
+        self, layer: str, conv: Convolution, offers: Sequence["Offer"], statistics: Statistics
     ) -> dict[str, tuple[float, float]]:
         """By block both squared errors of what is fitted; the output's only where no cheaper block is better here."""
         told = {str(trial.block): (trial.block, cost) for offer in offers for trial, cost in offer.spread()}
@@ -109,7 +108,7 @@ class Pricing:
     def _output(self, layer: str, module: nn.Module, here: float) -> float:
         return here if self.effect is None else self.effect.on_output(layer, module)
 
-    def _fit(self, layer: str, conv: nn.Conv2d, block: Block, statistics: Statistics) -> tuple[float, nn.Module]:
+    def _fit(self, layer: str, conv: Convolution, block: Block, statistics: Statistics) -> tuple[float, nn.Module]:
         """A block in a layer's place, and the squared relative error of its responses."""
         with torch.device(conv.weight.device):
             module = block.build(ConvSpec.of(conv)).to(conv.weight.dtype)
@@ -119,7 +118,7 @@ class Pricing:
             raise PlanError(
                 f"{block} starts untrained, so images cannot tell where it costs least accuracy; leave --data out."
             )
-        shift = None if carried.shift is None else carried.shift.view(-1, 1, 1)
+        shift = None if carried.shift is None else carried.shift.view(-1, *(1 for _ in conv.kernel_size))
         return carried.error**2, module if shift is None else nn.Sequential(module, Shifted(shift))
 
 
@@ -166,10 +165,10 @@ class Effect:
 
     def __init__(self, model: nn.Module, images: Pictures) -> None:
         self._batch = images[:BATCH].to(next(model.parameters()))
-        self._graph = capture(model, self._batch, batch=len(self._batch))
+        self._graph = captured(model, self._batch, len(self._batch))
         self._model, self._replay = model, Replay(model, self._graph)
         self._places = {node.module: at for at, node in enumerate(self._graph.nodes) if node.conv_spec() is not None}
-        self._alive, self._at = self._replay.start(self._batch.clone()), 0
+        self._alive, self._at = self._replay.start(*tensors_of(self._batch.clone())), 0
         self._answers = self._outcome({})
         self._energies = [_energy(answer) for answer in self._answers]
         if not 0 < sum(self._energies) < inf:
@@ -185,7 +184,7 @@ class Effect:
         """The same with modules in the places of several layers."""
         place = min(self._places[layer] for layer in modules)
         if place < self._at:
-            self._alive, self._at = self._replay.start(self._batch.clone()), 0
+            self._alive, self._at = self._replay.start(*tensors_of(self._batch.clone())), 0
         self._replay.run(self._alive, self._at, place)
         self._at = place
         calls = {self._graph.nodes[self._places[layer]].name: module for layer, module in modules.items()}
@@ -198,7 +197,7 @@ class Effect:
         """
         detours = [detour(self._graph, unit) for unit in units]
         replay = Replay(self._model if changed is None else changed, self._graph, detours)
-        alive = replay.start(self._batch.clone())
+        alive = replay.start(*tensors_of(self._batch.clone()))
         replay.run(alive, 0, len(self._graph.nodes))
         return self._missed([alive[name].double() for name in self._graph.ends])
 

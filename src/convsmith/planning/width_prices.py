@@ -12,6 +12,7 @@ from convsmith.calibration.fitting import fitted_to
 from convsmith.calibration.selection import kept_of, mask, order_of, unread
 from convsmith.graph import Graph
 from convsmith.graph.plain import copied
+from convsmith.kernels.spec import is_plain
 from convsmith.plan import Refusal
 from convsmith.planning.narrowing import Narrowing
 from convsmith.planning.prices import Prices
@@ -82,12 +83,12 @@ def _counts(group: ChannelGroup, order: Sequence[int], multiple: int) -> list[in
 def _refitted(model: nn.Module, graph: Graph, part: Part, kept: Sequence[int], statistics: Statistics) -> nn.Module:
     """A layer that reads only the channels kept, its other weights solved anew."""
     conv = copied(model.get_submodule(part.module))
-    assert isinstance(conv, nn.Conv2d)
+    assert is_plain(conv)
     found = refit(taps(conv), fitted_to(graph, part.module, statistics), kept=mask(part, kept))
     with torch.no_grad():
         conv.weight.copy_(found.factors[0].view_as(conv.weight))
         if conv.bias is not None and found.bias is not None:
             conv.bias.copy_(found.bias)
     if conv.bias is None and found.bias is not None:
-        return nn.Sequential(conv, Shifted(found.bias.view(-1, 1, 1)))
+        return nn.Sequential(conv, Shifted(found.bias.view(-1, *(1 for _ in conv.kernel_size))))
     return conv

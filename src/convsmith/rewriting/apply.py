@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from convsmith.algebra.second_moments import Statistics
-from convsmith.calibration.calibrate import IMAGES, Images, take_images
+from convsmith.calibration.calibrate import IMAGES, Images, form_of, take_images
 from convsmith.calibration.pictures import Pictures
 from convsmith.errors import PlanError
 from convsmith.graph.plain import copied, plain
@@ -63,7 +63,8 @@ def apply(
         method: How weights are carried into blocks, a name in METHODS. `none` leaves blocks as initialized. By default
             the best that each block knows: `als` with data or statistics, `svd` of weights alone.
         data: Unlabelled images to fit responses on (a tensor, a data set, or batches). Layers are fitted in order, each
-            to the original's responses, behind the layers replaced before.
+            to the original's responses, behind the layers replaced before. For a net of several inputs batches of
+            tuples, in the order of its arguments, or of dictionaries by their names.
         images: How many of them are taken.
         statistics: Moments of `calibrate`, for fits layer by layer without data.
         seed: Draws images and positions.
@@ -129,8 +130,6 @@ def rewrite(
     """
     if not isinstance(plan, Plan):
         raise PlanError(f"apply: a {type(plan).__name__} was given for the plan; give a cs.Plan.")
-    taken = None if data is None else take_images(data, images, seed)
-    transfer = transfer_of(method, taken, statistics, seed, relu)
     model = plain(unwrapped(model))
     base = capture_for(model, plan)
     if base.fingerprint != plan.fingerprint:
@@ -138,6 +137,8 @@ def rewrite(
             f"The plan was made for {plan.model} on input {times(plan.input)} and does not fit this model's layers; "
             "make a plan for this model with `convsmith organize` or `decompose`."
         )
+    taken = None if data is None else take_images(data, images, seed, *form_of(base))
+    transfer = transfer_of(method, taken, statistics, seed, relu)
     new = copied(model)
     moves = [edit for edit in plan.edits if isinstance(edit, Repeat | Remove)]
     check_moves(model, base, moves)

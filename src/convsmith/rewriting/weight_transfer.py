@@ -17,7 +17,7 @@ from convsmith.calibration.pictures import Pictures
 from convsmith.calibration.refitting import ROWS, behind, place_of, reaches_relu, refit_in_order, shift_norm
 from convsmith.errors import PlanError, at
 from convsmith.graph import Graph, is_norm
-from convsmith.kernels.spec import ConvSpec, is_plain
+from convsmith.kernels.spec import Convolution, ConvSpec, is_plain
 from convsmith.plan import Merge, Replace
 from convsmith.progress import Progress, silent
 from convsmith.structure.editable import untouchable
@@ -93,9 +93,9 @@ def _build(model: nn.Module, graph: Graph, edit: Replace) -> tuple[Block, nn.Seq
     return block, built.train(conv.training)
 
 
-def _convolution(model: nn.Module, layer: str) -> nn.Conv2d:
+def _convolution(model: nn.Module, layer: str) -> Convolution:
     conv = find(model, layer)
-    if not isinstance(conv, nn.Conv2d) or not is_plain(conv):
+    if not is_plain(conv):
         kind = type(conv).__name__
         raise PlanError(f"{layer} is a {kind}, not a plain convolution; plan again with this model.")
     return conv
@@ -196,11 +196,11 @@ def merge_pairs(model: nn.Module, graph: Graph, edits: Sequence[Merge], carry: b
         model.set_submodule(edit.pointwise, merged.train(second.training))
 
 
-def _carry_pair(model: nn.Module, graph: Graph, pair: Pair, merged: nn.Conv2d) -> None:
+def _carry_pair(model: nn.Module, graph: Graph, pair: Pair, merged: Convolution) -> None:
     """W[n, c, :] = p[n, c] s[c] d[c, :] and b = p t + b_p, where s and t scale and shift channels between the two."""
     first, second = (_convolution(model, node.module) for node in (pair.first, pair.second))
-    like = first.weight.detach().double()
-    scale, shift = torch.ones_like(like[:, 0, 0, 0]), torch.zeros_like(like[:, 0, 0, 0])
+    like = first.weight.detach().double().flatten(2)[:, 0]  # (c, 1, kh, kw) -> (c, k)
+    scale, shift = torch.ones_like(like[:, 0]), torch.zeros_like(like[:, 0])
     if first.bias is not None:
         shift = first.bias.detach().double()
     for node in filter(is_norm, pair.between):
@@ -211,7 +211,7 @@ def _carry_pair(model: nn.Module, graph: Graph, pair: Pair, merged: nn.Conv2d) -
     if second.bias is not None:
         constant += second.bias.detach().double()
     with torch.no_grad():
-        merged.weight.copy_(torch.einsum("nc,c,ckl->nckl", across, scale, like[:, 0]))
+        merged.weight.copy_(torch.einsum("nc,c,ck->nck", across, scale, like).view_as(merged.weight))
         if merged.bias is not None:
             merged.bias.copy_(constant)
         else:

@@ -11,7 +11,7 @@ def untouchable(graph: Graph, node: Node, spec: ConvSpec | None) -> str | None:
     if reason := graph.functional_reason(node):
         return reason
     if spec is None:
-        return "it is not a plain two-dimensional convolution module with a weight of its own"
+        return "it is not a plain convolution module with a weight of its own"
     if not node.module and node.module in graph.convolutions:
         return "it is the model itself; put it in an nn.Sequential to have it replaced"
     if node.name not in graph.outputs and not graph.readers(node.name):

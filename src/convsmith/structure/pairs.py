@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 
 from convsmith.blocks import DwPw
 from convsmith.graph import Graph, Node, is_norm
@@ -33,7 +34,7 @@ class Pair:
     @property
     def macs(self) -> tuple[int, int]:
         """Multiply-accumulates of the pair, and of the convolution."""
-        return self.first.macs + self.second.macs, self.spec.macs((self.second.call.out[2], self.second.call.out[3]))
+        return self.first.macs + self.second.macs, self.spec.macs(self.second.call.out[2:])
 
     @property
     def edit(self) -> Merge:
@@ -52,7 +53,7 @@ class Pair:
     @property
     def params(self) -> tuple[int, int]:
         """Parameters of all that the convolution replaces, and its own."""
-        kernel = self.spec.kernel[0] * self.spec.kernel[1] * self.spec.in_channels + self.spec.bias
+        kernel = prod(self.spec.kernel) * self.spec.in_channels + self.spec.bias
         return sum(n.params for n in (self.first, *self.between, self.second)), self.spec.out_channels * kernel
 
 
@@ -112,12 +113,12 @@ def _behind(graph: Graph, first: Node) -> list[Node] | str:
 
 def _no_pointwise(spec: ConvSpec | None) -> str | None:
     if spec is None:
-        return "it is not a plain two-dimensional convolution"
-    if spec.kernel != (1, 1):
+        return "it is not a plain convolution"
+    if prod(spec.kernel) > 1:
         return "it is not pointwise"
     if spec.groups > 1:
         return f"it has {spec.groups} groups"
-    return "it strides or pads" if spec.stride != (1, 1) or spec.padding != (0, 0) else None
+    return "it strides or pads" if prod(spec.stride) > 1 or any(spec.padding) else None
 
 
 def _module_of(graph: Graph, node: Node, between: list[Node]) -> str | None:

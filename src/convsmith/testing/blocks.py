@@ -13,7 +13,7 @@ from convsmith.algebra.request import WEIGHT_ALONE
 from convsmith.algebra.second_moments import Moments, Statistics
 from convsmith.blocks import BLOCKS, Block, Carried, parse_block
 from convsmith.graph.capture import capture
-from convsmith.kernels.spec import ConvSpec
+from convsmith.kernels.spec import Convolution, ConvSpec
 from convsmith.testing.oracles import gradient_support, hold, seen_by_gradient, torch_macs, transparent
 from convsmith.testing.rules import check_reach
 
@@ -82,7 +82,7 @@ def _image(conv: ConvSpec, count: int = 1) -> Tensor:
     return drawn.cumsum(1).relu()
 
 
-def _trained(conv: ConvSpec, scale: float = 1.0) -> nn.Conv2d:
+def _trained(conv: ConvSpec, scale: float = 1.0) -> Convolution:
     """A convolution of weights about 1 / fan-in, of `scale`, without the generator of others."""
     made, generator = conv.standard().double(), torch.Generator().manual_seed(0)
     for parameter in made.parameters():
@@ -121,7 +121,7 @@ def _seen(net: nn.Module, x: Tensor, outputs: int) -> tuple[float, tuple[tuple[i
     return sum(sum(seen_by_gradient(each)[0]) for each in supports) / outputs, seen_by_gradient(together)[1]
 
 
-def _carry(block: Block, conv: nn.Conv2d, request: FitRequest = WEIGHT_ALONE) -> tuple[nn.Sequential, Carried]:
+def _carry(block: Block, conv: Convolution, request: FitRequest = WEIGHT_ALONE) -> tuple[nn.Sequential, Carried]:
     built = block.build(ConvSpec.of(conv)).double().eval()
     return built, block.carry(conv, built, request)
 
@@ -162,7 +162,7 @@ def _check_carried(block: Block, spec: ConvSpec, told: str) -> None:
     hold(nothing == 0, f"{told}: a weight of zeros has an error of {nothing}.")
 
 
-def _statistics(conv: nn.Conv2d, spec: ConvSpec, x: Tensor) -> Statistics:
+def _statistics(conv: Convolution, spec: ConvSpec, x: Tensor) -> Statistics:
     patches = nn.functional.unfold(x, spec.kernel, spec.dilation, spec.padding, spec.stride).transpose(1, 2)
     seen = Moments(patches.shape[2], spec.out_channels)
     seen.add(patches.flatten(0, 1), conv(x).flatten(2).transpose(1, 2).flatten(0, 1))

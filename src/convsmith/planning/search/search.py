@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from convsmith.errors import PlanError
-from convsmith.kernels.spec import ConvSpec
+from convsmith.kernels.spec import Convolution, ConvSpec
 from convsmith.latency.measure import median_seconds
 from convsmith.planning.search.sequences import Found, cheapest_by_form, find_sequences
 
@@ -16,10 +16,10 @@ MEASURED = 5
 
 
 def search_blocks(
-    conv: ConvSpec | nn.Conv2d,
+    conv: ConvSpec | Convolution,
     window: int = 1,
     *,
-    size: tuple[int, int] = (32, 32),
+    size: tuple[int, ...] = (32, 32),
     rank: Rank = "macs",
     measured: int = MEASURED,
     seconds: float = 0.5,
@@ -66,7 +66,7 @@ def search_blocks(
     return found
 
 
-def _timed(found: Sequence[Found], size: tuple[int, int], seconds: float) -> list[Found]:
+def _timed(found: Sequence[Found], size: tuple[int, ...], seconds: float) -> list[Found]:
     """Each with its median latency; run in turns, so that what else the machine does strikes all alike."""
     if not found:
         return []

@@ -17,7 +17,7 @@ from convsmith.kernels.spec import ConvSpec
 from convsmith.planning.search.mixing import Mixing, mixings, repeated
 from convsmith.reach.windows import Taps, Windows
 
-Size = tuple[int, int]
+Size = tuple[int, ...]
 Shape = tuple[tuple[int, int], ...]  # sizes of spatial kernels, in order
 # An order of execution: at each place the mixing kernel to take, or none; and the spatial kernel to take, or none.
 Order = tuple[tuple[int | None, int | None], ...]
@@ -100,8 +100,7 @@ def find_sequences(conv: ConvSpec, size: Size, convolutions: int = 1) -> tuple[F
 
 def refused(conv: ConvSpec, size: Size, convolutions: int = 1) -> str | None:
     """Why no sequence is searched for, or None where one is."""
-    suited = KernelSequence((Kernel("pw"),)) if prod(conv.kernel) == 1 else DwPw()
-    if reason := suited.unsuited(conv):
+    if reason := KernelSequence((Kernel("pw"),)).unsuited(conv):
         return reason
     if conv.padding_mode != "zeros":
         return f"what {conv.padding_mode} padding lets it see is not known"
@@ -120,10 +119,10 @@ def refused(conv: ConvSpec, size: Size, convolutions: int = 1) -> str | None:
 
 def merged(conv: ConvSpec, convolutions: int) -> ConvSpec:
     """The one convolution that sees what so many in a row see."""
-    height, width = (convolutions * (k - 1) + 1 for k in conv.kernel)
-    rows, columns = (convolutions * p for p in conv.padding)
+    kernel = tuple(convolutions * (k - 1) + 1 for k in conv.kernel)
+    padding = tuple(convolutions * p for p in conv.padding)
     return ConvSpec(
-        conv.in_channels, conv.out_channels, (height, width), conv.stride, (rows, columns), conv.dilation,
+        conv.in_channels, conv.out_channels, kernel, conv.stride, padding, conv.dilation,
         conv.groups, conv.bias, conv.padding_mode,
     )  # fmt: skip
 
@@ -224,7 +223,7 @@ def _shapes(conv: ConvSpec) -> Iterator[Shape]:
     None at all for 1 x 1.
     """
     height, width = conv.kernel
-    yield (conv.kernel,) if height * width > 1 else ()
+    yield ((height, width),) if height * width > 1 else ()
     if min(height, width) > 1:
         yield ((1, width), (height, 1))
     if (
