@@ -213,6 +213,50 @@ class Merge:
 
 @_spoken
 @dataclass(frozen=True, config=_STRICT)
+class Narrow:
+    """Cut channels out, wherever they are made, changed and read.
+
+    Attributes:
+        group: Paths of the layers that make the channels, in order of execution: they name the group.
+        width: How many channels are left.
+        kept: Which, of the group's 0 and up; None where they are chosen as the plan is applied, those with the largest
+            product of the norms of the weights that make and that read them.
+        reason: Why, for the user.
+        macs: MACs of the layers that make, change and read the channels, before and after. Where edits before it narrow
+            some of these layers too, before is behind those edits.
+        params: The same of parameters.
+        error: Once weights are fitted, the relative error of what reads the channels.
+        output_error: Where images chose the width, the predicted relative error of the net's output from this edit
+            alone.
+        latency_ms: The same as `params` of milliseconds, where they were measured.
+    """
+
+    group: Unit
+    width: Annotated[int, Field(ge=1)]
+    kept: tuple[int, ...] | None = None
+    reason: str = BY_HAND
+    macs: Change = (0, 0)
+    params: Change = (0, 0)
+    error: float | None = None
+    output_error: float | None = None
+    latency_ms: Milliseconds | None = None
+    kind: Literal["narrow"] = "narrow"
+    gain: ClassVar[float] = 0.0  # layers see as far as before
+    value: ClassVar[float] = 0.0
+
+    @property
+    def name(self) -> str:
+        """What messages call this edit."""
+        return " + ".join(self.group)
+
+    @property
+    def block(self) -> str:
+        """What is done, as it is shown."""
+        return f"narrow:{self.width}"
+
+
+@_spoken
+@dataclass(frozen=True, config=_STRICT)
 class Request:
     """What a planner was asked for.
 
@@ -233,7 +277,7 @@ class Request:
         return self.max_macs is not None or self.max_latency is not None
 
 
-Edit = Annotated[Repeat | Remove | Replace | Merge, Field(discriminator="kind")]
+Edit = Annotated[Repeat | Remove | Replace | Merge | Narrow, Field(discriminator="kind")]
 
 
 @_spoken
@@ -354,7 +398,7 @@ class Plan:
     def _repr_html_(self) -> str:
         """For notebooks: the totals, and an edit a row."""
         rows = [
-            (edit.name, edit.block if isinstance(edit, Replace) else edit.kind, _told(edit.macs), edit.reason)
+            (edit.name, edit.block if isinstance(edit, Replace | Narrow) else edit.kind, _told(edit.macs), edit.reason)
             for edit in self.edits
         ]
         return f"<p>{escape(repr(self))}</p>" + table(("layer", "change", "MACs", "reason"), rows)

@@ -9,13 +9,16 @@ from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.calibrate import IMAGES, Images, take_images
 from convsmith.calibration.pictures import Pictures
 from convsmith.errors import PlanError
+from convsmith.graph import Graph
 from convsmith.graph.plain import copied, plain
 from convsmith.graph.wrappers import unwrapped
-from convsmith.plan import Merge, Plan, Remove, Repeat, Replace
+from convsmith.plan import Merge, Narrow, Plan, Remove, Repeat, Replace
 from convsmith.progress import Progress, silent
 from convsmith.rewriting.accounts import capture_for, counted, prove
+from convsmith.rewriting.narrowing import carry_out
 from convsmith.rewriting.units import check_moves, move_units
 from convsmith.rewriting.weight_transfer import Transfer, merge_pairs, put_blocks
+from convsmith.structure.widths import Widths
 from convsmith.text import times
 
 
@@ -138,16 +141,36 @@ def rewrite(
             "make a plan for this model with `convsmith organize` or `decompose`."
         )
     new = copied(model)
+    narrowed, narrows = _narrowed(new, plan, base, statistics)
+    start = copied(new) if narrows else model
     moves = [edit for edit in plan.edits if isinstance(edit, Repeat | Remove)]
-    check_moves(model, base, moves)
+    check_moves(new, narrowed, moves)
     blocks = [edit for edit in plan.edits if isinstance(edit, Replace)]
-    errors = put_blocks(model, new, base, blocks, transfer, progress)
-    merge_pairs(new, base, [edit for edit in plan.edits if isinstance(edit, Merge)], transfer is not None)
+    errors = put_blocks(start, new, narrowed, blocks, transfer, progress)
+    merge_pairs(new, narrowed, [edit for edit in plan.edits if isinstance(edit, Merge)], transfer is not None)
     placed = capture_for(new, plan)
-    done = counted(plan, base, placed, errors)
+    done = counted(plan, base, narrowed, placed, errors, narrows)
     move_units(new, moves)
     prove(base, capture_for(new, plan) if moves else placed, done)
     return Applied(new, done)
+
+
+def _narrowed(
+    new: nn.Module, plan: Plan, base: Graph, statistics: Mapping[str, Statistics] | None
+) -> tuple[Graph, list[Narrow]]:
+    """The model narrowed first: blocks are built for what is left, and units move as they are then."""
+    edits = [edit for edit in plan.edits if isinstance(edit, Narrow)]
+    if not edits:
+        return base, []
+    replaced = {edit.layer for edit in plan.edits if isinstance(edit, Replace)}
+    graph, done = carry_out(new, base, edits)
+    for edit in done if statistics is not None else ():
+        if both := sorted(replaced.intersection(Widths.of(base).group(edit.group).modules)):
+            raise PlanError(
+                f"{both[0]} is replaced and, as part of {edit.name}, narrowed: statistics of the whole layer do not "
+                "fit what is left; give data, or take one of the two edits out."
+            )
+    return graph, done
 
 
 def transfer_of(
