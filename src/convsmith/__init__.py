@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what is said here to checkers of types is found by HOMES wh
     from convsmith.planning.expand import expand
     from convsmith.planning.organize import organize, pareto
     from convsmith.planning.search.search import search_blocks
+    from convsmith.planning.width import narrow
     from convsmith.report import report
     from convsmith.rewriting.apply import Applied, apply, rewrite
     from convsmith.score.advice import advise
@@ -67,6 +68,7 @@ HOMES = {
     "convsmith.planning.expand": ("expand",),
     "convsmith.planning.organize": ("organize", "pareto"),
     "convsmith.planning.search.search": ("search_blocks",),
+    "convsmith.planning.width": ("narrow",),
     "convsmith.report": ("report",),
     "convsmith.rewriting.apply": ("Applied", "apply", "rewrite"),
     "convsmith.score.advice": ("advise",),
@@ -81,6 +83,6 @@ __all__ = [
     "Applied", "BudgetError", "CaptureError", "ConvsmithError", "DataError", "FileError", "Graph", "Optimized",
     "Plan", "PlanError", "Recipe", "Scores", "ShapeError", "UnknownNameError", "advise", "apply", "bench", "build",
     "calibrate", "capture", "capture_file", "decompose", "evaluate", "expand", "export", "load", "load_data",
-    "measure_latency", "optimize", "organize", "pareto", "parse_block", "reestimate_norms", "report", "rewrite",
-    "score", "search_blocks", "train",
+    "measure_latency", "narrow", "optimize", "organize", "pareto", "parse_block", "reestimate_norms", "report",
+    "rewrite", "score", "search_blocks", "train",
 ]  # fmt: skip

@@ -219,19 +219,21 @@ class Merge:
 @_spoken
 @dataclass(frozen=True, config=_STRICT)
 class Narrow:
-    """Leave a group of channels fewer of them.
+    """Cut channels out, wherever they are made, changed and read.
 
     Attributes:
-        group: Paths of the layers that make the channels, in order of execution.
-        width: How many stay.
-        kept: Which; None to choose when the plan is applied.
+        group: Paths of the layers that make the channels, in order of execution: they name the group.
+        width: How many channels are left.
+        kept: Which, of the group's 0 and up; None where they are chosen as the plan is applied, those with the largest
+            product of the norms of the weights that make and that read them.
         reason: Why, for the user.
-        macs: MACs of all layers around the group before and after.
+        macs: MACs of the layers that make, change and read the channels, before and after. Where edits before it narrow
+            some of these layers too, before is behind those edits.
         params: The same of parameters.
-        error: Once weights are carried, the largest relative error of the layers that read the channels.
+        error: Once weights are fitted, the relative error of what reads the channels.
         output_error: Where images chose the width, the predicted relative error of the net's output from this edit
             alone.
-        latency_ms: The same as `macs` of milliseconds, where they were measured.
+        latency_ms: The same as `params` of milliseconds, where they were measured.
     """
 
     group: Unit
@@ -244,13 +246,18 @@ class Narrow:
     output_error: float | None = None
     latency_ms: Milliseconds | None = None
     kind: Literal["narrow"] = "narrow"
-    gain: ClassVar[float] = 0.0  # kernels stay as they are
+    gain: ClassVar[float] = 0.0  # layers see as far as before
     value: ClassVar[float] = 0.0
 
     @property
     def name(self) -> str:
         """What messages call this edit."""
         return " + ".join(self.group)
+
+    @property
+    def block(self) -> str:
+        """What is done, as it is shown."""
+        return f"narrow:{self.width}"
 
 
 @_spoken
@@ -403,7 +410,7 @@ class Plan:
     def _repr_html_(self) -> str:
         """For notebooks: the totals, and an edit a row."""
         rows = [
-            (edit.name, edit.block if isinstance(edit, Replace) else edit.kind, _told(edit.macs), edit.reason)
+            (edit.name, edit.block if isinstance(edit, Replace | Narrow) else edit.kind, _told(edit.macs), edit.reason)
             for edit in self.edits
         ]
         return f"<p>{escape(repr(self))}</p>" + table(("layer", "change", "MACs", "reason"), rows)

@@ -24,8 +24,9 @@ class Calibration:
     go through each call once, however many layers change. Activations alive at the present call are kept for all
     images.
 
-    original, changed: two copies of one net. images: (n, c, h, w), run in batches of one size, at most `batch`, so that
-    a few may be left out. seed: draws the output positions. removed: units that the changed net does without.
+    original, changed: two copies of one net, the latter perhaps with channels cut out. images: (n, c, h, w), run in
+    batches of one size, at most `batch`, so that a few may be left out. seed: draws the output positions. removed:
+    units that the changed net does without.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Calibration:
         gone = {name for each in detours for name in each.inside}
         convs = {place: node for place, node in enumerate(graph.nodes) if node.conv_spec() is not None}
         self._places = {node.module: place for place, node in convs.items() if node.name not in gone}
-        self._runs = [Replay(original, graph), Replay(changed, graph, detours)]
+        # The same calls, perhaps on fewer channels.
+        self._changed = graph if changed is original else captured(changed, images[:1].to(like), size)
+        self._runs = [Replay(original, graph), Replay(changed, self._changed, detours)]
         self._pictures, self._like, self._alive = images, like, list[list[Tensors]]()
         self._parts = [slice(start, start + size) for start in range(0, len(images) - size + 1, size)]
         self._at, self._images = [0, 0], size * len(self._parts)
@@ -83,8 +86,8 @@ class Calibration:
         shares = [size - held_out, held_out] if held_out else [size]
         samplers = [
             Sampler(
-                spec_of(node), node.call.out, share * len(self._parts), self._generator, rows, factor, term,
-                REFIT_ROWS_PER_TAP if held_out else ROWS_PER_TAP,
+                spec_of(self._changed.nodes[place]), node.call.out, share * len(self._parts), self._generator, rows,
+                factor, term, REFIT_ROWS_PER_TAP if held_out else ROWS_PER_TAP,
             )
             for at, share in enumerate(shares)
         ]  # fmt: skip

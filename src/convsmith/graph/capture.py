@@ -129,6 +129,7 @@ class _Run:
             notes,
             frozenset(tape.tables),
             _functional(model, tape),
+            frozenset(path for path, _ in model.named_parameters()),
         )
 
     def _outputs(self) -> tuple[str, ...]:

@@ -96,6 +96,7 @@ class Graph:
         notes: Sentences on how far the capture holds.
         tables: Modules that make such tensors anew.
         functional: By call, the parameter that convolves without a convolution module.
+        parameters: Paths of the learnable tensors, of shared ones the first.
 
     >>> import torch, convsmith as cs
     >>> graph = cs.capture(torch.nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 8, 8))
@@ -118,6 +119,7 @@ class Graph:
     notes: tuple[str, ...] = ()
     tables: frozenset[str] = field(repr=False, default=frozenset())
     functional: Mapping[str, str] = field(repr=False, default_factory=dict)
+    parameters: frozenset[str] = field(repr=False, default=frozenset())
 
     def __repr__(self) -> str:
         cost = f"{self.params / 1e6:.3g}M parameters, {self.macs / 1e6:.4g}M MACs"

@@ -19,7 +19,7 @@ class _Kernel(nn.Conv2d):
     def __init__(self, spec: ConvSpec, filters: int) -> None:
         sizes: Any = (spec.kernel, spec.stride, spec.padding, spec.dilation)
         mode: Any = spec.padding_mode
-        super().__init__(spec.in_channels, spec.out_channels, *sizes, spec.groups, spec.bias, mode)
+        super().__init__(spec.in_channels, spec.out_channels, *sizes, spec.groups, spec.bias, mode)  # type: ignore[call-arg]
         self.filters = filters
 
     def run(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any, final
 
 from convsmith.graph import Graph, Node
@@ -16,6 +15,7 @@ from convsmith.planning.pricing import Choice
 from convsmith.score.metric import published_growth, score, value
 from convsmith.structure.stages import effective_kernel, find_stages
 from convsmith.structure.units import Unit, calls_inside
+from convsmith.structure.widths import NOTHING, Widths
 
 
 @final
@@ -112,9 +112,10 @@ def plan_of_levers(
     plan = plan_of(graph, picked, refusals, asked, costs, fixed)
     choices = {candidate.layer: choice for (candidate, _), choice in pairs}
     replaced = [_told(edit, choices) for edit in plan.edits]
-    widths = {id(what): error for group in levers.groups for what, error in group}
+    errors = {id(what): error for group in levers.groups for what, error in group}
+    widths = Widths.of(graph)
     narrowed = [what for what in rest if isinstance(what, Narrowing)]
-    edits = [*replaced, *(_narrow(graph, what, widths[id(what)], narrowed, costs) for what in narrowed)]
+    edits = [*replaced, *(_narrow(graph, what, errors[id(what)], narrowed, widths, costs) for what in narrowed)]
     left = tuple(each for each in plan.refusals if each.layer not in _touched(narrowed))
     return replace(plan, edits=(*edits, *removals(graph, gone, costs)), refusals=left)
 
@@ -132,23 +133,24 @@ def _told(edit: Edit, choices: Mapping[str, Choice]) -> Edit:
     return replace(edit, reason=reason, output_error=output / 100)
 
 
-def _narrow(graph: Graph, what: Narrowing, error: float, narrowed: Sequence[Narrowing], costs: Costs) -> Narrow:
+def _narrow(
+    graph: Graph, what: Narrowing, error: float, narrowed: Sequence[Narrowing], widths: Widths, costs: Costs
+) -> Narrow:
     """An edit that narrows a group, with its costs where those before it have been made."""
     before = narrowed[: narrowed.index(what)]
-    nodes = [node for node in graph.nodes if any(part.call == node.name for part in what.group.parts)]
-    macs, params, ms = ([0.0, 0.0] for _ in range(3))
-    for node in nodes:
-        for i, done in enumerate((before, [*before, what])):
-            shares = prod(share for each in done for share in each.shares(node.name))
-            macs[i] += node.macs * shares
-            params[i] += node.params * shares
-            ms[i] += 0.0 if costs.latencies is None or not node.kind else costs.narrowed(node, done) / 1e6
-    reason = (
-        f"{what.group.width} to {what.width} channels; predicted error: {100 * error**0.5:.2g} % of the net's output"
-    )
+    gone = NOTHING
+    for each in before:
+        gone = widths.without(each.group, each.kept, gone)
+    left = widths.without(what.group, what.kept, gone)
+    params, macs = zip(widths.cost(what.group, gone), widths.cost(what.group, left), strict=True)
+    ms = [0.0, 0.0]
+    for node in graph.layers if costs.latencies is not None else ():
+        if node.module in what.group.modules:
+            for i, done in enumerate((before, [*before, what])):
+                ms[i] += costs.narrowed(node, done) / 1e6
+    reason = f"of {what.group.width} channels; predicted error: {100 * error**0.5:.2g} % of the net's output"
     return Narrow(
-        what.group.name, what.width, what.kept, reason, (round(macs[0]), round(macs[1])),
-        (round(params[0]), round(params[1])), output_error=error**0.5,
+        what.group.name, what.width, what.kept, reason, macs, params, output_error=error**0.5,
         latency_ms=None if costs.latencies is None else (ms[0], ms[1]),
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from convsmith.bench import FASTER, SLOWER, Bench
-from convsmith.plan import Edit, Merge, Plan, Refusal, Remove, Repeat, Replace
+from convsmith.plan import Edit, Merge, Narrow, Plan, Refusal, Remove, Repeat, Replace
 from convsmith.planning.divisions import Choice
 from convsmith.planning.search.sequences import Found
 from convsmith.report.grids import Grid
@@ -92,6 +92,8 @@ def refusal_rows(refusals: Sequence[Refusal]) -> list[tuple[str, str]]:
 
 
 def _edited(edit: Edit) -> str:
+    if isinstance(edit, Narrow):
+        return edit.group[0]
     return edit.layer if isinstance(edit, Replace) else edit.unit[0]
 
 
@@ -102,6 +104,8 @@ def _what(edit: Edit) -> str:
         return "remove"
     if isinstance(edit, Merge):
         return "merge into one"
+    if isinstance(edit, Narrow):
+        return edit.block
     less = " (in a row)" if edit.window else " (sees less)"
     return edit.block if edit.quality else edit.block + less
 

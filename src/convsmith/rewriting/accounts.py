@@ -10,7 +10,7 @@ from convsmith.errors import PlanError
 from convsmith.graph import Graph
 from convsmith.graph.call_record import read_call
 from convsmith.graph.capture import capture
-from convsmith.plan import Edit, Merge, Plan, Remove, Repeat
+from convsmith.plan import Edit, Merge, Narrow, Plan, Remove, Repeat, Replace
 from convsmith.structure.units import calls_inside
 from convsmith.structure.widening import widening
 
@@ -27,17 +27,30 @@ def capture_for(model: nn.Module, plan: Plan) -> Graph:
     return capture(model, torch.empty(1, *plan.input, device="meta", dtype=like.dtype), name=plan.model)
 
 
-def counted(plan: Plan, base: Graph, placed: Graph, errors: Mapping[str, float | None]) -> Plan:
+def counted(
+    plan: Plan,
+    base: Graph,
+    narrowed: Graph,
+    placed: Graph,
+    errors: Mapping[str, float | None],
+    narrows: Sequence[Narrow] = (),
+) -> Plan:
     """The plan with the costs that each edit has.
 
-    base: the model; placed: the same with blocks in the place of convolutions, before any unit is moved; errors: of
-    layers whose weights were carried.
+    base: the model; narrowed: the same without the channels that `narrows` took out; placed: that with blocks in the
+    place of convolutions, before any unit is moved; errors: of layers whose weights were carried.
     """
-    edits = tuple(_counted(edit, base, placed, errors) for edit in plan.edits)
+    by_group = {edit.group: edit for edit in narrows}
+    edits = tuple(
+        by_group[edit.group] if isinstance(edit, Narrow) else _counted(edit, narrowed, placed, errors)
+        for edit in plan.edits
+    )
     return replace(plan, base=replace(plan.base, params=base.params, macs=base.macs), edits=edits)
 
 
-def _counted(edit: Edit, base: Graph, placed: Graph, errors: Mapping[str, float | None]) -> Edit:
+def _counted(
+    edit: Repeat | Remove | Replace | Merge, base: Graph, placed: Graph, errors: Mapping[str, float | None]
+) -> Edit:
     if isinstance(edit, Repeat | Remove):
         return _moved(edit, placed)
     unit = edit.unit if isinstance(edit, Merge) else (edit.layer,)

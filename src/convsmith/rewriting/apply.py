@@ -1,6 +1,6 @@
 """Carry out a plan on a copy of a model: exactly its edits, with the weights fitted, shapes and costs proved."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -9,14 +9,18 @@ from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.calibrate import IMAGES, Images, form_of, take_images
 from convsmith.calibration.pictures import Pictures
 from convsmith.errors import PlanError
+from convsmith.graph import Graph
 from convsmith.graph.plain import copied, plain
 from convsmith.graph.wrappers import unwrapped
-from convsmith.plan import Merge, Plan, Remove, Repeat, Replace
+from convsmith.plan import Merge, Narrow, Plan, Remove, Repeat, Replace
 from convsmith.progress import Progress, silent
 from convsmith.rewriting.accounts import capture_for, counted, prove
+from convsmith.rewriting.narrowing import carry_out
+from convsmith.rewriting.selecting import fit_narrowed
 from convsmith.rewriting.starts import starts_of
 from convsmith.rewriting.units import check_moves, move_units
 from convsmith.rewriting.weight_transfer import Transfer, merge_pairs, put_blocks
+from convsmith.structure.widths import Widths
 from convsmith.text import times
 
 
@@ -141,16 +145,50 @@ def rewrite(
     transfer = transfer_of(method, taken, statistics, seed, relu)
     new = copied(model)
     moves = [edit for edit in plan.edits if isinstance(edit, Repeat | Remove)]
-    check_moves(model, base, moves)
-    blocks = [edit for edit in plan.edits if isinstance(edit, Replace)]
+    check_moves(new, base, moves)
     removed = [edit.unit for edit in moves if isinstance(edit, Remove)]
-    errors = put_blocks(model, new, base, blocks, transfer, progress, removed)
-    merge_pairs(new, base, [edit for edit in plan.edits if isinstance(edit, Merge)], transfer is not None)
+    blocks = [edit for edit in plan.edits if isinstance(edit, Replace)]
+    cuts = [edit for edit in plan.edits if isinstance(edit, Narrow)]
+    if cuts and transfer is not None and transfer.images is not None:
+        cuts = fit_narrowed(model, new, base, cuts, transfer, progress, removed)
+    narrowed, narrows = _narrowed(new, cuts, blocks, base, statistics)
+    check_moves(new, narrowed, moves)
+    # Responses of what is narrower now are those of the fitted copy; all others are wanted as the original gave them.
+    touched = _touched(base, narrows)
+    reference = copied(new) if any(edit.layer in touched for edit in blocks) else model
+    errors = put_blocks(reference, new, narrowed, blocks, transfer, progress, removed, refits=not narrows)
+    merge_pairs(new, narrowed, [edit for edit in plan.edits if isinstance(edit, Merge)], transfer is not None)
     placed = capture_for(new, plan)
-    done = counted(plan, base, placed, errors)
+    done = counted(plan, base, narrowed, placed, errors, narrows)
     move_units(new, placed, moves, starts_of(new, placed, moves, taken))
     prove(base, capture_for(new, plan) if moves else placed, done)
     return Applied(new, done)
+
+
+def _narrowed(
+    new: nn.Module,
+    cuts: Sequence[Narrow],
+    blocks: Sequence[Replace],
+    base: Graph,
+    statistics: Mapping[str, Statistics] | None,
+) -> tuple[Graph, list[Narrow]]:
+    """The model narrowed first: blocks are built for what is left, and units move as they are then."""
+    if not cuts:
+        return base, []
+    graph, done = carry_out(new, base, cuts)
+    both = sorted({edit.layer for edit in blocks}.intersection(_touched(base, done)))
+    if both and statistics is not None:
+        raise PlanError(
+            f"{both[0]} is replaced and narrowed too: statistics of the whole layer do not fit what is left; give "
+            "data, or take one of the two edits out."
+        )
+    return graph, done
+
+
+def _touched(base: Graph, narrows: Sequence[Narrow]) -> set[str]:
+    """The modules that narrowed groups are made, changed and read by."""
+    widths = Widths.of(base) if narrows else None
+    return set() if widths is None else {path for edit in narrows for path in widths.group(edit.group).modules}
 
 
 def transfer_of(

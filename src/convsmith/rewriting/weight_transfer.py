@@ -49,13 +49,14 @@ def put_blocks(
     progress: Progress = silent,
     removed: Sequence[tuple[str, ...]] = (),
     masks: Mapping[str, Tensor] | None = None,
+    refits: bool = True,
 ) -> dict[str, float | None]:
     """Replace layers of `model`, a copy of `original`; answers the error of each whose weights were carried.
 
     transfer: None leaves blocks as initialized. removed: units that `model` is going to do without. masks: by layer,
     the input channels (C,) bool that it is going to read. With images, all convolutions that stay behind the first of
-    these are refitted. Raises ConvsmithError, naming the layer, on what is no
-    plain convolution, on statistics that lack a layer, and on a layer replaced twice.
+    these are refitted, unless `refits` says that this has been done. Raises ConvsmithError, naming the layer, on what
+    is no plain convolution, on statistics that lack a layer, and on a layer replaced twice.
     """
     if twice := [layer for layer, times in Counter(edit.layer for edit in edits).items() if times > 1]:
         raise PlanError(f"{twice[0]} is replaced twice by the plan; take one of its edits out.")
@@ -68,7 +69,7 @@ def put_blocks(
             progress(f"fitting {layer}", len(errors), len(built))
             errors[layer] = _carry_alone(model, graph, layer, *built[layer], transfer)
     else:
-        errors = _carry_in_order(original, model, graph, built, transfer, progress, removed, masks or {})
+        errors = _carry_in_order(original, model, graph, built, transfer, progress, removed, masks or {}, refits)
     for layer, (_, module) in built.items():
         model.set_submodule(layer, module)
     return errors
@@ -122,6 +123,7 @@ def _carry_in_order(
     progress: Progress,
     removed: Sequence[tuple[str, ...]],
     masks: Mapping[str, Tensor],
+    refits: bool,
 ) -> dict[str, float | None]:
     """Each layer is fitted to what it will see behind those already changed, against the original's responses."""
     assert transfer.images is not None
@@ -129,7 +131,7 @@ def _carry_in_order(
     errors: dict[str, float | None] = {}
     places = [place_of(graph, modules) for modules in (*removed, *((layer,) for layer in masks))]
     first = min(places, default=len(graph.nodes))
-    stay = {layer for layer in behind(graph, first, calibration.order) if layer not in built}
+    stay = {layer for layer in behind(graph, first, calibration.order) if refits and layer not in built}
     todo = [layer for layer in calibration.order if layer in built or layer in stay]
     for number, layer in enumerate(todo):
         progress(f"fitting {layer}", number, len(todo))

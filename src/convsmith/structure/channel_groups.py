@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from convsmith.graph import Graph
 from convsmith.plan import Refusal
@@ -44,6 +44,7 @@ class ChannelGroup:
         consumers: Weights whose columns read them. Behind a flattened map, a channel has one column for each place.
         hidden: Whether one layer makes them (gates aside) and no addition joins them.
         fixed: Why channels outside of all atoms stay; empty where there are none.
+        labels: What the pass over the graph calls each channel.
     """
 
     name: tuple[str, ...]
@@ -54,6 +55,7 @@ class ChannelGroup:
     consumers: tuple[Part, ...]
     hidden: bool
     fixed: str = ""
+    labels: tuple[int, ...] = field(default=(), repr=False)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -69,6 +71,49 @@ class ChannelGroup:
     def stays(self) -> int:
         """How many channels are in no atom."""
         return self.width - sum(map(len, self.atoms))
+
+
+def fill(group: ChannelGroup, width: int, scores: Sequence[float]) -> list[int] | None:
+    """The channels to keep for a width: what has to stay, then atoms with the largest mean score that fill it exactly.
+
+    Args:
+        group: A group of channels.
+        width: How many channels are to be left.
+        scores: What each channel counts.
+
+    Returns:
+        The channels in order, or None where no atoms sum up to the width.
+
+    >>> group = ChannelGroup(("a",), 6, ((0, 1), (2, 3), (4,), (5,)), (), (), (), hidden=True)
+    >>> fill(group, 3, [0, 0, 5, 5, 1, 2]), fill(group, 7, [0] * 6)
+    ([2, 3, 5], None)
+    """
+    ranked = sorted(group.atoms, key=lambda atom: -sum(scores[channel] for channel in atom) / len(atom))
+    sums = [1]  # bit n: whether the atoms from a place on can fill n channels
+    for atom in reversed(ranked):
+        sums.append(sums[-1] | sums[-1] << len(atom))
+    kept = sorted(set(range(group.width)) - {channel for atom in ranked for channel in atom})
+    left = width - len(kept)
+    if left < 0 or not sums[-1] >> left & 1:
+        return None
+    for place, atom in enumerate(ranked):
+        if len(atom) <= left and sums[len(ranked) - place - 1] >> (left - len(atom)) & 1:
+            kept += atom
+            left -= len(atom)
+    return sorted(kept)
+
+
+def nearest(group: ChannelGroup, width: float) -> int:
+    """The width that atoms can make nearest to one that is wished for, the larger of two.
+
+    >>> nearest(ChannelGroup(("a",), 6, ((0, 1, 2), (3, 4, 5)), (), (), (), hidden=True), 2)
+    3
+    """
+    sums = 1
+    for atom in group.atoms:
+        sums |= sums << len(atom)
+    widths = [group.stays + n for n in range(group.width + 1) if sums >> n & 1 and group.stays + n]
+    return min(widths, key=lambda each: (abs(each - width), -each))
 
 
 def find_groups(graph: Graph) -> tuple[list[ChannelGroup], list[Refusal]]:
@@ -92,7 +137,11 @@ def find_groups(graph: Graph) -> tuple[list[ChannelGroup], list[Refusal]]:
     >>> refusals[0].layer, refusals[0].reason
     ('2', "its channels are those of the model's output")
     """
-    book, _ = trace(graph)
+    return groups_of(graph, trace(graph)[0])
+
+
+def groups_of(graph: Graph, book: Book) -> tuple[list[ChannelGroup], list[Refusal]]:
+    """The same of a pass over the graph that was done before."""
     groups, refusals = [], [Refusal(module or graph.model, reason) for module, reason in book.refused.items()]
     for cuts in _by_group(book):
         group = _group(book, cuts)
@@ -130,14 +179,14 @@ def _group(book: Book, cuts: Sequence[Cut]) -> ChannelGroup:
     summed = any(label in book.summed for cut in makers for label in cut.labels.tolist())
     return ChannelGroup(
         tuple(maps), len(number), sets, parts["filters"], parts["channels"], parts["columns"],
-        len(maps) == 1 and not summed, next(iter(reasons), ""),
+        len(maps) == 1 and not summed, next(iter(reasons), ""), tuple(number),
     )  # fmt: skip
 
 
 def _part(book: Book, cut: Cut, number: Mapping[int, int]) -> Part:
     channels = tuple(number.get(book.same.root(label), -1) if label != NONE else -1 for label in cut.labels.tolist())
     gate = cut.role == "filters" and all(label in book.gates for label in cut.labels.tolist())
-    return Part(cut.call, cut.module, cut.tensor, cut.dim, channels, gate)
+    return Part(cut.call, cut.module, cut.tensor.name, cut.dim, channels, gate)
 
 
 def _atoms(

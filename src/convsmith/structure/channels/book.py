@@ -35,7 +35,7 @@ class Cut:
     Attributes:
         call: The name of the call that reads the tensor.
         module: The path of the module that makes this call.
-        tensor: The tensor's path.
+        tensor: The tensor, by its path.
         dim: The dimension.
         labels: The channel of each index, NONE where it is none.
         role: `filters` make the channels, `columns` read them, `channels` act on each by itself.
@@ -43,7 +43,7 @@ class Cut:
 
     call: str
     module: str
-    tensor: str
+    tensor: Operand
     dim: int
     labels: Ints
     role: Role
@@ -89,6 +89,8 @@ class Book:
         gates: Labels of factors that have one value for a whole map.
         refused: Modules that make no channels that could go, with the reason.
         uses: By tensor of the model, how many calls read it.
+        decided: By call, how a convolution's groups are cut, or along which dimension of several channels lie. It is
+            kept where the same net is read narrowed.
     """
 
     graph: Graph
@@ -100,6 +102,7 @@ class Book:
     gates: set[int] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
+    decided: dict[str, str | int] = field(default_factory=dict)
     _made: int = 0
 
     def make(self, count: int) -> Ints:
@@ -153,7 +156,8 @@ class Book:
             return
         if reason := self.why_not(node, tensor):
             self.fix(Channels(dim, labels), reason)
-        self.cuts.append(Cut(node.name, node.module, tensor.name, dim, labels, role))
+            return
+        self.cuts.append(Cut(node.name, node.module, tensor, dim, labels, role))
 
 
 Rule = Callable[[Book, Node, Seen], Answer]

@@ -10,7 +10,7 @@ from convsmith.graph.ops.elementwise import SUMS
 from convsmith.structure.channels.book import CHANNEL_RULES, NONE, Answer, Book, Channels, Ints, Seen, place, stay
 
 
-@CHANNEL_RULES.register(*SUMS, "aten.prelu.default", "aten.copy_.default")
+@CHANNEL_RULES.register(*SUMS, "aten.copy_.default")
 def add(book: Book, node: Node, seen: Seen) -> Answer:
     """Element by element: channels that meet are one."""
     joined = _joined(book, node, seen)
@@ -38,8 +38,14 @@ def _joined(book: Book, node: Node, seen: Seen) -> Channels | None:
     out = node.call.out
     laid = [None if x is None else Channels(x.dim + len(out) - len(operand.shape), x.labels)
             for x, operand in zip(seen, node.call.operands, strict=True)]  # fmt: skip
+    for i, x in enumerate(laid):
+        if x is not None and len(x.labels) < out[x.dim]:  # one for all channels of another
+            book.fix(x, f"{place(node)} joins it with every channel of another tensor")
+            laid[i] = None
     dims = {x.dim for x in laid if x is not None}
-    if len(dims) != 1:
+    if not dims:
+        return None
+    if len(dims) > 1:
         stay(book, seen, f"{place(node)} multiplies every one of them with every other of another tensor")
         return None
     (dim,) = dims

@@ -12,8 +12,8 @@ GROUPED = "{} reads them in groups with what is no channel that could go"
 def _made(book: Book, node: Node, size: int, dim: int, out_dim: int, rows: int = 1) -> Channels | None:
     """New channels for `dim` of a weight, its bias too; of `rows` equal parts the same index goes together."""
     reason = book.why_not(node, node.call["weight"])
-    if reason or size == rows:
-        book.refused.setdefault(node.module, reason or "it makes a single channel for each of its groups")
+    if reason:
+        book.refused.setdefault(node.module, reason)
         return None
     labels = book.make(size)
     book.tie(labels.reshape(rows, -1), "")
@@ -39,21 +39,28 @@ def _input(book: Book, node: Node, x: Channels | None, axis: int) -> Channels | 
 def convolution(book: Book, node: Node, seen: Seen) -> Answer:
     """Every filter makes a channel; a weight's columns read channels; groups go whole or lose equally many."""
     call = node.call
-    out, per_group, groups = call["weight"].shape[0], call["weight"].shape[1], call["groups"]
     x = _input(book, node, seen[0], _axis(call))
     for other in seen[1:]:
         book.fix(other, f"{place(node)} convolves with them")
-    if groups == 1:
-        if x is not None:
-            book.cut(node, call["weight"], 1, x.labels, "columns")
-        return _made(book, node, out, 0, _axis(call))
-    if x is not None and (per_group == 1 or (out == len(x.labels) and groups >= per_group)):
+    grouping = book.decided.setdefault(node.name, _grouping(call, x))
+    if x is not None and grouping == "whole":
         return _by_groups(book, node, x)
+    groups = call["groups"]
     if x is not None:
         table = x.labels.reshape(groups, -1)
         book.tie(table, GROUPED.format(place(node)))
         book.cut(node, call["weight"], 1, table[0], "columns")
-    return _made(book, node, out, 0, _axis(call), groups)
+    return _made(book, node, call["weight"].shape[0], 0, _axis(call), groups)
+
+
+def _grouping(call: Call, x: Channels | None) -> str:
+    """Groups go whole where that leaves the finer choice of widths, and where they make as many as they read."""
+    out, per_group = call["weight"].shape[:2]
+    groups = call["groups"]
+    if groups == 1 or x is None:
+        return "one" if groups == 1 else "equally"
+    square = out == len(x.labels) and groups >= per_group
+    return "whole" if per_group == 1 or square else "equally"
 
 
 def _by_groups(book: Book, node: Node, x: Channels) -> Channels:
@@ -115,6 +122,15 @@ def norm(book: Book, node: Node, seen: Seen) -> Answer:
         return x
     for name in ("weight", "bias", "running_mean", "running_var"):
         book.cut(node, call[name], 0, x.labels, "channels")
+    return x
+
+
+@CHANNEL_RULES.register("aten.prelu.default")
+def prelu(book: Book, node: Node, seen: Seen) -> Answer:
+    """One slope for all, or one for each channel."""
+    x, slopes = seen[0], node.call["weight"]
+    if x is not None and slopes.shape[0] > 1:
+        book.cut(node, slopes, 0, x.labels, "channels")
     return x
 
 

@@ -24,27 +24,29 @@ def reshape(book: Book, node: Node, seen: Seen) -> Answer:
 
 
 def _reshaped(book: Book, node: Node, x: Channels, before: Sequence[int], after: Sequence[int]) -> Channels | None:
-    first, last, to, end = _block(x.dim, before, after)
+    wanted = int(book.decided.get(node.name, 0))
+    first, last, to, end = _block(x.dim, before, after, wanted)
     line = np.tile(np.repeat(x.labels, prod(before[x.dim + 1 : last])), prod(before[first : x.dim]))
     table = line.reshape(after[to:end])
     varying = [d for d, size in enumerate(table.shape) if size > 1 and (table != table.take([0], d)).any()]
-    if not varying:
+    if not varying and node.name not in book.decided:
         book.fix(x, f"{place(node)} leaves one channel")
         return None
-    rows = np.moveaxis(table, varying[-1], -1).reshape(-1, table.shape[varying[-1]])
-    rows = np.unique(rows, axis=0) if len(varying) > 1 else rows[:1]
-    book.tie(rows, f"{place(node)} lays them out with what is no channel that could go")
-    return Channels(to + varying[-1], rows[0])
+    dim = int(book.decided.setdefault(node.name, to + varying[-1] if varying else 0)) - to
+    rows = np.unique(np.moveaxis(table, dim, -1).reshape(-1, table.shape[dim]), axis=0)
+    if len(rows) > 1:
+        book.tie(rows, f"{place(node)} lays them out with what is no channel that could go")
+    return Channels(to + dim, rows[0])
 
 
-def _block(dim: int, before: Sequence[int], after: Sequence[int]) -> tuple[int, int, int, int]:
-    """The fewest dimensions around `dim` that make as many elements as neighbouring ones after: both as ranges."""
-    starts = {prod(after[:i]): i for i in range(len(after) + 1)}
-    ends: dict[int, int] = {}
+def _block(dim: int, before: Sequence[int], after: Sequence[int], wanted: int) -> tuple[int, int, int, int]:
+    """The fewest dimensions around `dim` that make as many elements as others after, up to `wanted`: both as ranges."""
+    starts: dict[int, int] = {}
     for i in range(len(after) + 1):
-        ends.setdefault(prod(after[:i]), i)
+        starts.setdefault(prod(after[:i]), i)
+    ends = {prod(after[:i]): i for i in range(len(after) + 1)}  # dimensions of size 1 are in the block
     first = max(i for i in range(dim + 1) if prod(before[:i]) in starts)
-    last = min(i for i in range(dim + 1, len(before) + 1) if prod(before[:i]) in ends)
+    last = min(i for i in range(dim + 1, len(before) + 1) if ends.get(prod(before[:i]), 0) > wanted)
     return first, last, starts[prod(before[:first])], ends[prod(before[:last])]
 
 

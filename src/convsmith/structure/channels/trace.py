@@ -1,6 +1,7 @@
 """One pass over a graph: every call's rule is asked what channels it answers with."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 from convsmith.graph import Graph, Node
 from convsmith.graph.graph import GETITEM
@@ -10,17 +11,18 @@ from convsmith.structure.channels.book import CHANNEL_RULES, Answer, Book, Chann
 __all__ = ["alone", "joins", "layers", "moves", "trace"]  # whose rules are registered by import
 
 
-def trace(graph: Graph) -> tuple[Book, dict[str, Channels]]:
+def trace(graph: Graph, decided: Mapping[str, str | int] | None = None) -> tuple[Book, dict[str, Channels]]:
     """What the pass writes down, and the channels of every tensor that has some (one of several outputs: as taken).
 
     Args:
         graph: A captured model.
+        decided: How groups of convolutions are cut and channels lie in views, where that was decided before.
 
     Returns:
         The book, and by name of a call the channels of its output.
     """
     uses = Counter(x.name for node in graph.nodes for x in {x.name: x for x in node.call.operands}.values() if x.own)
-    book = Book(graph, uses=dict(uses))
+    book = Book(graph, uses=dict(uses), decided=dict(decided or {}))
     answers: dict[str, Answer] = {}
     for node in graph.nodes:
         answers[node.name] = _answer(book, node, answers)
