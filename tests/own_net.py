@@ -1,6 +1,6 @@
 """A user's own small network, for the tests that go through the whole way."""
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def layer(inputs: int, outputs: int) -> nn.Sequential:
@@ -26,3 +26,24 @@ def make() -> nn.Sequential:
         layer(3, 8), layer(8, 8), nn.MaxPool2d(4), layer(8, 16), layer(16, 16), layer(16, 16), nn.MaxPool2d(2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
     )  # fmt: skip
+
+
+class Detector(nn.Module):
+    """Boxes and scores on two scales, as a dictionary of lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = (
+            nn.Sequential(layer(3, 8), nn.MaxPool2d(4)),
+            nn.Sequential(layer(8, 8), nn.MaxPool2d(2)),
+        )
+        self.boxes, self.scores = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> dict[str, list[Tensor]]:
+        fine = self.fine(x)
+        maps = [fine, self.coarse(fine)]
+        return {"boxes": [self.boxes(each) for each in maps], "scores": [self.scores(each) for each in maps]}
+
+
+def make_detector() -> Detector:
+    return Detector()

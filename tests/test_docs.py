@@ -86,6 +86,13 @@ def between(text: str, mark: str) -> list[str]:
     return text[text.index(f"<!-- {mark} -->") : text.index(f"<!-- /{mark} -->")].splitlines()[1:]
 
 
+def test_the_python_of_the_page_on_training_runs() -> None:
+    code = "\n".join(BLOCK.findall((ROOT / "docs" / "train.md").read_text()))
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["True", "True"]
+
+
 def test_the_lines_shown_on_the_page_on_the_metric_are_what_analyze_prints() -> None:
     shown = [line.strip() for line in between((ROOT / "docs" / "metric.md").read_text(), "table")]
     told = CliRunner().invoke(app, ["analyze", "vgg16", "--input", "3,32,32"]).stdout

@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # what is said here to checkers of types is found by HOMES wh
     from convsmith.rewriting.apply import Applied, apply, rewrite
     from convsmith.score.advice import advise
     from convsmith.score.metric import Scores, score
-    from convsmith.train import Recipe, evaluate, reestimate_norms, train
+    from convsmith.train import Recipe, evaluate, recover, reestimate_norms, train
     from convsmith.zoo import build
 
 __version__ = version("convsmith")
@@ -73,7 +73,7 @@ HOMES = {
     "convsmith.rewriting.apply": ("Applied", "apply", "rewrite"),
     "convsmith.score.advice": ("advise",),
     "convsmith.score.metric": ("Scores", "score"),
-    "convsmith.train": ("Recipe", "evaluate", "reestimate_norms", "train"),
+    "convsmith.train": ("Recipe", "evaluate", "recover", "reestimate_norms", "train"),
     "convsmith.zoo": ("build",),
 }
 sys.modules[__name__].__class__ = Lazy
@@ -83,6 +83,6 @@ __all__ = [
     "Applied", "BudgetError", "CaptureError", "ConvsmithError", "DataError", "FileError", "Graph", "Optimized",
     "Plan", "PlanError", "Recipe", "Scores", "ShapeError", "UnknownNameError", "advise", "apply", "bench", "build",
     "calibrate", "capture", "capture_file", "decompose", "evaluate", "expand", "export", "load", "load_data",
-    "measure_latency", "narrow", "optimize", "organize", "pareto", "parse_block", "reestimate_norms", "report",
+    "measure_latency", "narrow", "optimize", "organize", "pareto", "parse_block", "recover", "reestimate_norms", "report",
     "rewrite", "score", "search_blocks", "train",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,24 @@ from torch import nn
 
 from convsmith.cli.groups import Place
 from convsmith.cli.terminal import Terminal
-from convsmith.data import Data
+from convsmith.data import UNLABELLED, Data
 from convsmith.load import Loaded, check_own, save
 from convsmith.locks import owned
 from convsmith.optimize import RECOVERED, TRAINED, Evaluations, read_evaluations
 from convsmith.plan import Replace
 from convsmith.report import accuracy_table, falls, rate_line, read_net
-from convsmith.train import Epoch, digest, rank, recipe_for, recovery_for, reestimate_norms, train
+from convsmith.train import (
+    Epoch,
+    Recipe,
+    check_alone,
+    digest,
+    rank,
+    recipe_for,
+    recover,
+    recovery_for,
+    reestimate_norms,
+    train,
+)
 
 MEASURED = ("top1", "top5", "loss", "images")
 
@@ -105,3 +116,36 @@ def recover_norms(
         _keep(terminal, loaded, images, log, out, told)
     before, after = ({name: asdict(each)[name] for name in MEASURED} for each in log.told[-2:])
     terminal.record({"before": before, "final": after, "kept": found.kept})
+
+
+def tells_classes(loaded: Loaded, images: Data) -> bool:
+    """Whether a net answers a number for each class of the data, and the data has classes."""
+    if images.classes == UNLABELLED:
+        return False
+    shapes = [x for x in loaded.graph().shapes.items() if x[0] in loaded.graph().outputs]
+    return [shape for _, shape in shapes] == [(1, len(images.classes))]
+
+
+def match_teacher(
+    terminal: Terminal,
+    loaded: Loaded,
+    images: Data,
+    teacher: nn.Module,
+    match: Sequence[str],
+    out: Path,
+    changes: Mapping[str, Any],
+) -> None:
+    """Have a net answer as its teacher does, whatever they answer, and keep it in `out`."""
+    check_alone("train --no-labels of nets that tell no classes")
+    recipe = replace(Recipe(epochs=10, batch_size=32, lr=None, weight_decay=0.0), **changes)
+    with _for_us(out):
+        found = recover(
+            loaded.model, teacher, images, recipe, match=match, told=lambda probe: terminal.step(rate_line(probe)),
+            steps=terminal.progress,
+        )  # fmt: skip
+        save(loaded.trained_on(images.mean, images.std), out)
+    kept = f"epoch {found.kept} of {len(found.judged)}" if found.kept else "the start, as no epoch was better"
+    terminal.show(
+        f"distance to the teacher on held-out images: {found.start:.4g} -> {found.final:.4g} ({kept})", f"model: {out}"
+    )
+    terminal.record(asdict(found))

@@ -34,6 +34,12 @@ def train(
     responses: Annotated[
         bool, typer.Option("--responses", help="Match the responses of replaced layers to the teacher's.")
     ] = False,
+    match: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--match", metavar="PATH", help="With --no-labels, a module whose answers are matched (default: the net's)."
+        ),
+    ] = None,
     recover: Annotated[
         Recovery, typer.Option(help="bn: estimate BatchNorm statistics anew, nothing else; weights: train.")
     ] = "weights",
@@ -45,13 +51,14 @@ def train(
 ) -> None:
     """Train a model, or recover one that has weights.
 
-    A run that was stopped goes on where it was, by the same command.
+    A run that was stopped goes on where it was, by the same command. With --no-labels and --match, or where a net
+    answers something else than classes (boxes, masks, points), its answers are matched with the teacher's.
     """
     terminal.progress(f"loading {model}", 0, 1)
     import torch
 
     from convsmith.cli.calibration import warn_of_weights
-    from convsmith.cli.recovery import recover_norms, replaced, train_model
+    from convsmith.cli.recovery import match_teacher, recover_norms, replaced, tells_classes, train_model
     from convsmith.load import load, load_with_data
     from convsmith.train import check_alone
 
@@ -72,6 +79,11 @@ def train(
         return
     if helper is None and (responses or not labels):
         raise ConvsmithError("train: there is no teacher to learn from; give --teacher MODEL.")
+    if match and labels:
+        raise ConvsmithError("train: --match goes with --no-labels and a teacher; give these too.")
+    if helper is not None and not labels and (match or not tells_classes(loaded, images)):
+        match_teacher(terminal, loaded, images, helper, match or [""], out, training.told() | asdict(place))
+        return
     changes: dict[str, Any] = training.told() | asdict(place)
     changes |= ({"schedule": schedule} if schedule else {}) | ({} if labels else {"teacher_weight": 1.0})
     changes |= {"sync_norms": True} if sync_bn else {}

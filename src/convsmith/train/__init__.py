@@ -9,7 +9,9 @@ from convsmith.train.place import fastest_precision, lent, pick_device
 from convsmith.train.probe import Probe
 from convsmith.train.processes import at_work, joined, leave
 from convsmith.train.records import Epoch, Evaluation, History, Recipe, recipe_for, recovery_for
+from convsmith.train.recover import recover
 from convsmith.train.schedules import SCHEDULES
+from convsmith.train.tasks import Measured, Outcome
 
 __all__ = [
     "RECORDS",
@@ -17,6 +19,8 @@ __all__ = [
     "Epoch",
     "Evaluation",
     "History",
+    "Measured",
+    "Outcome",
     "Probe",
     "Recipe",
     "Reestimated",
@@ -32,6 +36,7 @@ __all__ = [
     "pick_device",
     "rank",
     "recipe_for",
+    "recover",
     "recovery_for",
     "reestimate_norms",
     "train",

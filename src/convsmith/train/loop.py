@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 from time import perf_counter
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from convsmith.progress import Progress, silent
 from convsmith.train.checkpoint import Parts, State, copied, resumed, write
 from convsmith.train.evaluate import evaluate
 from convsmith.train.losses import Objective, objective
+from convsmith.train.optimizer import check_finite, sgd
 from convsmith.train.place import autocast, check_fit, lent
 from convsmith.train.probe import Held, Probe, find_rate
 from convsmith.train.processes import Processes, joined, together
@@ -25,6 +27,7 @@ from convsmith.train.records import USUAL, Epoch, Evaluation, History, Recipe, r
 from convsmith.train.responses import Responses
 from convsmith.train.schedules import SCHEDULES
 from convsmith.train.synced import synced_norms
+from convsmith.train.tasks import Batches, Loss, Metric, Outcome, train_task
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the GPU
 
@@ -47,6 +50,7 @@ class _Run:
         return self.processes.device
 
 
+@overload
 def train(
     model: nn.Module,
     data: Data,
@@ -60,7 +64,38 @@ def train(
     progress: Callable[[Epoch], None] | None = None,
     told: Callable[[Probe], None] | None = None,
     steps: Progress = silent,
-) -> History:
+) -> History: ...
+
+
+@overload
+def train(
+    model: nn.Module,
+    data: Data | tuple[Batches, Batches],
+    recipe: Recipe | None = None,
+    *,
+    loss: Loss,
+    metric: Metric | None = None,
+    told: Callable[[Probe], None] | None = None,
+    steps: Progress = silent,
+) -> Outcome: ...
+
+
+def train(
+    model: nn.Module,
+    data: Data | tuple[Batches, Batches],
+    recipe: Recipe | None = None,
+    *,
+    out: Path | None = None,
+    resume: bool = True,
+    teacher: nn.Module | None = None,
+    responses: Sequence[str] = (),
+    start: str = "",
+    progress: Callable[[Epoch], None] | None = None,
+    told: Callable[[Probe], None] | None = None,
+    steps: Progress = silent,
+    loss: Loss | None = None,
+    metric: Metric | None = None,
+) -> History | Outcome:
     """Train `model` in place; the final weights stay in it, on the device it came from.
 
     Under torchrun or `accelerate launch`, each process takes its share of every batch. The first alone reads and writes
@@ -79,9 +114,13 @@ def train(
         progress: Called after each epoch.
         told: Called when a learning rate was found.
         steps: Called after each step, with how many of how many are over.
+        loss: A loss of one's own, of outputs and targets of a batch. `data` may then be two iterables of batches
+            (images, targets) of any kind, to train on and to judge; `out`, a teacher and `progress` are not for it.
+        metric: Of the same, what judges then, the more the better; by default the loss does.
 
     Returns:
-        All epochs, and the evaluation of the final weights.
+        All epochs, and the evaluation of the final weights. With a loss of one's own, what judged at the start, after
+        each epoch, and of the weights kept.
 
     Raises:
         ConvsmithError: When model and data do not fit, the loss diverges, or the checkpoint is of another run.
@@ -92,6 +131,14 @@ def train(
     >>> len(history.epochs), history.final.images
     (1, 360)
     """
+    if loss is not None:
+        if out is not None or teacher is not None or responses:
+            raise ConvsmithError("train: a loss of one's own goes with no out, teacher or responses; leave them out.")
+        return train_task(model, data, recipe or Recipe(), loss, metric, told, steps)
+    if metric is not None or not isinstance(data, Data):
+        raise ConvsmithError(
+            "train: a metric, or batches of one's own, need a loss; give loss=, of outputs and targets."
+        )
     recipe = recipe or recipe_for(data)
     with ExitStack() as held:
         held.enter_context(together())
@@ -151,7 +198,7 @@ def _epoch(run: _Run, epoch: int, top: float, told: Progress) -> Epoch:
     run.processes.agree(run.parts.model)
     run.processes.agree(run.parts.kept)
     test = evaluate(run.parts.kept, run.data.test, among=run.processes, progress=told)
-    _check_finite(test.loss, epoch, rate)
+    check_finite(test.loss, epoch, rate)
     return Epoch(epoch + 1, rate, loss, top1, test.loss, test.top1, test.top5, perf_counter() - began)
 
 
@@ -178,7 +225,7 @@ def _train_epoch(run: _Run, epoch: int, top: float, told: Progress) -> tuple[flo
         totals += _step(run, run.parts.optimizer, images, labels, rate)
         run.parts.update_average()
         if step % CHECK_EVERY == CHECK_EVERY - 1:
-            _check_finite(totals[0].item(), epoch, rate)
+            check_finite(totals[0].item(), epoch, rate)
     loss_sum, hits, count = run.processes.total(totals).tolist()
     if not count:
         raise DataError(f"The training split gave no batch of {recipe.batch_size} images; lower the batch size.")
@@ -213,7 +260,7 @@ def _find_rate(run: _Run) -> Probe:
     def loss_after(rate: float) -> float:
         torch.manual_seed(epoch_seed(recipe.seed, processes.share[0]))
         run.net.train()
-        optimizer = _sgd(run.parts.model, recipe)
+        optimizer = sgd(run.parts.model, recipe)
         for step, (images, labels) in enumerate(held.training(*parting, augment)):
             _step(run, optimizer, _laid(run, images), labels, rate * SCHEDULES[recipe.schedule](step / held.steps))
         loss = _held_loss(run, judges)
@@ -267,7 +314,7 @@ def _prepared(
             layout = torch.channels_last if recipe.channels_last else torch.preserve_format
             borrowed.enter_context(lent(net, processes.device, layout))
             check_fit(net, data.shape, len(data.classes), processes.device)
-        parts = Parts(model, _sgd(model, recipe), _average(model, recipe))
+        parts = Parts(model, sgd(model, recipe), _average(model, recipe))
         net = processes.accelerator.prepare_model(model)
         borrowed.callback(vars(net).pop, "_is_accelerate_prepared")  # a net with this mark is not wrapped again
         matched, plain = None, replace(recipe, label_smoothing=0.0)
@@ -281,28 +328,11 @@ def _prepared(
         yield _Run(recipe, data, parts, net, objective(recipe, teacher, matched), objective(plain, teacher), processes)
 
 
-def _sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trained:
-        raise ConvsmithError("The net has no parameters that can be trained; unfreeze some.")
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=recipe.lr or USUAL, momentum=recipe.momentum, nesterov=recipe.nesterov)
-
-
 def _average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     if recipe.ema is None:
         return None
     blend = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
     return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
-
-
-def _check_finite(loss: float, epoch: int, rate: float) -> None:
-    if not isfinite(loss):
-        where = f"epoch {epoch + 1} at learning rate {rate:.3g}"
-        raise ConvsmithError(f"The loss became {loss} in {where}; train with a lower lr, or with precision fp32.")
 
 
 def _final(run: _Run, state: State) -> Evaluation:

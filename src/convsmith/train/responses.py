@@ -16,7 +16,7 @@ class Responses:
     """
 
     def __init__(self, student: nn.Module, teacher: nn.Module, layers: Sequence[str]) -> None:
-        self._pairs = [(_module(student, layer), _module(teacher, layer)) for layer in layers]
+        self._pairs = [(module_of(student, layer), module_of(teacher, layer)) for layer in layers]
         self._answers: dict[nn.Module, Tensor] = {}
 
     @contextmanager
@@ -42,10 +42,11 @@ class Responses:
         self._answers[module] = out
 
 
-def _module(net: nn.Module, layer: str) -> nn.Module:
+def module_of(net: nn.Module, layer: str) -> nn.Module:
+    """A layer of student or teacher by its path; raises ConvsmithError where there is none."""
     try:
         return net.get_submodule(layer)
     except AttributeError:
         raise ConvsmithError(
-            f"{layer}: student and teacher must both have this layer to match its responses; leave --responses out."
+            f"{layer}: student and teacher must both have this layer to match its responses; leave it out."
         ) from None
