@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 import convsmith as cs
+from convsmith.blocks import DwPw
 from convsmith.calibration.calibrate import calibrate
 from convsmith.errors import ConvsmithError
 from convsmith.plan import Request
 from convsmith.planning.allocation import _candidates, choose, plan_by_error
-from convsmith.planning.pricing import Choice, Effect
+from convsmith.planning.candidates import Trial
+from convsmith.planning.pricing import Choice, Effect, Offer, Pricing
 
 LAYERS = st.lists(
     st.lists(st.tuples(st.integers(1, 40), st.integers(0, 60)), min_size=1, max_size=4), min_size=1, max_size=5
@@ -166,6 +168,28 @@ def test_auto_takes_the_form_with_the_smaller_error() -> None:
         net[4].weight.copy_(torch.einsum("nr,rc,rk->nck", *factors).view(16, 16, 3, 3))
     plan = plan_by_error(net, cs.capture(net, IMAGES[:1]), Request("auto", 0.7, keep=("2",)), IMAGES, "als")
     assert [edit.block.partition(":")[0] for edit in plan.edits] == ["cp"]
+
+
+def test_only_what_no_cheaper_block_betters_is_run_to_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted, run = [], []
+    fit, on_output = Pricing._fit, Effect.on_output
+    monkeypatch.setattr(Pricing, "_fit", lambda *a: (fitted.append(str(a[3])), fit(*a))[1])
+    monkeypatch.setattr(Effect, "on_output", lambda *a: (run.append(a[1]), on_output(*a))[1])
+    net = trained()
+    plan = plan_by_error(net, cs.capture(net, IMAGES[:1]), Request("auto", 0.5), IMAGES, "svd")
+    assert plan.new.macs <= 0.5 * plan.base.macs
+    assert {text.partition(":")[0] for text in fitted} == {"dw-pw", "spatial", "tucker", "channel"}
+    assert 0 < len(run) < len(fitted)
+
+
+def test_blocks_dearer_or_cheaper_than_all_that_were_run_are_not_offered() -> None:
+    trials = [Trial(DwPw(r), 0, 100 * r, 1.0, True) for r in (9, 7, 5, 3, 2, 1)]
+    offer = Offer(trials, [trial.macs for trial in trials])
+    assert [trial.block for trial, _ in offer.spread()] == [DwPw(r) for r in (9, 5, 3, 1)]
+    choices = list(offer.choices({"dw-pw:r=9": (0.01, 0.001), "dw-pw:r=5": (0.04, 0.004)}))
+    assert [choice.cost for choice in choices] == [900, 700, 500]
+    assert choices[1].error == pytest.approx(0.02)  # halfway, in logarithms
+    assert list(offer.choices({})) == []
 
 
 def test_auto_lowers_the_rank_of_pointwise_convolutions_too() -> None:
