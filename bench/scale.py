@@ -22,7 +22,8 @@ RESULT = Path(__file__).parent / "results" / "scale.json"
 TIMED = """
 import os, time
 from contextlib import contextmanager
-import convsmith.train as train
+from importlib import import_module
+train = import_module("convsmith.train")
 before = train.at_work
 @contextmanager
 def timed(*given):
