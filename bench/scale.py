@@ -22,7 +22,8 @@ RESULT = Path(__file__).parent / "results" / "scale.json"
 TIMED = """
 import os, time
 from contextlib import contextmanager
-import convsmith.train as train
+from importlib import import_module
+train = import_module("convsmith.train")
 before = train.at_work
 @contextmanager
 def timed(*given):
@@ -41,7 +42,7 @@ def busiest(folder: Path, processes: int, *args: object) -> float:
     (folder / "run.py").write_text(TIMED)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     told = subprocess.run(
-        [sys.executable, *launch, str(folder / "run.py"), *map(str, args)], check=True, capture_output=True, text=True,
+        [sys.executable, *launch, str(folder / "run.py"), *map(str, args)], check=True, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     ).stdout  # fmt: skip
     return max(float(seconds) for seconds in re.findall(r"^busy \d+ (\S+)$", told, re.MULTILINE))

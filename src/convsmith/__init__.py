@@ -83,6 +83,6 @@ __all__ = [
     "Applied", "BudgetError", "CaptureError", "ConvsmithError", "DataError", "FileError", "Graph", "Optimized",
     "Plan", "PlanError", "Recipe", "Scores", "ShapeError", "UnknownNameError", "advise", "apply", "bench", "build",
     "calibrate", "capture", "capture_file", "decompose", "evaluate", "expand", "export", "load", "load_data",
-    "measure_latency", "narrow", "optimize", "organize", "pareto", "parse_block", "recover", "reestimate_norms", "report",
-    "rewrite", "score", "search_blocks", "train",
+    "measure_latency", "narrow", "optimize", "organize", "pareto", "parse_block", "recover", "reestimate_norms",
+    "report", "rewrite", "score", "search_blocks", "train",
 ]  # fmt: skip

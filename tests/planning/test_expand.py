@@ -435,6 +435,8 @@ def test_the_command_goes_the_whole_way_and_on(tmp_path: Path) -> None:
     [
         (("vgg11", "--data", "digits", "--out", "{}"), "no separable pair"),
         (("mobilenet", "--data", "digits"), "--data and --out go together"),
+        (("mobilenet", "--data", "digits", "--out", "{}", "-o", "{}"), "-o is for the plan alone, without --data"),
+        (("mobilenet", "--out", "{}"), "without --data nothing is trained"),
     ],
 )
 def test_mistakes_are_told_in_one_line(args: tuple[str, ...], told: str, tmp_path: Path) -> None:

@@ -428,7 +428,7 @@ REFUSED = [
     ((nn.Conv2d(8, 8, 3, groups=8),), {}, "it is already depthwise"),
     ((ConvSpec(8, 8, padding_mode="reflect"),), {}, "what reflect padding lets it see is not known"),
     ((ConvSpec(8, 8, (5, 5), padding=(0, 0)),), {"size": (4, 9)}, "its kernel does not fit a map of 4x9"),
-    ((ConvSpec(8, 8), 0), {}, "a window holds at least one convolution, got 0"),
+    ((ConvSpec(8, 8), 0), {}, "at least one convolution is to be replaced, got 0"),
     ((ConvSpec(8, 16), 2), {}, "only convolutions of equal width, odd kernel and stride 1 are taken together"),
     ((ConvSpec(8, 8, stride=(2, 2)), 2), {}, "only convolutions of equal width, odd kernel and stride 1"),
     ((ConvSpec(8, 8, (5, 5), padding=(1, 1)), 2), {}, "only convolutions that pad by half their kernel"),
@@ -653,10 +653,12 @@ def test_the_command_lists_blocks() -> None:
     told = CliRunner().invoke(app, ["search", "64", "64", "--map", "16", "--first", "3"]).stdout
     assert "64 to 64 channels, 3x3: 2720 found, 3 shown" in told
     assert "seq:gpw(g=8),shuffle(g=8),gpw(g=8),dw" in told
-    record = json.loads(CliRunner().invoke(app, ["search", "8", "8", "--window", "2", "--every", "--json", "-"]).stdout)
+    record = json.loads(
+        CliRunner().invoke(app, ["search", "8", "8", "--in-a-row", "2", "--every", "--json", "-"]).stdout
+    )
     assert record["found"] == len(found_for(ConvSpec(8, 8), 2, (32, 32)))
     assert record["blocks"][0]["block"] == str(cs.search_blocks(ConvSpec(8, 8), 2)[0].block)
-    told = CliRunner().invoke(app, ["search", "64", "64", "--window", "3"]).stdout
+    told = CliRunner().invoke(app, ["search", "64", "64", "--in-a-row", "3"]).stdout
     assert "3 x dw-rpw:g=8,o=0.5" in told
     refused = CliRunner().invoke(app, ["search", "3", "64"])
     assert (refused.exit_code, refused.stdout) == (1, "")

@@ -20,7 +20,7 @@ def search(
     kernel: Annotated[int, typer.Option("--kernel", min=1, help="Height and width of the kernel; padded by half.")] = 3,
     stride: Annotated[int, typer.Option("--stride", min=1, help="Its stride.")] = 1,
     map: Annotated[int, typer.Option("--map", min=1, help="Height and width of the map it reads.")] = 32,
-    window: Annotated[int, typer.Option("--window", min=1, help="How many of them in a row are replaced.")] = 1,
+    in_a_row: Annotated[int, typer.Option("--in-a-row", min=1, help="How many of them, in a row, are replaced.")] = 1,
     rank: Annotated[
         opt.Rank, typer.Option("--rank", help="What counts first; latency is measured for the first few.")
     ] = "macs",
@@ -39,10 +39,10 @@ def search(
 
     pad = kernel // 2
     conv = ConvSpec(inputs, outputs, (kernel, kernel), (stride, stride), (pad, pad))
-    found = search_blocks(conv, window, size=(map, map), rank=rank)
+    found = search_blocks(conv, in_a_row, size=(map, map), rank=rank)
     shown = (list(found) if every else cheapest_by_form(found))[:first]
     terminal.record({"found": len(found), "blocks": [told(each) for each in shown]})
-    size = f"{kernel}x{kernel}" + (f", {window} in a row" if window > 1 else "")
+    size = f"{kernel}x{kernel}" + (f", {in_a_row} in a row" if in_a_row > 1 else "")
     title = f"{inputs} to {outputs} channels, {size}: {len(found)} found, {len(shown)} shown"
     terminal.show(search_table(shown, title))
 

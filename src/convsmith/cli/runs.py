@@ -76,10 +76,8 @@ def expand(
     training: Training,
     place: Place,
     data: Annotated[str | None, typer.Option("--data", help="Train on it; named as for train.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", metavar="PATH", help="With --data the folder to write, else the plan's file."),
-    ] = None,
+    plan: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="Without --data: write the plan.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="With --data: folder to write.")] = None,
     weights: opt.Weights = None,
     finetune: Annotated[
         int | None, typer.Option(min=0, help="Epochs after decomposing (default: half of --epochs).")
@@ -101,14 +99,14 @@ def expand(
     from convsmith.optimize import Expansion
 
     if data is None:
-        if teacher or any(option is not None for option in (finetune, finetune_lr, *training.told().values())):
+        if teacher or any(option is not None for option in (out, finetune, finetune_lr, *training.told().values())):
             raise ConvsmithError(
-                "expand: without --data nothing is trained; give --data and --out, or the model alone."
+                "expand: without --data nothing is trained; give --data and --out, or the model and -o alone."
             )
-        _plan_expansion(terminal, model, form, weights, out)
+        _plan_expansion(terminal, model, form, weights, plan)
         return
-    if out is None:
-        raise ConvsmithError("expand: --data and --out go together; give both, or neither for the plan alone.")
+    if out is None or plan is not None:
+        raise ConvsmithError("expand: --data and --out go together, and -o is for the plan alone, without --data.")
     settings = Expansion(
         model, data, str(weights) if weights else None, form.wish(), training.epochs, finetune, training.lr,
         finetune_lr, training.batch_size, images, teacher, place.seed,

@@ -17,7 +17,7 @@ MEASURED = 5
 
 def search_blocks(
     conv: ConvSpec | Convolution,
-    window: int = 1,
+    in_a_row: int = 1,
     *,
     size: tuple[int, ...] = (32, 32),
     rank: Rank = "macs",
@@ -33,7 +33,7 @@ def search_blocks(
 
     Args:
         conv: What is replaced: the geometry of a convolution, or the convolution itself.
-        window: How many convolutions like this one, in a row, are replaced; more than 1 needs equal width and stride 1.
+        in_a_row: How many convolutions like this one are replaced; more than 1 needs equal width and stride 1.
             Blocks with `copies` stand in each of their places; only together do they see as much.
         size: Height and width in pixels of the map that it reads.
         rank: `macs` or `params` comes first. `latency` measures the cheapest forms in eager torch on this machine, one
@@ -45,7 +45,7 @@ def search_blocks(
         What was found, best first; `cost` is its MACs as a share of what it replaces.
 
     Raises:
-        ConvsmithError: On a convolution that no sequence replaces, a window or map that does not fit, or an unknown
+        ConvsmithError: On a convolution that no sequence replaces, a row or map that does not fit, or an unknown
             rank.
 
     >>> found = {str(each.block): each for each in search_blocks(ConvSpec(64, 64))}
@@ -55,7 +55,7 @@ def search_blocks(
     if rank not in ("macs", "params", "latency"):
         raise PlanError(f"search: rank must be macs, params or latency, got {rank!r}.")
     spec = conv if isinstance(conv, ConvSpec) else ConvSpec.of(conv)
-    found = find_sequences(spec, size, window)
+    found = find_sequences(spec, size, in_a_row)
     if rank == "params":
         return tuple(sorted(found, key=lambda each: (each.params, each.macs)))
     if rank == "latency":

@@ -34,7 +34,7 @@ class Found:
 
     Attributes:
         kernels: Its kernels, in order of execution.
-        conv: What it replaces; for a window of several convolutions, the one that sees what they see.
+        conv: What it replaces; for several in a row, the one that sees what they see.
         params: Its parameters.
         macs: Its multiply-accumulates on the map that was asked for.
         cost: Its MACs as a share of those of what it replaces.
@@ -109,7 +109,7 @@ def refused(conv: ConvSpec, size: Size, convolutions: int = 1) -> str | None:
     if convolutions == 1:
         return None
     if convolutions < 1:
-        return f"a window holds at least one convolution, got {convolutions}"
+        return f"at least one convolution is to be replaced, got {convolutions}"
     if conv.in_channels != conv.out_channels or conv.stride != (1, 1) or not all(k % 2 for k in conv.kernel):
         return "only convolutions of equal width, odd kernel and stride 1 are taken together"
     if any(2 * p not in (0, d * (k - 1)) for p, d, k in zip(conv.padding, conv.dilation, conv.kernel, strict=True)):
