@@ -22,6 +22,7 @@ from convsmith.graph.wrappers import unwrapped
 from convsmith.pt2 import PT2_ERRORS
 from convsmith.registry import Registry
 
+INPUT = "input"  # what the images are called in ONNX files
 BATCH = ({0: Dim("batch")},)  # the axes of the one input that may vary
 ONNX_LIMIT = 2**31 - 1  # bytes in one protocol buffer
 
@@ -78,7 +79,7 @@ def _write_onnx(program: ExportedProgram, path: Path) -> int:
         raise FileError(f"One ONNX file holds 2 GB, and this model has {size / 1e9:.1f} GB; export it as .pt2.")
     outputs = [f"output{number or ''}" for number in range(len(program.graph_signature.user_outputs))]
     torch.onnx.export(
-        program, (), path, input_names=["input"], output_names=outputs, dynamic_shapes=BATCH,
+        program, (), path, input_names=[INPUT], output_names=outputs, dynamic_shapes=BATCH,
         external_data=False, verbose=False,
     )  # fmt: skip
     onnx.checker.check_model(path)
@@ -87,7 +88,7 @@ def _write_onnx(program: ExportedProgram, path: Path) -> int:
 
 def _load_onnx(path: Path) -> Run:
     runtime = session(path, torch.get_num_threads())
-    return lambda x: [torch.from_numpy(out) for out in runtime.run(None, {"input": x.numpy()})]
+    return lambda x: [torch.from_numpy(out) for out in runtime.run(None, {INPUT: x.numpy()})]
 
 
 def _write_pt2(program: ExportedProgram, path: Path) -> None:

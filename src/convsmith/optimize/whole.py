@@ -4,7 +4,7 @@ Every step leaves its result in the run's folder and is not repeated where that 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from convsmith.bench import Bench, bench
 from convsmith.calibration.calibrate import IMAGES
 from convsmith.data import Data
-from convsmith.export import export
+from convsmith.export import EXPORTS, export, keep_record
 from convsmith.files import write_text
 from convsmith.load import Loaded, Wish, holds_model, load_folder, load_with_data
 from convsmith.optimize.in_memory import optimize
@@ -25,7 +25,6 @@ from convsmith.train import Recipe, lent, pick_device, recipe_for, recovery_for
 BASELINE, OPTIMIZED = "baseline", "optimized"  # folders, and what the two are called in tables
 ORGANIZE, DECOMPOSE, BENCH = "organize.json", "decompose.json", "bench.json"
 PRICES = "prices.jsonl"  # of blocks, until the plan is written
-EXPORTS = "exports.json"
 FORMATS = ("onnx", "pt2")
 
 
@@ -155,8 +154,7 @@ def _recipe(data: Data, settings: Settings, trained: bool, device: str | None) -
 def _export(net: Loaded, folder: Path, formats: Sequence[str], seed: int) -> None:
     if not (folder / EXPORTS).is_file():
         paths = [folder / f"model.{form}" for form in formats]
-        checks = [export(net.model, path, input=net.origin.input, seed=seed) for path in paths]
-        write(folder / EXPORTS, [asdict(check) | {"path": check.path.name} for check in checks])
+        keep_record([export(net.model, path, input=net.origin.input, seed=seed) for path in paths], folder)
 
 
 def _bench(nets: dict[str, Loaded], out: Path, runtimes: Sequence[str] | None, seconds: float, watch: Watch) -> None:

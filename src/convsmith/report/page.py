@@ -15,7 +15,7 @@ from convsmith.report.html import Tile, facts, layer_table, page, pair, plot, se
 from convsmith.report.net_pages import COST_NOTE
 from convsmith.report.numbers import change, count, milliseconds, percent
 from convsmith.report.records import RunRecords, read_run
-from convsmith.report.sections import accuracy_section, plan_section
+from convsmith.report.sections import accuracy_section, exports_section, plan_section
 from convsmith.report.tables import before_after_rows
 from convsmith.text import times
 
@@ -64,7 +64,7 @@ def run_page(records: RunRecords) -> str:
             for name, plan in (("Stages", records.organize), ("Blocks", records.decompose))
             if plan is not None
         ),
-        *_exports(records),
+        *exports_section(records.nets),
         _origin(records),
     ]
     return page(f"convsmith: {records.settings.get('model')}", body, figures)
@@ -169,21 +169,6 @@ def _latency(bench: Bench, figures: dict[str, Figure]) -> str:
     skipped = [(skip.model, skip.runtime, str(skip.batch), skip.reason) for skip in bench.skipped]
     missed = table(("not measured", "runtime", ">batch", "why"), skipped) if skipped else ""
     return section("Latency", note, plot("latency"), table(columns, rows), missed)
-
-
-def _exports(records: RunRecords) -> list[str]:
-    rows = [
-        (
-            f"{net.name}/{file.path}",
-            str(file.opset or ""),
-            f"{file.bytes / 1e6:.2f} MB",
-            f"{file.max_rel_error:.1e}" if file.max_rel_error else "0",
-        )
-        for net in records.nets
-        for file in net.exports
-    ]
-    note = "Each file was run against its model on random images; the error is relative to the output's largest value."
-    return [section("Files", note, table(("file", ">opset", ">size", ">error"), rows))] if rows else []
 
 
 def _origin(records: RunRecords) -> str:

@@ -176,9 +176,11 @@ def before_after_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
             ("3DRF gain", f"{start.gain:.2f}", f"{end.gain:.2f}", f"{end.gain - start.gain:+.2f}"),
         ]
     rows += _accuracy_rows(base, new)
-    for before, after in zip(base.exports, new.exports, strict=False):
-        sizes = [f"{export.bytes / 1e6:.2f} MB" for export in (before, after)]
-        rows.append((f"{before.format} file", sizes[0], sizes[1], change(before.bytes, after.bytes)))
+    written = {file.path.name: file for file in new.exports}
+    for before, after in ((file, written[file.path.name]) for file in base.exports if file.path.name in written):
+        kind = before.format if before.output_error is None else "int8 onnx"
+        sizes = f"{before.bytes / 1e6:.2f} MB", f"{after.bytes / 1e6:.2f} MB"
+        rows.append((f"{kind} file", *sizes, change(before.bytes, after.bytes)))
     return rows + _latency_rows(records)
 
 
