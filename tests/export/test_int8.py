@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -18,8 +19,9 @@ import convsmith as cs
 from convsmith.cli import app
 from convsmith.data import Data
 from convsmith.errors import ConvsmithError
-from convsmith.export import export
-from convsmith.export.sensitive import LARGEST, chains_of, output_error, stay_in_float
+from convsmith.export import ExportCheck, export
+from convsmith.export.records import LARGEST
+from convsmith.export.sensitive import chains_of, output_error, stay_in_float
 from convsmith.progress import silent
 from convsmith.quantize import layers_of, quantize
 
@@ -124,12 +126,15 @@ def test_chains_are_convolutions_with_nothing_between(tmp_path: Path) -> None:
     assert set(layers_of(path)) == {"0", "2", "3", "5"}
 
 
-def test_a_net_that_int8_does_not_suit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_net_that_int8_does_not_suit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = export(trained(), tmp_path / "net.onnx", input=SHAPE).path
     monkeypatch.setattr(import_module("convsmith.export.sensitive"), "LARGEST", 1e-9)
     feeds = [{"input": IMAGES.numpy()}]
-    with pytest.raises(ConvsmithError, match="every layer would have to stay in float"):
-        stay_in_float(path, feeds, feeds, silent)
+    assert stay_in_float(path, feeds, feeds, silent) == ()
+    check = ExportCheck(path, "onnx", 20, 1000, 0.1, 0.1, "int8", 0.4)
+    assert check.off
+    assert "int8 does not suit the net" in check.line
+    assert not replace(check, in_float=("0",)).off
 
 
 REFUSALS = {

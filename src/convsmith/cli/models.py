@@ -106,8 +106,8 @@ def export(
     terminal.progress(f"loading {model}", 0, 1)
     import torch
 
+    from convsmith.export import INT8, keep_record
     from convsmith.export import export as write
-    from convsmith.export import keep_record
     from convsmith.load import load, load_with_data
 
     torch.manual_seed(seed)
@@ -122,12 +122,12 @@ def export(
     if folder is None:
         raise ConvsmithError(f"{model}: is no folder to write next to; give --out DIR.")
     checks: list[ExportCheck] = []
-    files = [*(f"model.{suffix.strip()}" for suffix in format.split(",")), *(["model.int8.onnx"] if int8 else [])]
+    files = [*(f"model.{suffix.strip()}" for suffix in format.split(",")), *([INT8] if int8 else [])]
     for name in files:
         terminal.progress(f"exporting {name}", len(checks), len(files))
         check = write(
             loaded.model, folder / name, input=loaded.origin.input, seed=seed, progress=terminal.progress,
-            int8=found if "int8" in name else None, images=images,
+            int8=found if name == INT8 else None, images=images,
         )  # fmt: skip
         terminal.show(check.line)
         checks.append(check)
@@ -149,14 +149,18 @@ def bench(
     seed: opt.Seed = 0,
     trust: opt.Trust = False,
 ) -> None:
-    """Measure latency, the models in turn; the first is what the others are compared with."""
+    """Measure latency, the models in turn; the first is what the others are compared with.
+
+    The int8 files of folders are measured beside them.
+    """
     terminal.progress(f"loading {models[0]}", 0, 1)
     import torch
 
     from convsmith.bench import bench as measure
     from convsmith.bench import precision_of
+    from convsmith.export import INT8
     from convsmith.load import Loaded
-    from convsmith.report import bench_table
+    from convsmith.report import bench_table, quantize_only, read_net
 
     torch.manual_seed(seed)
     loaded = {name: _measurable(terminal, name, Form(input, classes, trust=trust)) for name in models}
@@ -164,12 +168,17 @@ def bench(
     if len(shapes) > 1:
         raise ConvsmithError(f"bench: got input shapes {shapes}; give --input C,H,W, the same for all.")
     nets = {name: net.model if isinstance(net, Loaded) else net for name, net in loaded.items()}
+    folders = {name: net.folder for name, net in loaded.items() if isinstance(net, Loaded) and net.folder}
+    small = {name: folder / INT8 for name, folder in folders.items() if (folder / INT8).is_file()}
     choice: dict[str, Any] = {"runtimes": tuple(runtimes.split(","))} if runtimes else {}
     result = measure(
         nets, input=shapes.pop(), batches=batches, threads=threads, seed=seed, trust=trust, progress=terminal.progress,
-        **choice,
+        int8=small, **choice,
     )  # fmt: skip
     terminal.show(bench_table(result))
+    if len(small) > 1:
+        first, second, *_ = small
+        terminal.show(*quantize_only(result, read_net(folders[first]), read_net(folders[second]), (first, second)))
     terminal.record(result.rows({name: precision_of(net) for name, net in nets.items()}))
     if not result.cells:
         skip = result.skipped[0]

@@ -62,8 +62,7 @@ def export(
 
     Raises:
         ConvsmithError: When the suffix is unknown, the folder cannot be written, the model cannot be exported, or the
-            file's output is off by more than TOLERANCE. Of an int8 file, when images do not fit, and when every layer
-            would have to stay in float. No file is left then.
+            file's output is off by more than TOLERANCE. Of an int8 file, when images do not fit. No file is left then.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -12,9 +12,9 @@ from convsmith.calibration.pictures import Pictures
 from convsmith.data import UNLABELLED, Data
 from convsmith.errors import FileError
 from convsmith.export.formats import INPUT
-from convsmith.export.records import ExportCheck
+from convsmith.export.records import LARGEST, ExportCheck
 from convsmith.export.runtime import session
-from convsmith.export.sensitive import LARGEST, output_error, stay_in_float
+from convsmith.export.sensitive import output_error, stay_in_float
 from convsmith.files import whole
 from convsmith.progress import Progress, silent
 from convsmith.quantize import Feed, quantize
@@ -27,7 +27,8 @@ SEARCHED, JUDGED = 64, 32  # images that a search for what suffers calibrates on
 def to_int8(source: ExportCheck, path: Path, images: Pictures, progress: Progress = silent) -> ExportCheck:
     """Write a float file anew with 8-bit weights and activations, calibrated on images, whole or not at all.
 
-    Where the output's error is larger than LARGEST, the layers that cause most of it stay in float.
+    Where the output's error is larger than LARGEST, the layers that cause most of it stay in float; where all would
+    have to, none does.
 
     Args:
         source: The float file, as `export` told of it.
@@ -39,7 +40,7 @@ def to_int8(source: ExportCheck, path: Path, images: Pictures, progress: Progres
         What was written, with its error against the float file on the calibration images.
 
     Raises:
-        ConvsmithError: Where there is one image alone, and where every layer would have to stay in float.
+        ConvsmithError: Where there is one image alone.
     """
     feeds = _feeds(images)
     searched, judged = feeds[: SEARCHED // BATCH], feeds[SEARCHED // BATCH :][:1] or feeds[:1]
@@ -49,7 +50,8 @@ def to_int8(source: ExportCheck, path: Path, images: Pictures, progress: Progres
         kept: tuple[str, ...] = ()
         if not output_error(source.path, draft, feeds) <= LARGEST:  # also true for nan
             kept = stay_in_float(source.path, searched, judged, progress)
-            quantize(source.path, draft, feeds, kept)
+            if kept:
+                quantize(source.path, draft, feeds, kept)
         absolute, relative = _largest(source.path, draft, feeds)
         return replace(
             source, path=path, bytes=draft.stat().st_size, max_abs_error=absolute, max_rel_error=relative,

@@ -10,14 +10,10 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from convsmith.errors import FileError
+from convsmith.export.records import LARGEST
 from convsmith.export.runtime import session
 from convsmith.progress import Progress
 from convsmith.quantize import Feed, layers_of, quantize
-
-# The largest relative error of the output that is left. Nets that int8 suits have less with all of their layers in it;
-# several times as much costs points of accuracy.
-LARGEST = 0.1
 
 Chain = tuple[str, ...]  # layers
 
@@ -68,7 +64,7 @@ def stay_in_float(source: Path, calibrate: Sequence[Feed], judge: Sequence[Feed]
     """The fewest layers to leave in float so that the output's error is within LARGEST.
 
     Each chain's error is measured with it alone in int8: squared errors of chains add up. Those that cause most go
-    first, as few as measured to be enough. Raises ConvsmithError where all of them are not.
+    first, as few as measured to be enough. None where all of them would have to, or would not be enough.
     """
     chains = chains_of(source)
     with TemporaryDirectory() as folder:
@@ -84,10 +80,7 @@ def stay_in_float(source: Path, calibrate: Sequence[Feed], judge: Sequence[Feed]
             enough = tried.error(worst[:middle]) <= LARGEST
             low, high = (low, middle) if enough else (middle, high)
     if high == len(chains):
-        raise FileError(
-            f"int8: every layer would have to stay in float for an output error within {LARGEST:.0%}; "
-            "ship the float file."
-        )
+        return ()
     kept = {layer for chain in worst[:high] for layer in chain}
     return tuple(layer for chain in chains for layer in chain if layer in kept)
 

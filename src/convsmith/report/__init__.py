@@ -1,5 +1,6 @@
 """Records in; tables, and pages that need no network, out."""
 
+from convsmith.report.eight_bits import quantize_only, run_quantize_only
 from convsmith.report.expansion import expansion_table
 from convsmith.report.falls import falls, rate_line, run_falls
 from convsmith.report.net_pages import compare_page, scores_page
@@ -29,12 +30,14 @@ __all__ = [
     "names_table",
     "pareto_table",
     "plan_table",
+    "quantize_only",
     "rate_line",
     "read_net",
     "read_run",
     "report",
     "run_falls",
     "run_page",
+    "run_quantize_only",
     "run_record",
     "scores_page",
     "scores_table",

@@ -9,6 +9,7 @@ from convsmith.files import write_text
 from convsmith.load import holds_model
 from convsmith.report import charts, net_charts
 from convsmith.report.charts import Figure
+from convsmith.report.eight_bits import run_quantize_only
 from convsmith.report.falls import alerts, run_falls
 from convsmith.report.folder_page import folder_page
 from convsmith.report.html import Tile, facts, layer_table, page, pair, plot, section, table, tiles
@@ -54,6 +55,7 @@ def run_page(records: RunRecords) -> str:
         f"<h1>{escape(str(records.settings.get('model')))}, before and after</h1>",
         f'<p class="lead">{_whole_numbers(escape(headline(records)))}</p>',
         *alerts(run_falls(records)),
+        *(f'<p class="lead">{escape(text)}</p>' for text in run_quantize_only(records)),
         tiles(_tiles(records)),
         section("Before and after", "", table(("", ">baseline", ">optimized", ">change"), before_after_rows(records))),
         *_net_sections(records, figures),
