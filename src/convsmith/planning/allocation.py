@@ -1,7 +1,7 @@
 """Which layers to decompose, and at what rank, within a limit: the least predicted error of the net's output."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from convsmith.graph import Graph
 from convsmith.latency.measure import Latencies
 from convsmith.plan import Plan, Refusal, Replace, Request
 from convsmith.planning.budget import Costs
-from convsmith.planning.candidates import Candidate, consider, overridden
+from convsmith.planning.candidates import Candidate, Trial, consider, overridden
 from convsmith.planning.edits import plan_of
 from convsmith.planning.prices import Prices, digest
 from convsmith.planning.pricing import Choice, Effect, Pricing
@@ -90,6 +90,58 @@ def plan_by_error(
     prices: a file to keep what was worked out in, so that the same call goes on where it was stopped. Raises
     ConvsmithError where the limit cannot be met.
     """
+    found = price(model, graph, asked, images, method, statistics, seed, latencies, progress, prices)
+    return found.plan(asked)
+
+
+@dataclass(frozen=True)
+class Priced:
+    """What each layer may become and what that costs and loses, worked out once: plans for any limit are chosen of it.
+
+    layers: a candidate each, beside its `options`. fixed: what was asked for single layers. costs: what limits count.
+    """
+
+    graph: Graph
+    costs: Costs
+    layers: Sequence[Candidate]
+    options: Sequence[Sequence[Choice]]
+    refusals: Sequence[Refusal]
+    fixed: Sequence[tuple[Candidate, Trial]]
+
+    @property
+    def rest(self) -> int:
+        """What all else costs."""
+        return self.costs.total + self.costs.change(self.fixed) - sum(map(self.costs.layer, self.layers))
+
+    @property
+    def least(self) -> int:
+        """What the cheapest plan costs."""
+        return self.rest + sum(min(choice.cost for choice in layer) for layer in self.options)
+
+    def plan(self, asked: Request) -> Plan:
+        """The plan of the least error within the limit that is asked for; raises ConvsmithError where none keeps it."""
+        costs = Costs.of(self.graph, asked, self.costs.latencies)
+        chosen = choose(self.options, costs.limit - self.rest)
+        if chosen is None:
+            raise costs.unmet(self.least, CHEAPER if asked.block == "auto" else "choose a cheaper block")
+        picked = [(candidate, choice.trial) for candidate, choice in zip(self.layers, chosen, strict=True)]
+        plan = plan_of(self.graph, picked, self.refusals, replace(asked, by="errors"), costs, self.fixed)
+        return _with_errors(plan, {c.layer: choice for c, choice in zip(self.layers, chosen, strict=True)})
+
+
+def price(
+    model: nn.Module,
+    graph: Graph,
+    asked: Request,
+    images: Pictures | None,
+    method: str | None = None,
+    statistics: Mapping[str, Statistics] | None = None,
+    seed: int = 0,
+    latencies: Latencies | None = None,
+    progress: Progress = silent,
+    prices: Path | None = None,
+) -> Priced:
+    """Work out what layers may become, for plans within the limit that is asked for, and cheaper ones."""
     costs = Costs.of(graph, asked, latencies)
     fixed = overridden(graph, asked.overrides, asked.keep)
     by_layer, refusals = _candidates(graph, asked, method)
@@ -105,15 +157,7 @@ def plan_by_error(
     for layer, families in by_layer.items():
         progress(f"pricing {layer}", len(options), len(by_layer))
         options.append(pricing.choices(families))
-    layers = [families[0] for families in by_layer.values()]
-    rest = costs.total + costs.change(fixed) - sum(map(costs.layer, layers))
-    chosen = choose(options, costs.limit - rest)
-    if chosen is None:
-        least = rest + sum(min(choice.cost for choice in layer) for layer in options)
-        raise costs.unmet(least, CHEAPER if asked.block == "auto" else "choose a cheaper block")
-    picked = [(candidate, choice.trial) for candidate, choice in zip(layers, chosen, strict=True)]
-    plan = plan_of(graph, picked, refusals, replace(asked, by="errors"), costs, fixed)
-    return _with_errors(plan, dict(zip(by_layer, chosen, strict=True)))
+    return Priced(graph, costs, [families[0] for families in by_layer.values()], options, refusals, fixed)
 
 
 def _families(asked: Request, method: str | None) -> list[str]:

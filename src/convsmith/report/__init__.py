@@ -3,6 +3,7 @@
 from convsmith.report.eight_bits import quantize_only, run_quantize_only
 from convsmith.report.expansion import expansion_table
 from convsmith.report.falls import falls, rate_line, run_falls
+from convsmith.report.front import front_page, front_table
 from convsmith.report.net_pages import compare_page, scores_page
 from convsmith.report.net_tables import compare_table, scores_table
 from convsmith.report.page import report, run_page
@@ -27,6 +28,8 @@ __all__ = [
     "compare_table",
     "expansion_table",
     "falls",
+    "front_page",
+    "front_table",
     "names_table",
     "pareto_table",
     "plan_table",
