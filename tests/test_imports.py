@@ -12,7 +12,7 @@ LEVELS = (
     "reach algebra",
     "kernels blocks zoo",
     "graph structure score",
-    "calibration latency",
+    "quantize calibration latency",
     "rewriting planning",
     "pt2 data train export load bench optimize",
     "report testing",

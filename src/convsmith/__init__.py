@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # what is said here to checkers of types is found by HOMES wh
     from convsmith.graph.capture import capture
     from convsmith.latency.measure import measure_latency
     from convsmith.load import capture_file, load
-    from convsmith.optimize import Optimized, optimize
+    from convsmith.optimize import Front, Optimized, front, optimize
     from convsmith.plan import Plan
     from convsmith.planning.decompose import decompose
     from convsmith.planning.expand import expand
@@ -62,7 +62,7 @@ HOMES = {
     "convsmith.graph.capture": ("capture",),
     "convsmith.latency.measure": ("measure_latency",),
     "convsmith.load": ("capture_file", "load"),
-    "convsmith.optimize": ("Optimized", "optimize"),
+    "convsmith.optimize": ("Front", "Optimized", "front", "optimize"),
     "convsmith.plan": ("Plan",),
     "convsmith.planning.decompose": ("decompose",),
     "convsmith.planning.expand": ("expand",),
@@ -80,9 +80,9 @@ sys.modules[__name__].__class__ = Lazy
 sys.modules[__name__].homes = {name: home for home, names in HOMES.items() for name in names}  # type: ignore[attr-defined]
 
 __all__ = [
-    "Applied", "BudgetError", "CaptureError", "ConvsmithError", "DataError", "FileError", "Graph", "Optimized",
+    "Applied", "BudgetError", "CaptureError", "ConvsmithError", "DataError", "FileError", "Front", "Graph", "Optimized",
     "Plan", "PlanError", "Recipe", "Scores", "ShapeError", "UnknownNameError", "advise", "apply", "bench", "build",
-    "calibrate", "capture", "capture_file", "decompose", "evaluate", "expand", "export", "load", "load_data",
+    "calibrate", "capture", "capture_file", "decompose", "evaluate", "expand", "export", "front", "load", "load_data",
     "measure_latency", "narrow", "optimize", "organize", "pareto", "parse_block", "recover", "reestimate_norms",
     "report", "rewrite", "score", "search_blocks", "train",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.kernels.spec import ConvSpec
 from convsmith.latency.measure import Latencies
 from convsmith.plan import Replace, Request
-from convsmith.planning.allocation import plan_by_error
+from convsmith.planning.by_error import plan_by_error
 from convsmith.planning.candidates import try_block
 
 

@@ -16,7 +16,8 @@ from convsmith.blocks import DwPw
 from convsmith.calibration.calibrate import calibrate
 from convsmith.errors import ConvsmithError
 from convsmith.plan import Request
-from convsmith.planning.allocation import _candidates, choose, plan_by_error
+from convsmith.planning.allocation import choose
+from convsmith.planning.by_error import _candidates, plan_by_error
 from convsmith.planning.candidates import Trial
 from convsmith.planning.pricing import Choice, Effect, Offer, Pricing
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -18,7 +19,7 @@ from convsmith.bounds import ELEMENTS, check_input
 from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.export import quiet, reason
-from convsmith.latency.interleaved import take_turns
+from convsmith.latency.interleaved import Times, take_turns
 from convsmith.progress import Progress, silent
 from convsmith.text import times
 from convsmith.zoo import input_of
@@ -36,6 +37,7 @@ def bench(
     runtimes: Sequence[str] = ("eager", "compile", "onnxruntime"),
     threads: int | None = None,
     onnx: Mapping[str, Path] | None = None,
+    int8: Mapping[str, Path] | None = None,
     seconds: float = 1.5,
     seed: int = 0,
     trust: bool = False,
@@ -55,13 +57,16 @@ def bench(
             is skipped with its reason.
         threads: CPU threads; None for torch's own number.
         onnx: Files already exported, by model; the others are exported to a temporary folder.
+        int8: Files in 8-bit integers, by the model that they are of. They run beside it in onnxruntime as `NAME int8`,
+            and are compared with each other, too.
         seconds: About how long a model's readings take in one runtime at one batch size. Compiling comes on top.
         seed: Draws the images.
         trust: Whether torch may load a .pt2 file that is not read as plain data, which can run code it holds.
         progress: Told what is measured.
 
     Returns:
-        Median and quartiles in milliseconds a batch, and the ratio to the first model with its 95 % bounds.
+        Median and quartiles in milliseconds a batch, and the ratio to the first model with its 95 % bounds. `pairs` has
+        those of the int8 files to the first of them.
 
     Raises:
         ConvsmithError: On an unknown runtime, a file of another kind or none, and sizes below 1.
@@ -80,6 +85,7 @@ def bench(
     check_input(input or (), "bench: input")
     starts = {name: RUNTIMES[name] for name in runtimes}
     cells: list[Latency] = []
+    pairs: list[Latency] = []
     skipped: list[Skipped] = []
     with _threads(threads), TemporaryDirectory() as folder:
         exports = Path(folder) if "onnxruntime" in starts else None
@@ -87,6 +93,7 @@ def bench(
         for name, model in models.items():
             progress(f"preparing {name}", len(subjects), len(models))
             subjects.append(subject_of(name, model, input or (), onnx or {}, exports, seed, trust))
+        subjects += [_beside(name, path, seed) for name, path in (int8 or {}).items()]
         batches = batches or batches_of([subject.slots for subject in subjects])
         if input is None:
             first, path = next(iter(zip(subjects, models.values(), strict=True)))
@@ -99,9 +106,11 @@ def bench(
             images = torch.randn(batch, *input, generator=torch.Generator().manual_seed(seed))
             with torch.inference_mode():
                 runs, missed = _start(subjects, runtime, images, threads)
-                cells += compare(take_turns(runs, seconds, threads), runtime, batch, seed)
+                found = take_turns(runs, seconds, threads)
+            cells += compare(found, runtime, batch, seed)
+            pairs += compare(_those_beside(subjects, found), runtime, batch, seed)
             skipped += [Skipped(name, runtime, batch, why) for name, why in missed.items()]
-    return Bench(tuple(cells), tuple(skipped), input, threads, seed, **environment())
+    return Bench(tuple(cells), tuple(skipped), input, threads, seed, **environment(), pairs=tuple(pairs))
 
 
 def named(models: Sequence[nn.Module | Path]) -> Models:
@@ -116,14 +125,23 @@ def named(models: Sequence[nn.Module | Path]) -> Models:
     }
 
 
+def _beside(name: str, path: Path, seed: int) -> Subject:
+    """The int8 file of a model."""
+    return replace(subject_of(f"{name} int8", path, (), {}, None, seed), beside=True)
+
+
+def _those_beside(subjects: Sequence[Subject], times: Mapping[str, Times]) -> dict[str, Times]:
+    return {each.name: times[each.name] for each in subjects if each.beside and each.name in times}
+
+
 def _start(
     subjects: Sequence[Subject], runtime: str, images: Tensor, threads: int
 ) -> tuple[dict[str, Run], dict[str, str]]:
     """Warmed-up runs by model, and why others cannot run; all run before any is timed."""
     runs: dict[str, Run] = {}
-    missed = {subject.name: subject.unfit[runtime] for subject in subjects if runtime in subject.unfit}
+    missed = {each.name: each.unfit[runtime] for each in subjects if runtime in each.unfit and not each.beside}
     for subject in subjects:
-        if subject.name not in missed:
+        if runtime not in subject.unfit:
             try:
                 with quiet():
                     run = RUNTIMES[runtime](subject, images, threads)

@@ -66,6 +66,7 @@ class Bench:
         seed: What the images were drawn by.
         versions: Versions of the packages.
         hardware: What the machine is.
+        pairs: The int8 files again, each compared with the first of them, round by round.
     """
 
     cells: tuple[Latency, ...]
@@ -75,12 +76,16 @@ class Bench:
     seed: int
     versions: dict[str, Any]
     hardware: dict[str, Any]
+    pairs: tuple[Latency, ...] = ()
 
     def rows(self, precisions: Mapping[str, str]) -> list[dict[str, Any]]:
-        """One flat record for each cell, as JSON values, with the number type of each model, by name."""
+        """One flat record for each cell, as JSON values, with the number type of each model, by name.
+
+        Files in 8-bit integers that stand beside a model are `NAME int8`.
+        """
         return [
             {
-                "model": cell.model, "runtime": cell.runtime, "precision": precisions[cell.model],
+                "model": cell.model, "runtime": cell.runtime, "precision": precisions.get(cell.model, "int8"),
                 "batch": cell.batch, "threads": self.threads, "median_ms": cell.median_ms,
                 "quartiles_ms": [cell.q1_ms, cell.q3_ms], "ratio": cell.ratio,
                 "interval": [cell.ratio_low, cell.ratio_high], "verdict": cell.verdict,

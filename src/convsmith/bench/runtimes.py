@@ -24,7 +24,8 @@ RUN_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, Convsmi
 class Subject:
     """A model to measure, as a module in evaluation mode and as an ONNX file; `unfit` tells why not, by runtime.
 
-    `slots` are the inputs of a file, none for a module, which takes images.
+    `slots` are the inputs of a file, none for a module, which takes images. `beside` says that it stands beside its
+    model, so that nobody misses it where it does not run.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Subject:
     onnx: Path | None
     unfit: Mapping[str, str]
     slots: tuple[Slot, ...] = ()
+    beside: bool = False
 
 
 Run = Callable[[], Any]

@@ -86,6 +86,13 @@ def arguments(part: Tensor | Several) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return ((part,), {}) if isinstance(part, Tensor) else part.call()
 
 
+def alone(part: Tensor | Several) -> Tensor:
+    """A stretch of a net of one input; raises DataError where there are several."""
+    if isinstance(part, Tensor):
+        return part
+    raise DataError(f"This is for nets of one input, and the data gives {len(part.tensors)}; give images alone.")
+
+
 def tensors_of(part: Tensor | Several) -> tuple[Tensor, ...]:
     """The tensors of a stretch."""
     return (part,) if isinstance(part, Tensor) else part.tensors

@@ -1,19 +1,19 @@
 """The commands that make new models and files of them, and measure those: apply, export, bench."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from convsmith.cli import options as opt
-from convsmith.cli.groups import Calibrating, Form, Place, Reading, command
+from convsmith.cli.groups import IMAGES, Calibrating, Form, Place, Reading, command
 from convsmith.cli.plans import told
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
 from convsmith.torchrun import rank
 
 if TYPE_CHECKING:  # takes seconds to import
+    from convsmith.export import ExportCheck
     from convsmith.load import Loaded
     from convsmith.plan import Plan
 
@@ -84,39 +84,59 @@ def _free(reference: str, out: Path) -> None:
         raise ConvsmithError(f"{out}: {what}; choose another folder, or remove it.")
 
 
-@command("convsmith export runs/new --format onnx,pt2", "docs/cli.md")
+@command("convsmith export runs/new --int8 --data digits", "docs/export.md")
 def export(
     terminal: Terminal,
     model: opt.Reference,
-    form: Form,
+    form: Reading,
     format: opt.Formats = "onnx,pt2",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Write model.int8.onnx too: 8-bit integers, calibrated on --data.")
+    ] = False,
+    data: opt.Calibration = None,
+    images: opt.Images = IMAGES,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Folder to write (default: the model's).")
     ] = None,
     weights: opt.Weights = None,
     seed: opt.Seed = 0,
 ) -> None:
-    """Write files for other runtimes, each checked against the model."""
+    """Write files for other runtimes, each checked against the model.
+
+    With --int8, layers that cause most of the output's error stay in float. Accuracy is told where data has labels.
+    """
+    if int8 != (data is not None):
+        raise ConvsmithError("export: --int8 and --data go together; give both, or leave both out.")
     terminal.progress(f"loading {model}", 0, 1)
     import torch
 
+    from convsmith.export import INT8, keep_record
     from convsmith.export import export as write
-    from convsmith.load import load
+    from convsmith.load import load, load_with_data
 
     torch.manual_seed(seed)
-    loaded = load(model, form.wish(), weights=weights, trust=form.trust)
+    found = None
+    if data is None:
+        loaded = load(model, form.wish(), weights=weights, trust=form.trust)
+    else:
+        loaded, found = load_with_data(model, data, form.wish(), weights=weights, trust=form.trust)
+        terminal.step(found.summary)
     terminal.notes(loaded.notes)
     folder = out or loaded.folder
     if folder is None:
         raise ConvsmithError(f"{model}: is no folder to write next to; give --out DIR.")
-    checks: list[dict[str, Any]] = []
-    suffixes = [suffix.strip() for suffix in format.split(",")]
-    for suffix in suffixes:
-        terminal.progress(f"exporting model.{suffix}", len(checks), len(suffixes))
-        check = write(loaded.model, folder / f"model.{suffix}", input=loaded.origin.input, seed=seed)
-        terminal.show(f"{check.path}: {check.bytes / 1e6:.2f} MB, largest relative error {check.max_rel_error:.1e}")
-        checks.append(asdict(check) | {"path": str(check.path)})
-    terminal.record(checks)
+    checks: list[ExportCheck] = []
+    files = [*(f"model.{suffix.strip()}" for suffix in format.split(",")), *([INT8] if int8 else [])]
+    for name in files:
+        terminal.progress(f"exporting {name}", len(checks), len(files))
+        check = write(
+            loaded.model, folder / name, input=loaded.origin.input, seed=seed, progress=terminal.progress,
+            int8=found if name == INT8 else None, images=images,
+        )  # fmt: skip
+        terminal.show(check.line)
+        checks.append(check)
+    keep_record(checks, folder)
+    terminal.record([check.to_dict() for check in checks])
 
 
 @command("convsmith bench runs/old runs/new --batches 1,32", "docs/cli.md")
@@ -133,14 +153,18 @@ def bench(
     seed: opt.Seed = 0,
     trust: opt.Trust = False,
 ) -> None:
-    """Measure latency, the models in turn; the first is what the others are compared with."""
+    """Measure latency, the models in turn; the first is what the others are compared with.
+
+    The int8 files of folders are measured beside them.
+    """
     terminal.progress(f"loading {models[0]}", 0, 1)
     import torch
 
     from convsmith.bench import bench as measure
     from convsmith.bench import precision_of
+    from convsmith.export import INT8
     from convsmith.load import Loaded
-    from convsmith.report import bench_table
+    from convsmith.report import bench_table, quantize_only, read_net
 
     torch.manual_seed(seed)
     loaded = {name: _measurable(terminal, name, Form(input, classes, trust=trust)) for name in models}
@@ -148,12 +172,17 @@ def bench(
     if len(shapes) > 1:
         raise ConvsmithError(f"bench: got input shapes {shapes}; give --input C,H,W, the same for all.")
     nets = {name: net.model if isinstance(net, Loaded) else net for name, net in loaded.items()}
+    folders = {name: net.folder for name, net in loaded.items() if isinstance(net, Loaded) and net.folder}
+    small = {name: folder / INT8 for name, folder in folders.items() if (folder / INT8).is_file()}
     choice: dict[str, Any] = {"runtimes": tuple(runtimes.split(","))} if runtimes else {}
     result = measure(
         nets, input=shapes.pop(), batches=batches, threads=threads, seed=seed, trust=trust, progress=terminal.progress,
-        **choice,
+        int8=small, **choice,
     )  # fmt: skip
     terminal.show(bench_table(result))
+    if len(small) > 1:
+        first, second, *_ = small
+        terminal.show(*quantize_only(result, read_net(folders[first]), read_net(folders[second]), (first, second)))
     terminal.record(result.rows({name: precision_of(net) for name, net in nets.items()}))
     if not result.cells:
         skip = result.skipped[0]

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from convsmith.cli import options as opt
 from convsmith.cli.groups import IMAGES, Calibrating, Edited, Form, Place, Reading, command
 from convsmith.cli.terminal import Terminal
+from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
 from convsmith.torchrun import rank
 
@@ -132,9 +133,21 @@ def decompose(
     weights: opt.Weights = None,
     method: opt.Fitted = None,
     out: opt.PlanFile = None,
+    front: Annotated[
+        bool, typer.Option("--front", help="Plan for a whole range of limits at once; accuracy where there are labels.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="PATH", help="With --front, a page with a slider over the plans.")
+    ] = None,
 ) -> None:
     """Plan a cheaper block for every convolution that admits one."""
     exceptions = edited.told()
+    if front:
+        _refuse_with_front(calibrating, max_macs, max_latency, out)
+        _front(terminal, model, form, calibrating, place, weights, html, block=block, method=method, **exceptions)
+        return
+    if html is not None:
+        raise ConvsmithError("decompose: --html shows a front; give --front too, or leave it out.")
     terminal.progress(f"loading {model}", 0, 1)
     import torch
 
@@ -161,6 +174,40 @@ def decompose(
     publish(terminal, plan, out, told(plan), [plan_table(plan)])
     if prices is not None and rank() == 0:
         prices.unlink(missing_ok=True)  # a command that was stopped goes on from it
+
+
+def _refuse_with_front(calibrating: Calibrating, max_macs: Any, max_latency: Any, out: Path | None) -> None:
+    """Refuse what a front has no use for."""
+    if calibrating.data is None or calibrating.stats is not None:
+        raise ConvsmithError("decompose --front: plans are chosen by errors on images; give --data, and no --stats.")
+    if max_macs is not None or max_latency is not None or out is not None:
+        raise ConvsmithError("decompose --front: limits are a whole range, and plans many; leave limits and -o out.")
+
+
+def _front(
+    terminal: Terminal, model: str, form: Reading, calibrating: Calibrating, place: Place, weights: Path | None,
+    html: Path | None, **given: Any,
+) -> None:  # fmt: skip
+    terminal.progress(f"loading {model}", 0, 1)
+    from convsmith.cli.calibration import warn_of_weights
+    from convsmith.load import load_with_data
+    from convsmith.optimize import front as front_of
+    from convsmith.report import front_page, front_table
+    from convsmith.train import lent, pick_device
+
+    loaded, data = load_with_data(model, calibrating.data or "", form.wish(), weights=weights, trust=form.trust)
+    terminal.step(data.summary)
+    terminal.notes(loaded.notes)
+    warn_of_weights(terminal, loaded)
+    with lent(loaded.model, pick_device(place.device)):
+        found = front_of(
+            loaded.graph(), model=loaded.model, data=data, images=calibrating.images, seed=place.seed,
+            progress=terminal.progress, int8=True, **given,
+        )  # fmt: skip
+    if html is not None:
+        write_text(html, front_page(found))
+    terminal.record(found.to_dict())
+    terminal.show(front_table(found), *([f"page: {html}"] if html else []))
 
 
 def told(plan: "Plan") -> dict[str, Any]:

@@ -41,6 +41,7 @@ def optimize(
     images: opt.Images = IMAGES,
     format: opt.Formats = "onnx,pt2",
     runtimes: opt.Runtimes = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Write and measure 8-bit files of both nets, too.")] = False,
 ) -> None:
     """Go the whole way: plan, build, train, export, measure, report.
 
@@ -50,20 +51,20 @@ def optimize(
     exceptions = edited.told()
     terminal.step(f"loading {model} and {data}")
     from convsmith.optimize import Settings, run
-    from convsmith.report import before_after, read_run, run_falls, run_record
+    from convsmith.report import before_after, read_run, run_falls, run_quantize_only, run_record
     from convsmith.report import report as write_report
 
     settings = Settings(
         model, data, str(weights) if weights else None, form.wish(), block, organize, max_macs, seed=place.seed,
         max_latency=max_latency, method=method, images=images, epochs=training.epochs, lr=training.lr,
-        batch_size=training.batch_size, **exceptions,
+        batch_size=training.batch_size, int8=int8, **exceptions,
     )  # fmt: skip
     run(
         settings, out, watch=_watch(terminal), device=place.device, formats=format.split(","),
         runtimes=runtimes.split(",") if runtimes else None, trust=form.trust, command=_line(),
     )  # fmt: skip
     page, records = write_report(out), read_run(out)
-    terminal.show(before_after(records), f"report: {page}")
+    terminal.show(before_after(records), *run_quantize_only(records), f"report: {page}")
     terminal.warn(*run_falls(records))
     terminal.record(run_record(records) | {"report": str(page)})
 
@@ -170,6 +171,7 @@ def report(
         read_net,
         read_run,
         run_falls,
+        run_quantize_only,
     )
     from convsmith.report import report as write_report
 
@@ -183,6 +185,6 @@ def report(
     else:
         run = read_run(folder)
         nets = [*run.nets]
-        terminal.show(before_after(run), f"report: {write_report(folder)}")
+        terminal.show(before_after(run), *run_quantize_only(run), f"report: {write_report(folder)}")
         terminal.warn(*run_falls(run))
     terminal.record({"accuracy": accuracy_record(nets)})

@@ -4,7 +4,7 @@ Every step leaves its result in the run's folder and is not repeated where that 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from convsmith.bench import Bench, bench
 from convsmith.calibration.calibrate import IMAGES
 from convsmith.data import Data
-from convsmith.export import export
+from convsmith.export import EXPORTS, INT8, ONNX, export, keep_record
 from convsmith.files import write_text
 from convsmith.load import Loaded, Wish, holds_model, load_folder, load_with_data
 from convsmith.optimize.in_memory import optimize
@@ -25,7 +25,6 @@ from convsmith.train import Recipe, lent, pick_device, recipe_for, recovery_for
 BASELINE, OPTIMIZED = "baseline", "optimized"  # folders, and what the two are called in tables
 ORGANIZE, DECOMPOSE, BENCH = "organize.json", "decompose.json", "bench.json"
 PRICES = "prices.jsonl"  # of blocks, until the plan is written
-EXPORTS = "exports.json"
 FORMATS = ("onnx", "pt2")
 
 
@@ -36,7 +35,8 @@ class Settings:
     `block` is what `decompose` takes, `none` for leaving convolutions as they are. `organize` None organizes unless the
     weights are trained. `max_macs` and `max_latency` limit the result (`0.5x`, `300M`, `5ms`). `epochs`, `lr` and
     `batch_size` None take the recipe's; the rate is found for trained weights. `keep`, `overrides` and `method` are
-    those of `decompose` and `apply`, which look at so many `images`.
+    those of `decompose` and `apply`, which look at so many `images`. `int8` writes and measures 8-bit files of both
+    nets, too.
     """
 
     model: str
@@ -55,6 +55,7 @@ class Settings:
     images: int = IMAGES
     lr: float | None = None
     batch_size: int | None = None
+    int8: bool = False
 
 
 def run(
@@ -115,7 +116,7 @@ def _run(
     nets[OPTIMIZED] = finish(better, data, recipe, teacher, out / OPTIMIZED, watch)
     for name, net in nets.items():
         watch.step(f"exporting {name}")
-        _export(net, out / name, formats, settings.seed)
+        _export(net, data if settings.int8 else None, out / name, formats, settings, watch.progress)
     watch.step("measuring latency")
     _bench(nets, out, runtimes, seconds, watch)
 
@@ -152,18 +153,26 @@ def _recipe(data: Data, settings: Settings, trained: bool, device: str | None) -
     return (recovery_for if trained else recipe_for)(data, seed=settings.seed, device=device, **changes)
 
 
-def _export(net: Loaded, folder: Path, formats: Sequence[str], seed: int) -> None:
+def _export(
+    net: Loaded, data: Data | None, folder: Path, formats: Sequence[str], settings: Settings, progress: Progress
+) -> None:
     if not (folder / EXPORTS).is_file():
-        paths = [folder / f"model.{form}" for form in formats]
-        checks = [export(net.model, path, input=net.origin.input, seed=seed) for path in paths]
-        write(folder / EXPORTS, [asdict(check) | {"path": check.path.name} for check in checks])
+        given: dict[str, Any] = {"input": net.origin.input, "seed": settings.seed, "progress": progress}
+        checks = [export(net.model, folder / f"model.{form}", **given) for form in formats]
+        if data is not None:
+            checks.append(export(net.model, folder / INT8, int8=data, images=settings.images, **given))
+        keep_record(checks, folder)
 
 
 def _bench(nets: dict[str, Loaded], out: Path, runtimes: Sequence[str] | None, seconds: float, watch: Watch) -> None:
     if not (out / BENCH).is_file():
         models = {name: net.model for name, net in nets.items()}
-        files = {name: out / name / "model.onnx" for name in nets if (out / name / "model.onnx").is_file()}
+        files, small = (
+            {name: out / name / file for name in nets if (out / name / file).is_file()} for file in (ONNX, INT8)
+        )
         choice: dict[str, Any] = {} if runtimes is None else {"runtimes": tuple(runtimes)}
-        shape = nets[BASELINE].origin.input
-        measured: Bench = bench(models, input=shape, onnx=files, seconds=seconds, progress=watch.progress, **choice)
+        measured: Bench = bench(
+            models, input=nets[BASELINE].origin.input, onnx=files, int8=small, seconds=seconds,
+            progress=watch.progress, **choice,
+        )  # fmt: skip
         write_text(out / BENCH, measured.to_json() + "\n")

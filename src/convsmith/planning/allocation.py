@@ -1,36 +1,18 @@
-"""Which layers to decompose, and at what rank, within a limit: the least predicted error of the net's output."""
+"""What to do within a limit once everything has its price: the least predicted error of the net's output."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import count
-from math import prod
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
-from torch import nn
-
-from convsmith.algebra import METHODS
-from convsmith.algebra.second_moments import Statistics
-from convsmith.blocks import parse_block
-from convsmith.calibration.calibrate import calibrate
-from convsmith.calibration.pictures import Pictures
-from convsmith.graph import Graph, Node
-from convsmith.latency.measure import Latencies
+from convsmith.graph import Graph
 from convsmith.plan import Plan, Refusal, Request
 from convsmith.planning.budget import Costs
-from convsmith.planning.candidates import Candidate, Trial, consider, overridden
-from convsmith.planning.depth_prices import removable, without
-from convsmith.planning.joint import State, choose_jointly
-from convsmith.planning.levers import Gone, Levers, plan_of_levers
-from convsmith.planning.prices import Prices, digest
-from convsmith.planning.pricing import Choice, Effect, Pricing
-from convsmith.planning.width_prices import narrowable, narrowings
-from convsmith.progress import Progress, silent
+from convsmith.planning.candidates import Candidate, Trial
+from convsmith.planning.joint import Joint, choose_jointly
+from convsmith.planning.levers import Levers, plan_of_levers
+from convsmith.planning.pricing import Choice
 
-# What has no window to take apart can be of lower rank between channels; a gate's or the head's 1x1 is worth no fit.
-POINTWISE = "channel:r=4"
-# With data these compete.
-FAMILIES = ("dw-pw", "cp:r=8", "spatial:r=8", "tucker:r=8,s=8", POINTWISE)
 CHEAPER = "plan without data, which knows cheaper blocks, and fit them with `apply --data`"
 # Costs are told apart down to this share of the limit, rounded up, so that a choice never breaks it.
 GRAIN = 4096
@@ -74,136 +56,67 @@ def _unbeaten(states: dict[int, tuple[float, tuple[int, ...]]]) -> dict[int, tup
     return kept
 
 
-def plan_by_error(
-    model: nn.Module,
-    graph: Graph,
-    asked: Request,
-    images: Pictures | None,
-    method: str | None = None,
-    statistics: Mapping[str, Statistics] | None = None,
-    seed: int = 0,
-    latencies: Latencies | None = None,
-    progress: Progress = silent,
-    prices: Path | None = None,
-) -> Plan:
-    """A plan for a trained net that spends a limit by the errors it causes: per layer keep, decompose, and the rank.
+@dataclass(frozen=True)
+class Priced:
+    """What a net's layers, channels and units may become, with prices; plans for any limit are chosen of it.
 
-    A few ranks of each layer are fitted by `method` to the statistics. What each does to the output is measured by
-    running `images` (n, c, h, w) on from there. Between them the errors' logarithms are taken to fall in proportion to
-    the MACs, and the squared errors of layers to add up. Without images the errors of layers count themselves.
-    statistics: by default those of the images. latencies: for a limit on latency. progress: told of every layer.
-    prices: a file to keep what was worked out in, so that the same call goes on where it was stopped. Raises
-    ConvsmithError where the limit cannot be met.
+    Attributes:
+        graph: The captured model.
+        costs: What limits count.
+        levers: All that can be done.
+        refusals: What stays, and why.
+        fixed: What was asked for single layers.
     """
-    costs = Costs.of(graph, asked, latencies)
-    fixed = overridden(graph, asked.overrides, asked.keep)
-    levers, refusals = priced(model, graph, asked, costs, images, method, statistics, seed, progress, prices)
-    chosen = cheapest(levers, graph, costs, fixed)
-    if chosen is None:
-        least = levers.least(graph, costs) + costs.change(fixed)
-        raise costs.unmet(least, CHEAPER if asked.block == "auto" else "choose a cheaper block")
-    return plan_of_levers(graph, levers, chosen, refusals, replace(asked, by="errors"), costs, fixed)
 
+    graph: Graph
+    costs: Costs
+    levers: Levers
+    refusals: Sequence[Refusal]
+    fixed: Sequence[tuple[Candidate, Trial]]
 
-def cheapest(levers: Levers, graph: Graph, costs: Costs, fixed: Sequence[tuple[Candidate, Trial]]) -> list[Any] | None:
-    """What to do with each lever, with the least sum of errors within the limit; None where nothing keeps it.
+    @cached_property
+    def joint(self) -> Joint:
+        """All levers as one decision."""
+        return self.levers.joint(self.graph, self.costs)
 
-    Layers alone are chosen exactly. With groups and units the better of that and of one choice for all is taken.
-    """
-    alone = _layers_alone(levers, costs, fixed)
-    if not levers.groups and not levers.units:
-        return alone
-    joint = levers.joint(graph, costs)
-    start: State = (0,) * len(joint.items)
-    rest = costs.total + costs.change(fixed) - joint.total(start)
-    state = choose_jointly(joint, costs.limit - rest)
-    together = None if state is None else [i.ways[way].what for i, way in zip(joint.items, state, strict=True)]
-    if alone is None or together is None:
-        return together or alone
-    error = sum(choice.output for choice in alone[: len(levers.layers)])
-    return together if state is not None and joint.error(state) < error else alone
+    @property
+    def rest(self) -> float:
+        """What costs what it costs, whatever is decided."""
+        return self.costs.total + self.costs.change(self.fixed) - self.joint.total(self.joint.start)
 
+    @property
+    def least(self) -> float:
+        """What the cheapest plan costs."""
+        return self.rest + self.joint.total(self.joint.cheapest)
 
-def _layers_alone(levers: Levers, costs: Costs, fixed: Sequence[tuple[Candidate, Trial]]) -> list[Any] | None:
-    rest = costs.total + costs.change(fixed) - sum(costs.layer(candidate) for candidate, _ in levers.layers)
-    chosen = choose([choices for _, choices in levers.layers], costs.limit - rest)
-    return None if chosen is None else [*chosen, *[None] * (len(levers.groups) + len(levers.units))]
+    def plan(self, asked: Request) -> Plan:
+        """The plan of the least error within the limit that is asked for; raises ConvsmithError where none keeps it."""
+        costs = Costs.of(self.graph, asked, self.costs.latencies)
+        chosen = self._within(costs.limit)
+        if chosen is None:
+            raise costs.unmet(self.least, CHEAPER if asked.block == "auto" else "choose a cheaper block")
+        by_errors = replace(asked, by="errors")
+        return plan_of_levers(self.graph, self.levers, chosen, self.refusals, by_errors, costs, self.fixed)
 
+    def _within(self, limit: float) -> list[Any] | None:
+        """What to do with each lever, with the least sum of errors; None where nothing keeps the limit.
 
-def priced(
-    model: nn.Module,
-    graph: Graph,
-    asked: Request,
-    costs: Costs,
-    images: Pictures | None,
-    method: str | None,
-    statistics: Mapping[str, Statistics] | None,
-    seed: int,
-    progress: Progress,
-    prices: Path | None,
-) -> tuple[Levers, list[Refusal]]:
-    """All that can be done to a net with what each way costs and loses, and what stays."""
-    by_layer, refusals = _candidates(graph, asked, method)
-    given = statistics is not None
-    # What is refitted or goes must not be a layer that was asked to stay, or to become something of its own.
-    left = (*asked.keep, *asked.overrides)
-    groups, unfit = narrowable(graph, left) if asked.width else ([], [])
-    units = removable(graph, left) if asked.depth and images is not None else []
-    if statistics is None:
-        if images is None:
-            raise ValueError("neither images nor statistics to choose ranks by")
-        readers = [part.module for group in groups for part in group.consumers]
-        statistics = calibrate(model, images, list(dict.fromkeys([*by_layer, *readers])), seed=seed, progress=progress)
-    told = model, images, graph.fingerprint, method, seed, given, costs.latencies is None
-    kept = Prices(prices, "" if prices is None else digest(*told))
-    effect = None if images is None else Effect(model, images)
-    pricing = Pricing(model, graph, statistics, method, costs, effect, kept)
-    done, total = count(), len(by_layer) + len(groups) + len(units)
-    layers, widths, gone = [], [], []
-    for layer, families in by_layer.items():
-        progress(f"pricing {layer}", next(done), total)
-        layers.append((families[0], pricing.choices(families)))
-    for group in groups:
-        progress(f"pricing widths of {group.name[0]}", next(done), total)
-        if all(part.module in statistics for part in group.consumers):
-            widths.append(narrowings(model, graph, group, statistics, effect, kept))
-    for stage, unit in units:
-        progress(f"pricing the net without {unit.modules[0]}", next(done), total)
-        if images is not None and effect is not None:
-            gone.append((Gone(unit, stage), without(model, graph, unit, images, effect, kept, seed)))
-    return Levers(layers, [each for each in widths if each], gone), [*refusals, *unfit]
+        Layers alone are chosen exactly. With groups and units the better of that and of one choice for all is taken.
+        """
+        alone = self._layers_alone(limit)
+        if not self.levers.groups and not self.levers.units:
+            return alone
+        state = choose_jointly(self.joint, limit - self.rest)
+        if state is None:
+            return alone
+        if alone is not None:
+            error = sum(choice.output for choice in alone[: len(self.levers.layers)])
+            if error <= self.joint.error(state):
+                return alone
+        return [item.ways[way].what for item, way in zip(self.joint.items, state, strict=True)]
 
-
-def _families(asked: Request, method: str | None) -> list[str]:
-    """The blocks that compete, those among them that the method knows how to fit."""
-    if asked.block != "auto":
-        return [asked.block]
-    known = None if method is None else {form.name for form in METHODS[method]}
-    return [name for name in FAMILIES if known is None or parse_block(name).name in known]
-
-
-def _candidates(
-    graph: Graph, asked: Request, method: str | None = None
-) -> tuple[dict[str, list[Candidate]], list[Refusal]]:
-    """What each layer may become, in order of execution, a candidate for each family of blocks; and what stays."""
-    found: dict[str, list[Candidate]] = {}
-    left: dict[str, str] = {}
-    for name in _families(asked, method):
-        block, skip = parse_block(name), set(asked.overrides)
-        if name == POINTWISE != asked.block:
-            skip |= {node.module for node in graph.layers if _head(node)}
-        candidates, refusals = consider(graph, [block], forced=True, ranked=True, keep=asked.keep, skip=skip)
-        for candidate in candidates:
-            if candidate.trials:
-                found.setdefault(candidate.layer, []).append(candidate)
-            left.setdefault(candidate.layer, f"{block} would cost more")
-        for refusal in refusals:
-            left.setdefault(refusal.layer, refusal.reason)
-    ordered = {node.module: found[node.module] for node in graph.layers if node.module in found}
-    return ordered, [Refusal(layer, reason) for layer, reason in left.items() if layer not in found]
-
-
-def _head(node: Node) -> bool:
-    """Whether a layer is pointwise and of one pixel."""
-    spec = node.conv_spec()
-    return spec is not None and prod(spec.kernel) == 1 == prod(node.call.out[2:])
+    def _layers_alone(self, limit: float) -> list[Any] | None:
+        layers = self.levers.layers
+        rest = self.costs.total + self.costs.change(self.fixed) - sum(self.costs.layer(each) for each, _ in layers)
+        chosen = choose([choices for _, choices in layers], limit - rest)
+        return None if chosen is None else [*chosen, *[None] * (len(self.levers.groups) + len(self.levers.units))]

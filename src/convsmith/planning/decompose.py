@@ -14,8 +14,8 @@ from convsmith.graph.given import graph_of
 from convsmith.latency.measure import Latencies, measure_latency
 from convsmith.limits import share_of
 from convsmith.plan import Plan, Request
-from convsmith.planning.allocation import plan_by_error
 from convsmith.planning.by_cost import plan_by_cost
+from convsmith.planning.by_error import plan_by_error
 from convsmith.progress import Progress, silent
 
 

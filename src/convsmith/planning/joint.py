@@ -10,6 +10,8 @@ from typing import Any
 HALVINGS = 40
 # Choices are looked over so often with all others as they are; few of the nets tried need more than four.
 PASSES = 12
+# A price of cost at which errors do not count.
+DEAREST = 1e30
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,16 @@ class Joint:
     @cached_property
     def _costs(self) -> dict[tuple[str, State], float]:
         return {}
+
+    @property
+    def start(self) -> State:
+        """Everything as it is."""
+        return (0,) * len(self.items)
+
+    @cached_property
+    def cheapest(self) -> State:
+        """A state that costs as little as any move can bring it to."""
+        return _settled(self, self.start, DEAREST)
 
     def layer(self, layer: str, state: State) -> float:
         """What a layer costs."""
@@ -120,13 +132,13 @@ def choose_jointly(joint: Joint, limit: float) -> State | None:
     >>> choose_jointly(joint, 4), choose_jointly(joint, 3), choose_jointly(joint, 1)
     ((0, 0), (0, 1), None)
     """
-    start: State = (0,) * len(joint.items)
+    start = joint.start
     if joint.total(start) <= limit:
         return start
     low, high, best = 0.0, 1.0, None
     while joint.total(state := _settled(joint, start, high)) > limit:
         low, high = high, 8 * high
-        if high > 1e30:
+        if high > DEAREST:
             return None
     for _ in range(HALVINGS):
         best = state if best is None or joint.error(state) < joint.error(best) else best

@@ -1,7 +1,9 @@
 """Records in; tables, and pages that need no network, out."""
 
+from convsmith.report.eight_bits import quantize_only, run_quantize_only
 from convsmith.report.expansion import expansion_table
 from convsmith.report.falls import falls, rate_line, run_falls
+from convsmith.report.front import front_page, front_table
 from convsmith.report.net_pages import compare_page, scores_page
 from convsmith.report.net_tables import compare_table, scores_table
 from convsmith.report.page import report, run_page
@@ -26,15 +28,19 @@ __all__ = [
     "compare_table",
     "expansion_table",
     "falls",
+    "front_page",
+    "front_table",
     "names_table",
     "pareto_table",
     "plan_table",
+    "quantize_only",
     "rate_line",
     "read_net",
     "read_run",
     "report",
     "run_falls",
     "run_page",
+    "run_quantize_only",
     "run_record",
     "scores_page",
     "scores_table",

@@ -13,7 +13,7 @@ from convsmith.report.falls import alerts, falls
 from convsmith.report.html import Tile, facts, page, section, tiles
 from convsmith.report.numbers import change, count, percent
 from convsmith.report.records import NetRecords, read_net
-from convsmith.report.sections import accuracy_section, plan_section
+from convsmith.report.sections import accuracy_section, exports_section, plan_section
 
 
 def folder_page(folder: Path) -> str:
@@ -28,6 +28,7 @@ def folder_page(folder: Path) -> str:
         tiles([*_costs(plans), *_accuracy(net)]),
         *accuracy_section([net], figures),
         *map(plan_section, numbers, plans),
+        *exports_section([net]),
         section("Where the net comes from", "", facts({"model": asdict(origin)})),
     ]
     return page(f"convsmith: {name}", body, figures)

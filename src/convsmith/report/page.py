@@ -9,13 +9,14 @@ from convsmith.files import write_text
 from convsmith.load import holds_model
 from convsmith.report import charts, net_charts
 from convsmith.report.charts import Figure
+from convsmith.report.eight_bits import run_quantize_only
 from convsmith.report.falls import alerts, run_falls
 from convsmith.report.folder_page import folder_page
 from convsmith.report.html import Tile, facts, layer_table, page, pair, plot, section, table, tiles
 from convsmith.report.net_pages import COST_NOTE
 from convsmith.report.numbers import change, count, milliseconds, percent
 from convsmith.report.records import RunRecords, read_run
-from convsmith.report.sections import accuracy_section, plan_section
+from convsmith.report.sections import accuracy_section, exports_section, plan_section
 from convsmith.report.tables import before_after_rows
 from convsmith.text import times
 
@@ -54,6 +55,7 @@ def run_page(records: RunRecords) -> str:
         f"<h1>{escape(str(records.settings.get('model')))}, before and after</h1>",
         f'<p class="lead">{_whole_numbers(escape(headline(records)))}</p>',
         *alerts(run_falls(records)),
+        *(f'<p class="lead">{escape(text)}</p>' for text in run_quantize_only(records)),
         tiles(_tiles(records)),
         section("Before and after", "", table(("", ">baseline", ">optimized", ">change"), before_after_rows(records))),
         *_net_sections(records, figures),
@@ -64,7 +66,7 @@ def run_page(records: RunRecords) -> str:
             for name, plan in (("Stages", records.organize), ("Blocks", records.decompose))
             if plan is not None
         ),
-        *_exports(records),
+        *exports_section(records.nets),
         _origin(records),
     ]
     return page(f"convsmith: {records.settings.get('model')}", body, figures)
@@ -169,21 +171,6 @@ def _latency(bench: Bench, figures: dict[str, Figure]) -> str:
     skipped = [(skip.model, skip.runtime, str(skip.batch), skip.reason) for skip in bench.skipped]
     missed = table(("not measured", "runtime", ">batch", "why"), skipped) if skipped else ""
     return section("Latency", note, plot("latency"), table(columns, rows), missed)
-
-
-def _exports(records: RunRecords) -> list[str]:
-    rows = [
-        (
-            f"{net.name}/{file.path}",
-            str(file.opset or ""),
-            f"{file.bytes / 1e6:.2f} MB",
-            f"{file.max_rel_error:.1e}" if file.max_rel_error else "0",
-        )
-        for net in records.nets
-        for file in net.exports
-    ]
-    note = "Each file was run against its model on random images; the error is relative to the output's largest value."
-    return [section("Files", note, table(("file", ">opset", ">size", ">error"), rows))] if rows else []
 
 
 def _origin(records: RunRecords) -> str:

@@ -10,11 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from convsmith.bench import Bench
 from convsmith.errors import ConvsmithError, FileError
+from convsmith.export import EXPORTS, ExportCheck
 from convsmith.optimize import (
     BASELINE,
     BENCH,
     DECOMPOSE,
-    EXPORTS,
     OPTIMIZED,
     ORGANIZE,
     RECOVERED,
@@ -30,18 +30,6 @@ from convsmith.score.metric import Scores
 from convsmith.train import Epoch
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Exported:
-    """One exported file and its largest error against the model."""
-
-    path: str
-    format: str
-    opset: int | None
-    bytes: int
-    max_abs_error: float
-    max_rel_error: float
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,7 @@ class NetRecords:
     scores: Scores | None
     history: tuple[Epoch, ...]
     evaluations: tuple[Evaluated, ...]
-    exports: tuple[Exported, ...]
+    exports: tuple[ExportCheck, ...]
 
     @property
     def final(self) -> Evaluated | None:
@@ -148,7 +136,7 @@ class _Run:
 _RUN = TypeAdapter(_Run)
 _SCORES = TypeAdapter(Scores)
 _EPOCH = TypeAdapter(Epoch)
-_EXPORTS = TypeAdapter(tuple[Exported, ...])
+_EXPORTS = TypeAdapter(tuple[ExportCheck, ...])
 
 
 def read_net(folder: Path) -> NetRecords:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from convsmith.export import ExportCheck
 from convsmith.optimize import NORMS
 from convsmith.plan import Plan
 from convsmith.report import charts
@@ -52,3 +53,25 @@ def plan_section(name: str, plan: Plan) -> str:
     edits = table(("layer", "edit", "why"), edit_rows(plan)) if plan.edits else "<p>None.</p>"
     refused = table(("layer", "why"), refusal_rows(plan.refusals)) if plan.refusals else "<p>Nothing.</p>"
     return section(f"{name}: the plan", "", totals, "<h3>Edits</h3>", edits, "<h3>Left alone</h3>", refused)
+
+
+EXPORTS_NOTE = (
+    "Each float file was run against its model on random images; the error is relative to the output's largest value. "
+    "The error of an int8 file is the output's root mean square over the calibration images, relative to its spread."
+)
+
+
+def exports_section(nets: Sequence[NetRecords]) -> list[str]:
+    """The files that were written of nets; nothing where there are none."""
+    rows = [_export_row(net.name, file) for net in nets for file in net.exports]
+    columns = ("file", ">opset", "numbers", ">size", ">error", ">top-1", "stay in float")
+    return [section("Files", EXPORTS_NOTE, table(columns, rows))] if rows else []
+
+
+def _export_row(net: str, file: ExportCheck) -> tuple[str, ...]:
+    accuracy = "" if file.accuracy is None else f"{percent(file.accuracy.fp32)} -> {percent(file.accuracy.int8)}"
+    error = file.max_rel_error if file.output_error is None else file.output_error
+    return (
+        f"{net}/{file.path.name}", str(file.opset or ""), file.precision, f"{file.bytes / 1e6:.2f} MB",
+        f"{error:.1e}" if error else "0", accuracy, f"{len(file.in_float)} layers" if file.in_float else "",
+    )  # fmt: skip

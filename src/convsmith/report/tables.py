@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from convsmith.bench import FASTER, SLOWER, Bench
+from convsmith.bench import FASTER, SLOWER, Bench, Latency
 from convsmith.plan import Edit, Merge, Narrow, Plan, Refusal, Remove, Repeat, Replace
 from convsmith.planning.divisions import Choice
 from convsmith.planning.search.sequences import Found
@@ -139,7 +139,16 @@ def bench_table(bench: Bench) -> RenderableType:
         Text(f"Not measured: {skip.model}, {skip.runtime}, batch {skip.batch}: {skip.reason}", style="yellow")
         for skip in bench.skipped
     ]
-    return Group(table, *missed)
+    paired = [
+        Text(f"{cell.model} against {bench.pairs[0].model}, {cell.runtime}, batch {cell.batch}: {_pair(cell)}")
+        for cell in bench.pairs
+        if cell.verdict
+    ]
+    return Group(table, *paired, *missed)
+
+
+def _pair(cell: Latency) -> str:
+    return f"{cell.ratio:.2f} ({cell.ratio_low:.2f}-{cell.ratio_high:.2f}), {cell.verdict}"
 
 
 def search_table(found: Sequence[Found], title: str) -> RenderableType:
@@ -180,9 +189,11 @@ def before_after_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
             ("3DRF gain", f"{start.gain:.2f}", f"{end.gain:.2f}", f"{end.gain - start.gain:+.2f}"),
         ]
     rows += _accuracy_rows(base, new)
-    for before, after in zip(base.exports, new.exports, strict=False):
-        sizes = [f"{export.bytes / 1e6:.2f} MB" for export in (before, after)]
-        rows.append((f"{before.format} file", sizes[0], sizes[1], change(before.bytes, after.bytes)))
+    written = {file.path.name: file for file in new.exports}
+    for before, after in ((file, written[file.path.name]) for file in base.exports if file.path.name in written):
+        kind = before.format if before.output_error is None else "int8 onnx"
+        sizes = f"{before.bytes / 1e6:.2f} MB", f"{after.bytes / 1e6:.2f} MB"
+        rows.append((f"{kind} file", *sizes, change(before.bytes, after.bytes)))
     return rows + _latency_rows(records)
 
 
@@ -219,14 +230,25 @@ def accuracy_rows(nets: Sequence[NetRecords]) -> list[tuple[str, ...]]:
 
 
 def _latency_rows(records: RunRecords) -> list[tuple[str, str, str, str]]:
-    cells = {(c.runtime, c.batch, c.model): c for c in records.bench.cells} if records.bench else {}
+    """Float files, then int8 files, each net's beside the other's."""
+    if records.bench is None:
+        return []
+    names = records.baseline.name, records.optimized.name
+    float_rows = _paired(records.bench, records.bench.cells, names, "")
+    return float_rows + _paired(records.bench, records.bench.pairs, (f"{names[0]} int8", f"{names[1]} int8"), " int8")
+
+
+def _paired(
+    bench: Bench, compared: Sequence[Latency], names: tuple[str, str], kind: str
+) -> list[tuple[str, str, str, str]]:
+    times = {(cell.runtime, cell.batch, cell.model): cell.median_ms for cell in bench.cells}
     rows = []
-    for (runtime, batch, model), after in cells.items():
-        before = cells.get((runtime, batch, records.baseline.name))
-        if before and model == records.optimized.name:
-            told = f"{after.ratio:.2f}x, {after.verdict}"
-            pair = milliseconds(before.median_ms), milliseconds(after.median_ms)
-            rows.append((f"{runtime}, batch {batch}", *pair, told))
+    for cell in compared:
+        before = times.get((cell.runtime, cell.batch, names[0]))
+        if before and cell.model == names[1]:
+            told = f"{cell.ratio:.2f}x, {cell.verdict}"
+            pair = milliseconds(before), milliseconds(cell.median_ms)
+            rows.append((f"{cell.runtime}{kind}, batch {cell.batch}", *pair, told))
     return rows
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.calibration.calibrate import Images, take_images
+from convsmith.calibration.pictures import alone
 from convsmith.data import epoch_seed
 from convsmith.errors import ConvsmithError, DataError
 from convsmith.graph.answers import answered
@@ -80,7 +81,7 @@ def recover(
 
     def parts(rows: Tensor) -> Iterator[Tensor]:
         for part in torch.split(rows, recipe.batch_size):
-            yield torch.cat([taken[int(i) : int(i) + 1] for i in part]).to(place, like.dtype)
+            yield torch.cat([alone(taken[int(i) : int(i) + 1]) for i in part]).to(place, like.dtype)
 
     def batches(epoch: int) -> Iterator[Tensor]:
         drawn = torch.Generator().manual_seed(epoch_seed(recipe.seed, epoch))

@@ -1,0 +1,129 @@
+"""Export a model to a file that other runtimes read, kept only when it computes what the model computes."""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from convsmith.calibration.calibrate import IMAGES, Images, take_images
+from convsmith.calibration.pictures import alone
+from convsmith.errors import DataError, FileError
+from convsmith.export.formats import FORMATS, Run, evaluation_copy, trace
+from convsmith.export.int8 import evaluated, to_int8
+from convsmith.export.records import Accuracy, ExportCheck
+from convsmith.export.runtime import ORT_ERRORS, quiet, reason
+from convsmith.files import whole
+from convsmith.graph.capture import FORWARD_ERRORS
+from convsmith.graph.wrappers import unwrapped
+from convsmith.progress import Progress, silent
+from convsmith.text import times
+from convsmith.zoo import input_of
+
+TOLERANCE = 1e-4  # largest error allowed, relative to the output's largest value, for float32
+CHECKED_BATCHES = (1, 3)
+
+EXPORT_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, onnx.checker.ValidationError)
+
+
+def export(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    input: tuple[int, ...] | None = None,
+    int8: Images | None = None,
+    images: int = IMAGES,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> ExportCheck:
+    """Write a model in evaluation mode to an .onnx or .pt2 file, and check the file against the model.
+
+    Batches of any size run; the image size is fixed. The file stands alone. Rolling pointwise convolutions become plain
+    ATen operators, and batch normalization is folded into convolutions in ONNX. The model is left as it was.
+
+    With images to calibrate on, an .onnx file has 8-bit weights and activations. The layers that cause most of the
+    output's error stay in float where it would be more than a tenth.
+
+    Args:
+        model: Any module.
+        path: Where to write; the suffix tells the format.
+        input: (channels, height, width); by default what a zoo net was built for, else 3, 224, 224.
+        int8: Images to calibrate 8-bit integers on, as `apply` takes them; None for a float file. Of a data set with
+            labels, accuracy on its test images is told.
+        images: How many of them.
+        seed: Draws the random images that model and file are compared on, and those to calibrate on.
+        progress: Told how far quantizing is.
+
+    Returns:
+        The file's size in bytes, and its largest error against the model at batch 1 and 3. Of an int8 file the error
+        over the calibration images, the layers that stay in float, and accuracy where there are labels.
+
+    Raises:
+        ConvsmithError: When the suffix is unknown, the folder cannot be written, the model cannot be exported, or the
+            file's output is off by more than TOLERANCE. Of an int8 file, when images do not fit. No file is left then.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     check = export(nn.Conv2d(3, 8, 3), f"{folder}/net.onnx", input=(3, 8, 8))
+    ...     small = export(nn.Conv2d(3, 8, 3), f"{folder}/net.int8.onnx", input=(3, 8, 8), int8=torch.rand(4, 3, 8, 8))
+    >>> check.format, check.max_rel_error < 1e-4, small.precision, small.output_error < 0.1
+    ('onnx', True, 'int8', True)
+    """
+    path, input = Path(path), input or input_of(unwrapped(model))
+    if int8 is None:
+        return _checked(model, path, path, input, seed)
+    if path.suffix.lower() != ".onnx":
+        raise FileError(f"{path}: int8 files are ONNX files; give a name that ends in .onnx.")
+    taken = take_images(int8, images, seed, len(input) - 1)
+    if (own := tuple(alone(taken[:1]).shape[1:])) != tuple(input):
+        raise DataError(f"int8: the images are {times(own)}, and the model reads {times(input)}; give others.")
+    with TemporaryDirectory() as folder:
+        source = _checked(model, Path(folder) / "float.onnx", path, input, seed)
+        before = evaluated(source.path, int8, progress)  # first, as it may refuse the labels
+        small = to_int8(source, path, taken, progress)
+        after = evaluated(path, int8, progress)
+        told = Accuracy(before.top1, after.top1, after.images) if before and after else None
+        return replace(small, accuracy=told)
+
+
+def _checked(model: nn.Module, path: Path, told: Path, input: tuple[int, ...], seed: int) -> ExportCheck:
+    """Write a float file, `told` in messages, that computes what the model computes."""
+    form = FORMATS[path.suffix.lower()]
+    generator = torch.Generator().manual_seed(seed)
+    images = [torch.randn(batch, *input, generator=generator) for batch in CHECKED_BATCHES]
+    try:
+        with whole(path) as draft, quiet():
+            replica = evaluation_copy(model)
+            opset = form.write(trace(replica, input), draft)
+            absolute, relative = _errors(form.load(draft), replica, images)
+            size = draft.stat().st_size
+            if not relative <= TOLERANCE:  # also true for nan
+                raise FileError(
+                    f"{told}: the file's output is off by {relative:.1e} of its largest value, "
+                    f"more than {TOLERANCE:.0e}; the forward of {type(model).__name__} must be deterministic, finite "
+                    "and float32."
+                )
+    except EXPORT_ERRORS as error:
+        raise FileError(
+            f"{told}: {type(model).__name__} cannot be exported on input {times(input)}: {reason(error)}; "
+            "check the input's shape and the model's forward."
+        ) from error
+    return ExportCheck(path, path.suffix.lower()[1:], opset, size, absolute, relative)
+
+
+@torch.inference_mode()
+def _errors(run: Run, model: nn.Module, images: list[Tensor]) -> tuple[float, float]:
+    """The largest absolute error, and the largest relative to the output's largest value; nan where it has one."""
+    pairs = [pair for x in images for pair in zip(run(x), tree_leaves(model(x)), strict=True)]
+    absolute, relative = torch.stack([_error(got, want) for got, want in pairs]).amax(0).tolist()
+    return absolute, relative
+
+
+def _error(got: Tensor, want: Tensor) -> Tensor:
+    if got.shape != want.shape:
+        raise ValueError(f"the file answers an output of shape {tuple(got.shape)}, not {tuple(want.shape)}")
+    gap = (got - want).abs().max()
+    return torch.stack([gap, torch.where(gap == 0, 0.0, gap / want.abs().max())])

@@ -1,0 +1,155 @@
+"""The formats a program is written in, and how each file is read back to run."""
+
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import SEEK_SET, RawIOBase, StringIO
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from convsmith.blocks import decompositions
+from convsmith.errors import FileError
+from convsmith.export.runtime import quiet, reason, session
+from convsmith.graph.plain import copied, plain
+from convsmith.graph.wrappers import unwrapped
+from convsmith.pt2 import PT2_ERRORS
+from convsmith.registry import Registry
+
+INPUT = "input"  # what the images are called in ONNX files
+BATCH = ({0: Dim("batch")},)  # the axes of the one input that may vary
+ONNX_LIMIT = 2**31 - 1  # bytes in one protocol buffer
+
+Run = Callable[[Tensor], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a program is written to a path (answering the ONNX opset, if any), and how the file is read back to run."""
+
+    write: Callable[[ExportedProgram, Path], int | None]
+    load: Callable[[Path], Run]
+
+
+FORMATS: Registry[Format] = Registry("export format")
+
+
+def evaluation_copy(model: nn.Module) -> nn.Module:
+    """A copy on the CPU, in evaluation mode, to export and to measure."""
+    replica = copied(plain(unwrapped(model))).cpu()
+    # Modules made from a .pt2 file refuse eval(), which they do not need; set on the class, it still reaches children.
+    return nn.Module.train(replica, False)
+
+
+def trace(model: nn.Module, input: tuple[int, ...]) -> ExportedProgram:
+    """The program of standard ATen operators that `model` runs on images (batch, *input) of any batch size."""
+    with _Inlined(), redirect_stderr(StringIO()):  # where torch prints the graph it could not finish
+        program = torch.export.export(model, (torch.zeros(2, *input),), dynamic_shapes=BATCH, strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # would carry this machine's paths into the file
+    return program
+
+
+class _Inlined(TorchFunctionMode):
+    """Runs the project's own operators as the ATen calls they are made of, while a model is traced.
+
+    `ExportedProgram.run_decompositions` can do the same, but takes every batch_norm apart on its way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bodies: dict[Any, Callable[..., Any]] = dict(decompositions())
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the body in place of the operator."""
+        return self._bodies.get(func, func)(*args, **(kwargs or {}))
+
+
+def _write_onnx(program: ExportedProgram, path: Path) -> int:
+    size = sum(tensor.nbytes for tensor in program.state_dict.values())
+    if size > ONNX_LIMIT:
+        raise FileError(f"One ONNX file holds 2 GB, and this model has {size / 1e9:.1f} GB; export it as .pt2.")
+    outputs = [f"output{number or ''}" for number in range(len(program.graph_signature.user_outputs))]
+    torch.onnx.export(
+        program, (), path, input_names=[INPUT], output_names=outputs, dynamic_shapes=BATCH,
+        external_data=False, verbose=False,
+    )  # fmt: skip
+    onnx.checker.check_model(path)
+    return int(onnx.load(path, load_external_data=False).opset_import[0].version)
+
+
+def _load_onnx(path: Path) -> Run:
+    runtime = session(path, torch.get_num_threads())
+    return lambda x: [torch.from_numpy(out) for out in runtime.run(None, {INPUT: x.numpy()})]
+
+
+def _write_pt2(program: ExportedProgram, path: Path) -> None:
+    with path.open("wb") as file:
+        patient = _Patient(file)
+        torch.export.save(program, cast(IO[bytes], patient))
+        patient.check()
+
+
+class _Patient(RawIOBase):
+    """A file for torch's archive writer, which ends the process where a write fails: it hears of it afterwards."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self._failed: OSError | None = None
+
+    def writable(self) -> bool:
+        """It is written to."""
+        return True
+
+    def seekable(self) -> bool:
+        """It has a place."""
+        return True
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        """Go to a place, where nothing has failed yet."""
+        return offset if self._failed else self._file.seek(offset, whence)
+
+    def write(self, data: Any) -> int:
+        """Write, or note the first failure and take the rest for written."""
+        if self._failed is None:
+            try:
+                self._file.write(data)
+                self._file.flush()
+            except OSError as error:
+                self._failed = error
+        return memoryview(data).nbytes
+
+    def check(self) -> None:
+        """Raise the first failure."""
+        if self._failed is not None:
+            raise self._failed
+
+
+def _load_pt2(path: Path) -> Run:
+    model = load_pt2(path).module()  # the draft of a moment ago
+    return lambda x: tree_leaves(model(x))
+
+
+def load_pt2(path: Path) -> ExportedProgram:
+    """The program in a .pt2 file by torch, which runs code that the file holds: for files of the user's own alone.
+
+    Raises ConvsmithError where there is none.
+    """
+    try:
+        with path.open("rb") as file, quiet():
+            return torch.export.load(file)
+    except PT2_ERRORS as error:
+        raise FileError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
+
+
+FORMATS.add(".onnx", Format(_write_onnx, _load_onnx))
+FORMATS.add(".pt2", Format(_write_pt2, _load_pt2))
