@@ -161,8 +161,8 @@ def plain() -> nn.Module:
 
 REFUSALS: dict[str, tuple[Callable[[], nn.Module], str, tuple[int, ...], str]] = {
     "an unknown suffix": (plain, "net.onx", SHAPE, "Unknown export format '.onx'; did you mean .onnx"),
-    "a known suffix of another kind": (plain, "net.pth", SHAPE, "Unknown export format '.pth'; did you mean .pt2"),
-    "no suffix": (plain, "net", SHAPE, "Unknown export format ''; known: .onnx, .pt2"),
+    "a known suffix of another kind": (plain, "net.pth", SHAPE, "Unknown export format '.pth'; did you mean .pt"),
+    "no suffix": (plain, "net", SHAPE, "Unknown export format ''; known: .onnx, .pt, .pt2"),
     "a file in the folder's place": (plain, "file/net.onnx", SHAPE, "cannot be written (File exists)"),
     "a folder in the file's place": (plain, "folder.onnx", SHAPE, "is a folder; give the name of a file"),
     "other channels": (plain, "net.onnx", (4, 8, 8), "Conv2d cannot be exported on input 4x8x8: "),
@@ -212,7 +212,7 @@ def test_a_file_is_kept_within_the_tolerance(
     factor: float, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = plain()
-    form = Format(lambda program, path: path.write_bytes(b"x"), lambda path: lambda x: [factor * net(x)])
+    form = Format(lambda *told: told[1].write_bytes(b"x"), lambda *told: lambda x: [factor * net(x)])
     monkeypatch.setitem(FORMATS._entries, ".off", form)
     if kept:
         check = export(net, tmp_path / "net.off", input=SHAPE)

@@ -1,5 +1,6 @@
 """The commands that make new models and files of them, and measure those: apply, export, bench."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,7 +111,7 @@ def export(
     terminal.progress(f"loading {model}", 0, 1)
     import torch
 
-    from convsmith.export import INT8, keep_record
+    from convsmith.export import INT8, files_of, keep_record
     from convsmith.export import export as write
     from convsmith.load import load, load_with_data
 
@@ -125,13 +126,16 @@ def export(
     folder = out or loaded.folder
     if folder is None:
         raise ConvsmithError(f"{model}: is no folder to write next to; give --out DIR.")
+    about = loaded.metadata()
+    if found is not None and found.names is not None:
+        about.setdefault("class_names", json.dumps(found.names))
     checks: list[ExportCheck] = []
-    files = [*(f"model.{suffix.strip()}" for suffix in format.split(",")), *([INT8] if int8 else [])]
+    files = [*files_of(format.split(",")), *([INT8] if int8 else [])]
     for name in files:
         terminal.progress(f"exporting {name}", len(checks), len(files))
         check = write(
             loaded.model, folder / name, input=loaded.origin.input, seed=seed, progress=terminal.progress,
-            int8=found if name == INT8 else None, images=images,
+            int8=found if name == INT8 else None, images=images, metadata=about,
         )  # fmt: skip
         terminal.show(check.line)
         checks.append(check)

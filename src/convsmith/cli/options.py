@@ -206,6 +206,9 @@ Runtimes = Annotated[
 Epochs = Annotated[int | None, typer.Option("--epochs", min=0, help="Training epochs (default: what suits the data).")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda (default: cuda where there is one).")]
-Formats = Annotated[str, typer.Option("--format", metavar="onnx,pt2", help="File formats to export.")]
+Formats = Annotated[
+    str,
+    typer.Option("--format", metavar="onnx,pt2", help="File formats: onnx, pt2, and torch (a state dict, and pt2)."),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show warnings, and the trace of an error.")]

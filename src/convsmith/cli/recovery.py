@@ -73,7 +73,7 @@ def train_model(
 
 def _keep(terminal: Terminal, loaded: Loaded, images: Data, log: Evaluations, out: Path, *told: str) -> None:
     """Write a net and its evaluations, and tell of them."""
-    save(loaded.trained_on(images.mean, images.std), out)
+    save(loaded.trained_on(images.mean, images.std, images.names), out)
     log.write(out)
     net = read_net(out)
     terminal.show(accuracy_table(net), *told, f"model: {out}")

@@ -141,6 +141,11 @@ class Data:
     notes: tuple[str, ...] = ()
 
     @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names of the classes; None where images have no labels."""
+        return None if self.classes == UNLABELLED else self.classes
+
+    @property
     def summary(self) -> str:
         """What was read, in one line: images, classes, channels, size, normalization, crop and notes.
 

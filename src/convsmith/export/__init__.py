@@ -2,10 +2,10 @@
 
 from convsmith.export.export import TOLERANCE, export
 from convsmith.export.formats import FORMATS, Format, evaluation_copy, load_pt2, trace
-from convsmith.export.records import EXPORTS, INT8, ONNX, Accuracy, ExportCheck, keep_record
+from convsmith.export.records import EXPORTS, INT8, ONNX, Accuracy, ExportCheck, files_of, keep_record
 from convsmith.export.runtime import ORT_ERRORS, quiet, reason, session
 
 __all__ = [
     "EXPORTS", "FORMATS", "INT8", "ONNX", "ORT_ERRORS", "TOLERANCE", "Accuracy", "ExportCheck", "Format",
-    "evaluation_copy", "export", "keep_record", "load_pt2", "quiet", "reason", "session", "trace",
+    "evaluation_copy", "export", "files_of", "keep_record", "load_pt2", "quiet", "reason", "session", "trace",
 ]  # fmt: skip

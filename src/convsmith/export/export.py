@@ -1,6 +1,9 @@
 """Export a model to a file that other runtimes read, kept only when it computes what the model computes."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,13 +39,15 @@ def export(
     input: tuple[int, ...] | None = None,
     int8: Images | None = None,
     images: int = IMAGES,
+    metadata: Mapping[str, str] | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> ExportCheck:
-    """Write a model in evaluation mode to an .onnx or .pt2 file, and check the file against the model.
+    """Write a model in evaluation mode to an .onnx, .pt2 or .pt file, and check the file against the model.
 
     Batches of any size run; the image size is fixed. The file stands alone. Rolling pointwise convolutions become plain
-    ATen operators, and batch normalization is folded into convolutions in ONNX. The model is left as it was.
+    ATen operators, and batch normalization is folded into convolutions in ONNX. The model is left as it was. A
+    .pt file is the plain state dict, which torch loads with `weights_only=True`.
 
     With images to calibrate on, an .onnx file has 8-bit weights and activations. The layers that cause most of the
     output's error stay in float where it would be more than a tenth.
@@ -54,6 +59,8 @@ def export(
         int8: Images to calibrate 8-bit integers on, as `apply` takes them; None for a float file. Of a data set with
             labels, accuracy on its test images is told.
         images: How many of them.
+        metadata: Texts by name that the file is to tell of itself, beside its `input` and the version of this package:
+            `metadata_props` of ONNX, `metadata.json` among the extra files of a .pt2.
         seed: Draws the random images that model and file are compared on, and those to calibrate on.
         progress: Told how far quantizing is.
 
@@ -73,15 +80,16 @@ def export(
     ('onnx', True, 'int8', True)
     """
     path, input = Path(path), input or input_of(unwrapped(model))
+    about = {"input": json.dumps(list(input)), "convsmith_version": version("convsmith")} | dict(metadata or {})
     if int8 is None:
-        return _checked(model, path, path, input, seed)
+        return _checked(model, path, path, input, about, seed)
     if path.suffix.lower() != ".onnx":
         raise FileError(f"{path}: int8 files are ONNX files; give a name that ends in .onnx.")
     taken = take_images(int8, images, seed, len(input) - 1)
     if (own := tuple(alone(taken[:1]).shape[1:])) != tuple(input):
         raise DataError(f"int8: the images are {times(own)}, and the model reads {times(input)}; give others.")
     with TemporaryDirectory() as folder:
-        source = _checked(model, Path(folder) / "float.onnx", path, input, seed)
+        source = _checked(model, Path(folder) / "float.onnx", path, input, about, seed)
         before = evaluated(source.path, int8, progress)  # first, as it may refuse the labels
         small = to_int8(source, path, taken, progress)
         after = evaluated(path, int8, progress)
@@ -89,7 +97,9 @@ def export(
         return replace(small, accuracy=told)
 
 
-def _checked(model: nn.Module, path: Path, told: Path, input: tuple[int, ...], seed: int) -> ExportCheck:
+def _checked(
+    model: nn.Module, path: Path, told: Path, input: tuple[int, ...], about: Mapping[str, str], seed: int
+) -> ExportCheck:
     """Write a float file, `told` in messages, that computes what the model computes."""
     form = FORMATS[path.suffix.lower()]
     generator = torch.Generator().manual_seed(seed)
@@ -97,8 +107,9 @@ def _checked(model: nn.Module, path: Path, told: Path, input: tuple[int, ...], s
     try:
         with whole(path) as draft, quiet():
             replica = evaluation_copy(model)
-            opset = form.write(trace(replica, input), draft)
-            absolute, relative = _errors(form.load(draft), replica, images)
+            program = trace(replica, input)
+            opset = form.write(program, draft, about)
+            absolute, relative = _errors(form.load(program, draft), replica, images)
             size = draft.stat().st_size
             if not relative <= TOLERANCE:  # also true for nan
                 raise FileError(

@@ -1,6 +1,7 @@
 """The formats a program is written in, and how each file is read back to run."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import SEEK_SET, RawIOBase, StringIO
@@ -22,6 +23,7 @@ from convsmith.graph.wrappers import unwrapped
 from convsmith.pt2 import PT2_ERRORS
 from convsmith.registry import Registry
 
+METADATA = "metadata.json"  # among the extra files of a .pt2
 INPUT = "input"  # what the images are called in ONNX files
 BATCH = ({0: Dim("batch")},)  # the axes of the one input that may vary
 ONNX_LIMIT = 2**31 - 1  # bytes in one protocol buffer
@@ -31,10 +33,13 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class Format:
-    """How a program is written to a path (answering the ONNX opset, if any), and how the file is read back to run."""
+    """How a program is written to a path (answering the ONNX opset, if any), and how the file is read back to run.
 
-    write: Callable[[ExportedProgram, Path], int | None]
-    load: Callable[[Path], Run]
+    Both get the program; what is written also gets texts by name that the file tells of itself, where it can.
+    """
+
+    write: Callable[[ExportedProgram, Path, Mapping[str, str]], int | None]
+    load: Callable[[ExportedProgram, Path], Run]
 
 
 FORMATS: Registry[Format] = Registry("export format")
@@ -73,7 +78,7 @@ class _Inlined(TorchFunctionMode):
         return self._bodies.get(func, func)(*args, **(kwargs or {}))
 
 
-def _write_onnx(program: ExportedProgram, path: Path) -> int:
+def _write_onnx(program: ExportedProgram, path: Path, about: Mapping[str, str]) -> int:
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
     if size > ONNX_LIMIT:
         raise FileError(f"One ONNX file holds 2 GB, and this model has {size / 1e9:.1f} GB; export it as .pt2.")
@@ -82,19 +87,28 @@ def _write_onnx(program: ExportedProgram, path: Path) -> int:
         program, (), path, input_names=[INPUT], output_names=outputs, dynamic_shapes=BATCH,
         external_data=False, verbose=False,
     )  # fmt: skip
+    describe(path, about)
     onnx.checker.check_model(path)
     return int(onnx.load(path, load_external_data=False).opset_import[0].version)
 
 
-def _load_onnx(path: Path) -> Run:
+def describe(path: Path, about: Mapping[str, str]) -> None:
+    """Have an ONNX file tell of itself."""
+    model = onnx.load(path)
+    own = {each.key: each.value for each in model.metadata_props}
+    onnx.helper.set_model_props(model, own | dict(about))
+    onnx.save(model, path)
+
+
+def _load_onnx(program: ExportedProgram, path: Path) -> Run:
     runtime = session(path, torch.get_num_threads())
     return lambda x: [torch.from_numpy(out) for out in runtime.run(None, {INPUT: x.numpy()})]
 
 
-def _write_pt2(program: ExportedProgram, path: Path) -> None:
+def _write_pt2(program: ExportedProgram, path: Path, about: Mapping[str, str]) -> None:
     with path.open("wb") as file:
         patient = _Patient(file)
-        torch.export.save(program, cast(IO[bytes], patient))
+        torch.export.save(program, cast(IO[bytes], patient), extra_files={METADATA: json.dumps(dict(about))})
         patient.check()
 
 
@@ -134,7 +148,7 @@ class _Patient(RawIOBase):
             raise self._failed
 
 
-def _load_pt2(path: Path) -> Run:
+def _load_pt2(program: ExportedProgram, path: Path) -> Run:
     model = load_pt2(path).module()  # the draft of a moment ago
     return lambda x: tree_leaves(model(x))
 
@@ -151,5 +165,17 @@ def load_pt2(path: Path) -> ExportedProgram:
         raise FileError(f"{path}: cannot be read ({reason(error)}); export it again.") from error
 
 
+def _write_state(program: ExportedProgram, path: Path, about: Mapping[str, str]) -> None:
+    with path.open("wb") as file:
+        torch.save({name: tensor.detach().clone() for name, tensor in program.state_dict.items()}, file)
+
+
+def _load_state(program: ExportedProgram, path: Path) -> Run:
+    model = program.module()
+    model.load_state_dict(torch.load(path, weights_only=True))
+    return lambda x: tree_leaves(model(x))
+
+
 FORMATS.add(".onnx", Format(_write_onnx, _load_onnx))
 FORMATS.add(".pt2", Format(_write_pt2, _load_pt2))
+FORMATS.add(".pt", Format(_write_state, _load_state))

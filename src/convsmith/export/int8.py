@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from convsmith.calibration.calibrate import Images
 from convsmith.calibration.pictures import Pictures, alone
 from convsmith.data import UNLABELLED, Data
 from convsmith.errors import FileError
-from convsmith.export.formats import INPUT
+from convsmith.export.formats import INPUT, describe
 from convsmith.export.records import LARGEST, ExportCheck
 from convsmith.export.runtime import session
 from convsmith.export.sensitive import output_error, stay_in_float
@@ -52,6 +53,8 @@ def to_int8(source: ExportCheck, path: Path, images: Pictures, progress: Progres
             kept = stay_in_float(source.path, searched, judged, progress)
             if kept:
                 quantize(source.path, draft, feeds, kept)
+        stored = onnx.load(source.path, load_external_data=False).metadata_props
+        describe(draft, {each.key: each.value for each in stored})
         absolute, relative = _largest(source.path, draft, feeds)
         return replace(
             source, path=path, bytes=draft.stat().st_size, max_abs_error=absolute, max_rel_error=relative,

@@ -32,7 +32,7 @@ class ExportCheck:
 
     Attributes:
         path: The file.
-        format: The name of its format, `onnx` or `pt2`.
+        format: The name of its format, `onnx`, `pt2` or `pt`.
         opset: The opset of ONNX; None for other formats.
         bytes: The file's size.
         max_abs_error: The largest difference to the output of the model in evaluation mode.
@@ -81,6 +81,16 @@ class ExportCheck:
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self) | {"path": str(self.path)}
+
+
+def files_of(formats: Sequence[str]) -> list[str]:
+    """The files of formats by name; `torch` is the state dict and the program.
+
+    >>> files_of(["onnx", "torch"])
+    ['model.onnx', 'model.pt', 'model.pt2']
+    """
+    names = (part for name in formats for part in (("pt", "pt2") if name.strip() == "torch" else (name.strip(),)))
+    return list(dict.fromkeys(f"model.{name}" for name in names))
 
 
 def keep_record(checks: Sequence[ExportCheck], folder: Path) -> None:

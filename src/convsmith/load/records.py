@@ -1,5 +1,6 @@
 """What a loaded model is: the module, how it is read, and where it came from."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pydantic.dataclasses import dataclass as checked
 from torch import nn
 
 from convsmith.bounds import CLASSES, check_count, check_input
+from convsmith.data import IMAGENET_MEAN, IMAGENET_STD
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
@@ -23,7 +25,8 @@ class Origin:
     """How to build a model again: its reference, what it was built with, and the files of the plans applied since.
 
     `classes` and `blocks_per_stage` are None where the reference's own were taken. `mean` and `std` are the image
-    statistics the model reads with, None for ImageNet's. `trained` says that the weights are not a fresh start.
+    statistics the model reads with, None for ImageNet's. `class_names` are those of the data that it was trained on,
+    where they are known. `trained` says that the weights are not a fresh start.
     """
 
     reference: str
@@ -34,6 +37,7 @@ class Origin:
     std: Channels | None = None
     plans: tuple[str, ...] = ()
     trained: bool = False
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Raises ConvsmithError on an input that no convolution reads, and on one or a head too large to build."""
@@ -75,9 +79,25 @@ class Loaded:
         """The same with another module in its place, which `plans` made of this one."""
         return replace(self, model=model, plans=(*self.plans, *plans))
 
-    def trained_on(self, mean: Channels, std: Channels) -> "Loaded":
-        """The same, its weights trained on images of these statistics."""
-        return replace(self, origin=replace(self.origin, trained=True, mean=tuple(mean), std=tuple(std)))
+    def trained_on(self, mean: Channels, std: Channels, class_names: tuple[str, ...] | None = None) -> "Loaded":
+        """The same, its weights trained on images of these statistics, and classes of these names."""
+        names = self.origin.class_names if class_names is None else tuple(class_names)
+        told = replace(self.origin, trained=True, mean=tuple(mean), std=tuple(std), class_names=names)
+        return replace(self, origin=told)
+
+    def metadata(self) -> dict[str, str]:
+        """What exported files tell of it: JSON texts by name; what is not known is left out."""
+        origin, plan = self.origin, self.plans[-1] if self.plans else None
+        known = {
+            "model": self.name, "mean": origin.mean or IMAGENET_MEAN[: origin.input[0]],
+            "std": origin.std or IMAGENET_STD[: origin.input[0]], "class_names": origin.class_names,
+            "plan_fingerprint": plan and plan.fingerprint,
+        }  # fmt: skip
+        return {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in known.items()
+            if value is not None
+        }
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def finish(net: Loaded, data: Data, recipe: Recipe, teacher: nn.Module | None, f
         )  # fmt: skip
         log.finish(RECOVERED if trained else TRAINED, done.final, kept=done.kept != 0)
     log.write(folder)
-    finished = net.trained_on(data.mean, data.std)
+    finished = net.trained_on(data.mean, data.std, data.names)
     save(finished, folder)
     rmtree(folder / "checkpoint", ignore_errors=True)
     return finished

@@ -13,7 +13,7 @@ import torch
 from convsmith.bench import Bench, bench
 from convsmith.calibration.calibrate import IMAGES
 from convsmith.data import Data
-from convsmith.export import EXPORTS, INT8, ONNX, export, keep_record
+from convsmith.export import EXPORTS, INT8, ONNX, export, files_of, keep_record
 from convsmith.files import write_text
 from convsmith.load import Loaded, Wish, holds_model, load_folder, load_with_data
 from convsmith.optimize.in_memory import optimize
@@ -158,7 +158,8 @@ def _export(
 ) -> None:
     if not (folder / EXPORTS).is_file():
         given: dict[str, Any] = {"input": net.origin.input, "seed": settings.seed, "progress": progress}
-        checks = [export(net.model, folder / f"model.{form}", **given) for form in formats]
+        given["metadata"] = net.metadata()
+        checks = [export(net.model, folder / name, **given) for name in files_of(formats)]
         if data is not None:
             checks.append(export(net.model, folder / INT8, int8=data, images=settings.images, **given))
         keep_record(checks, folder)

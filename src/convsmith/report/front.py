@@ -118,7 +118,4 @@ def _line(
 
 
 def _mark(drawn: "go.Figure", name: str, x: float | None, y: float, color: str) -> None:
-    drawn.add_scatter(
-        x=[x], y=[y], name=name, mode="markers+text", text=[name], textposition="bottom left",
-        marker={"color": color, "size": 11, "symbol": "diamond"},
-    )  # fmt: skip
+    drawn.add_scatter(x=[x], y=[y], name=name, mode="markers", marker={"color": color, "size": 11, "symbol": "diamond"})
