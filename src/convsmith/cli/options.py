@@ -196,7 +196,9 @@ BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Imag
 Runtimes = Annotated[
     str | None,
     typer.Option(
-        "--runtimes", metavar="eager,onnxruntime", help="What to measure in (default: all of `convsmith list targets`)."
+        "--runtimes",
+        metavar="eager,onnxruntime",
+        help="What to measure in, of `convsmith list targets` (default: eager,compile,onnxruntime).",
     ),
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=0, help="Training epochs (default: what suits the data).")]
