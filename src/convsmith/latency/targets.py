@@ -58,7 +58,7 @@ class Runtime:
     reads: Literal["module", "file"] = "module"
     convert: Callable[[Path, Path, Sequence[Tensor]], None] | None = None
     devices: tuple[str, ...] = ("cpu",)
-    most: int = 16
+    most: int = 64
 
 
 RUNTIMES: Registry[Runtime] = Registry("runtime")

@@ -13,13 +13,14 @@ from convsmith.blocks import parse_block
 from convsmith.calibration.calibrate import calibrate
 from convsmith.calibration.pictures import Pictures
 from convsmith.graph import Graph
-from convsmith.latency.measure import Latencies
+from convsmith.latency.latencies import Latencies
 from convsmith.plan import Plan, Refusal, Replace, Request
 from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import Candidate, consider, overridden
 from convsmith.planning.edits import plan_of
 from convsmith.planning.prices import Prices, digest
 from convsmith.planning.pricing import Choice, Effect, Pricing
+from convsmith.planning.settling import Settle, as_planned
 from convsmith.progress import Progress, silent
 
 # With data the separable form competes with the three-way form, which contains it and costs more per rank.
@@ -80,6 +81,7 @@ def plan_by_error(
     latencies: Latencies | None = None,
     progress: Progress = silent,
     prices: Path | None = None,
+    settle: Settle = as_planned,
 ) -> Plan:
     """A plan for a trained net that spends a limit by the errors it causes: per layer keep, decompose, and the rank.
 
@@ -107,13 +109,17 @@ def plan_by_error(
         options.append(pricing.choices(families))
     layers = [families[0] for families in by_layer.values()]
     rest = costs.total + costs.change(fixed) - sum(map(costs.layer, layers))
-    chosen = choose(options, costs.limit - rest)
-    if chosen is None:
-        least = rest + sum(min(choice.cost for choice in layer) for layer in options)
-        raise costs.unmet(least, CHEAPER if asked.block == "auto" else "choose a cheaper block")
-    picked = [(candidate, choice.trial) for candidate, choice in zip(layers, chosen, strict=True)]
-    plan = plan_of(graph, picked, refusals, replace(asked, by="errors"), costs, fixed)
-    return _with_errors(plan, dict(zip(by_layer, chosen, strict=True)))
+
+    def within(costs: Costs) -> Plan:
+        chosen = choose(options, costs.limit - rest)
+        if chosen is None:
+            least = rest + sum(min(choice.cost for choice in layer) for layer in options)
+            raise costs.unmet(least, CHEAPER if asked.block == "auto" else "choose a cheaper block")
+        picked = [(candidate, choice.trial) for candidate, choice in zip(layers, chosen, strict=True)]
+        plan = plan_of(graph, picked, refusals, replace(asked, by="errors"), costs, fixed)
+        return _with_errors(plan, dict(zip(by_layer, chosen, strict=True)))
+
+    return settle(within, costs)
 
 
 def _families(asked: Request, method: str | None) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Self
 
 from convsmith.errors import BudgetError
 from convsmith.graph import Graph
-from convsmith.latency.measure import Latencies
+from convsmith.latency.latencies import Latencies
 from convsmith.plan import Milliseconds, Request
 from convsmith.planning.candidates import Candidate, Trial
 from convsmith.planning.ladder import Priced

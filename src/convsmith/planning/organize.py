@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -11,12 +12,15 @@ from convsmith.errors import PlanError
 from convsmith.graph import Graph
 from convsmith.graph.call_record import call_record
 from convsmith.graph.given import graph_of
-from convsmith.latency.measure import Latencies, measure_latency
+from convsmith.latency.latencies import Latencies
 from convsmith.limits import share_of
 from convsmith.plan import Plan, Refusal, Remove, Repeat, Totals
+from convsmith.planning.settling import aim_of, held_in, latencies_for
+from convsmith.progress import Progress, silent
 from convsmith.score.metric import Scores, published_growth, score, value
 from convsmith.structure.stages import StageNodes, effective_kernel, find_stages
 from convsmith.structure.units import Unit, find_units
+from convsmith.target import Target
 from convsmith.text import times
 
 Objective = Literal["gain", "value"]
@@ -77,6 +81,10 @@ def organize(
     max_latency: float | str | None = None,
     latencies: Latencies | None = None,
     by: Objective = "gain",
+    model: nn.Module | None = None,
+    target: Target | str | None = None,
+    latency_file: Path | None = None,
+    progress: Progress = silent,
 ) -> Plan:
     """Plan how many units each stage should have, for the largest gain of the net.
 
@@ -93,6 +101,10 @@ def organize(
         latencies: Of `measure_latency`, for a graph with a limit on latency; for a module they are measured. A copy is
             taken to run as long as its original.
         by: What to have most of: the published `gain`, or the `value`, the sum of gain^(1/4) (docs/metric.md).
+        model: The module that a graph was captured from, with a target.
+        target: Where a limit on latency is kept, as `cs.Target.parse` takes it; the new net is measured there too.
+        latency_file: With a target, where times of layers are kept.
+        progress: Told of what is measured.
 
     Returns:
         A plan that repeats and removes units; its weights need training again.
@@ -105,11 +117,11 @@ def organize(
     >>> plan.new.blocks, plan.new.params, round(plan.new.gain - plan.base.gain, 2)
     ((5, 4, 2, 1, 1), 5101194, 2.29)
     """
-    if max_latency is not None and latencies is None and isinstance(net, nn.Module):
-        latencies = measure_latency(net, graph_of(net, scores))
-    if max_latency is not None and latencies is None:
-        raise PlanError("organize: a limit on latency needs latencies; give those of cs.measure_latency(model, graph).")
+    model = net if isinstance(net, nn.Module) else model
     graph, scores = _told(net, scores)
+    aim = aim_of(target, model, max_latency)
+    if max_latency is not None and latencies is None:
+        latencies = latencies_for(model, graph, aim, latency_file, progress)
     problem = _Problem.of(graph, scores, latencies, by)
     limits = {
         "macs": share_of(max_macs, graph.macs, "max_macs"), "params": share_of(max_params, graph.params, "max_params"),
@@ -121,7 +133,7 @@ def organize(
             f"{graph.model}: no division of {blocks or problem.blocks} units between the stages keeps the limits; "
             "allow more MACs, parameters or latency."
         )
-    return problem.plan(best)
+    return held_in(aim, model, graph, latencies, problem.plan(best), progress, limits["seconds"])
 
 
 def _told(net: Graph | nn.Module, scores: Scores | Tensor | None) -> tuple[Graph, Scores]:

@@ -22,6 +22,7 @@ from convsmith.graph.replay import Replay
 from convsmith.kernels.spec import ConvSpec
 from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import Candidate, Trial
+from convsmith.planning.ladder import Priced
 from convsmith.planning.prices import Price, Prices
 
 # Ranks fitted per layer and family, of those up to twice the limit's share: dearer ones are hardly ever chosen.
@@ -62,19 +63,21 @@ class Pricing:
         assert isinstance(conv, nn.Conv2d)
         statistics = fitted_to(self.graph, layer, own_statistics(layer, conv, self.statistics[layer]))
         found = [Choice(None, self.costs.layer(families[0]))]
-        for family in families:
-            trials = self._worth(family)
+        for priced in filter(None, map(self._worth, families)):  # none where no rank is faster than the layer itself
+            trials, spent = [each.what for each in priced], [each.cost for each in priced]
             fitted = [(trial, *self._price(layer, conv, trial.block, statistics)) for trial in _spread(trials)]
-            spent = self.costs.trials(family, trials)
             found += [Choice(*each) for each in zip(trials, spent, *_between(trials, fitted), strict=True)]
         return found
 
-    def _worth(self, candidate: Candidate) -> list[Trial]:
-        """The trials up to twice the share that the whole net may keep, or the cheapest."""
+    def _worth(self, candidate: Candidate) -> list[Priced[Trial]]:
+        """The trials up to twice the share that the whole net may keep, or the cheapest.
+
+        None stays that a dearer one in MACs, which errs less, beats in time.
+        """
         costs = self.costs
+        falling = costs.falling(candidate)
         most = min(1.0, 2 * costs.limit / costs.total) * costs.layer(candidate)
-        told = zip(candidate.trials, costs.trials(candidate, candidate.trials), strict=True)
-        return [trial for trial, cost in told if cost <= most] or [*candidate.trials[-1:]]
+        return [each for each in falling if each.cost <= most] or [*falling[-1:]]
 
     def _price(self, layer: str, conv: nn.Conv2d, block: Block, statistics: Statistics) -> Price:
         return self.prices.of(layer, str(block), lambda: self._fit(layer, conv, block, statistics))

@@ -33,7 +33,11 @@ def counted(plan: Plan, base: Graph, placed: Graph, errors: Mapping[str, float |
     layers whose weights were carried.
     """
     edits = tuple(_counted(edit, base, placed, errors) for edit in plan.edits)
-    return replace(plan, base=replace(plan.base, params=base.params, macs=base.macs), edits=edits)
+    changed = any(edit.reason == CHANGED for edit in edits)
+    return replace(
+        plan, base=replace(plan.base, params=base.params, macs=base.macs), edits=edits,
+        measured_ms=None if changed else plan.measured_ms,
+    )  # fmt: skip
 
 
 def _counted(edit: Edit, base: Graph, placed: Graph, errors: Mapping[str, float | None]) -> Edit:

@@ -26,7 +26,7 @@ def check_target(name: str, *, tolerance: float = 1e-3) -> None:
     nets = {"plain": _net(1), "depthwise": _net(8)}
     for batch in (1, 3):
         images = torch.rand(batch, 3, 12, 12)
-        with torch.inference_mode(), set_threads(1), pack(nets, RUNTIMES[name], [images]) as packed:
+        with pack(nets, RUNTIMES[name], [images]) as packed, torch.inference_mode(), set_threads(1):
             for net, subject in packed.items():
                 answers = [torch.as_tensor(np.asarray(each)) for each in tree_leaves(started(
                     subject, RUNTIMES[name], [images], 1, converted=True)())]  # fmt: skip
