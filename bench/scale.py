@@ -42,8 +42,8 @@ def busiest(folder: Path, processes: int, *args: object) -> float:
     (folder / "run.py").write_text(TIMED)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     told = subprocess.run(
-        [sys.executable, *launch, str(folder / "run.py"), *map(str, args)], check=True, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [sys.executable, *launch, str(folder / "run.py"), *map(str, args)], check=True, stdout=subprocess.PIPE,
+        text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     ).stdout  # fmt: skip
     return max(float(seconds) for seconds in re.findall(r"^busy \d+ (\S+)$", told, re.MULTILINE))
 

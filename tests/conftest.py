@@ -15,8 +15,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True, scope="session")
 def own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What is kept of own code that was named, away from the home folder; processes that tests start share it."""
+    """What is kept of own code that was named, and of times, away from the home folder; what tests start shares it."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    os.environ["CONVSMITH_LATENCY"] = str(tmp_path_factory.mktemp("latency") / "latency.jsonl")
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 from types import ModuleType
@@ -58,13 +59,14 @@ for block in ("dw-pw", "pw-dw"):
 
 def test_every_extension_in_the_documentation_works() -> None:
     blocks = BLOCK.findall((ROOT / "docs" / "extend.md").read_text())
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         judged = [line for line in block.splitlines() if line.startswith("check_")]
         assert len(judged) == 1, "each ends with its judge"
         code = [line for line in block.splitlines() if line.strip() and not line.startswith(("import ", "from "))]
         assert len(code) <= 14, "about ten lines each"
-    run = subprocess.run([sys.executable, "-c", "\n".join([*blocks, EXTENDED])], capture_output=True, text=True)
+    here = [block for block in blocks if "import openvino" not in block or find_spec("openvino")]
+    run = subprocess.run([sys.executable, "-c", "\n".join([*here, EXTENDED])], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
 

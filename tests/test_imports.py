@@ -8,13 +8,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "text errors arguments lazy bounds limits progress registry files locks torchrun environment markup plan",
+    "text errors arguments lazy bounds limits progress registry files locks torchrun environment markup target plan",
     "reach algebra",
     "kernels blocks zoo",
     "graph structure score",
-    "quantize calibration latency",
+    "calibration pt2 export quantize latency",
     "rewriting planning",
-    "pt2 data train export load bench optimize",
+    "data train load bench optimize",
     "report testing",
     "cli",
     "__main__",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # what is said here to checkers of types is found by HOMES wh
     from convsmith.rewriting.apply import Applied, apply, rewrite
     from convsmith.score.advice import advise
     from convsmith.score.metric import Scores, score
+    from convsmith.target import Target
     from convsmith.train import Recipe, evaluate, recover, reestimate_norms, train
     from convsmith.zoo import build
 
@@ -73,6 +74,7 @@ HOMES = {
     "convsmith.rewriting.apply": ("Applied", "apply", "rewrite"),
     "convsmith.score.advice": ("advise",),
     "convsmith.score.metric": ("Scores", "score"),
+    "convsmith.target": ("Target",),
     "convsmith.train": ("Recipe", "evaluate", "recover", "reestimate_norms", "train"),
     "convsmith.zoo": ("build",),
 }
@@ -81,8 +83,8 @@ sys.modules[__name__].homes = {name: home for home, names in HOMES.items() for n
 
 __all__ = [
     "Applied", "BudgetError", "CaptureError", "ConvsmithError", "DataError", "FileError", "Front", "Graph", "Optimized",
-    "Plan", "PlanError", "Recipe", "Scores", "ShapeError", "UnknownNameError", "advise", "apply", "bench", "build",
-    "calibrate", "capture", "capture_file", "decompose", "evaluate", "expand", "export", "front", "load", "load_data",
-    "measure_latency", "narrow", "optimize", "organize", "pareto", "parse_block", "recover", "reestimate_norms",
-    "report", "rewrite", "score", "search_blocks", "train",
+    "Plan", "PlanError", "Recipe", "Scores", "ShapeError", "Target", "UnknownNameError", "advise", "apply", "bench",
+    "build", "calibrate", "capture", "capture_file", "decompose", "evaluate", "expand", "export", "front", "load",
+    "load_data", "measure_latency", "narrow", "optimize", "organize", "pareto", "parse_block", "recover",
+    "reestimate_norms", "report", "rewrite", "score", "search_blocks", "train",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from convsmith.bounds import UNITS, check_count, check_input
 from convsmith.errors import PlanError, at
 from convsmith.markup import table
+from convsmith.target import Target
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -267,7 +268,8 @@ class Request:
 
     `max_macs` and `max_latency` are multiples of the base's; `keep` are layers to leave alone and `overrides` the
     blocks of layers that have one of their own. `by` says what chose: `costs` alone, or the `errors` on images. `width`
-    and `depth` say whether channels and units might go.
+    and `depth` say whether channels and units might go. `target` is where latency was measured; None for eager torch,
+    one image.
     """
 
     block: str
@@ -278,6 +280,7 @@ class Request:
     by: Literal["costs", "errors"] = "costs"
     width: bool = False
     depth: bool = False
+    target: Target | None = None
 
     @property
     def limited(self) -> bool:
@@ -321,6 +324,7 @@ class Plan:
         asked: What the planner was asked for.
         base_ms: Milliseconds that the model took, where latency was measured.
         call: How the model is called, where that is not with one image of `input`: args and kwargs as JSON values.
+        measured_ms: Milliseconds of the model and of the planned net, with random weights, in turns in the target.
 
     >>> plan = Plan("toy", (3, 8, 8), "0" * 16, Totals((1,), 8.0, 10, 20), (Replace("0", "dw-pw", macs=(20, 9)),), ())
     >>> plan.new.macs, Plan.from_json(plan.to_json()) == plan
@@ -337,6 +341,7 @@ class Plan:
     asked: Request | None = None
     base_ms: float | None = None
     call: dict[str, Any] | None = None
+    measured_ms: Milliseconds | None = None
 
     @property
     def new(self) -> Totals:
@@ -380,8 +385,9 @@ class Plan:
             "new": _TOTALS.dump_python(self.new, mode="json"),
             "latency_ms": self.latency_ms,
         }
-        if self.call is None:
-            del record["call"]
+        for name in ("call", "measured_ms"):
+            if record[name] is None:
+                del record[name]
         order = ("model", "input", "fingerprint", "stages", "asked", "base_ms")
         return json.dumps({name: record[name] for name in order} | told | record, indent=1)
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 import convsmith as cs
 from convsmith.bench import (
     FASTER,
-    RUNTIMES,
     SLOWER,
     UNSURE,
     Bench,
@@ -31,6 +30,7 @@ from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.export import export
 from convsmith.latency.interleaved import FEWEST, ROUNDS, Times, take_turns
+from convsmith.latency.targets import RUNTIMES, Runtime
 
 SHAPE = (3, 8, 8)
 QUICK = {"input": SHAPE, "seconds": 0.01, "batches": (2,)}
@@ -334,7 +334,7 @@ def test_files_exported_already_are_taken(tmp_path: Path, monkeypatch: pytest.Mo
     path = export(net(), tmp_path / "net.onnx", input=SHAPE).path
     exported: list[nn.Module] = []
     monkeypatch.setattr(
-        import_module("convsmith.bench.runtimes"), "export", lambda model, *args, **more: exported.append(model)
+        import_module("convsmith.bench.subjects"), "export", lambda model, *args, **more: exported.append(model)
     )
     result = bench({"net": net()}, **QUICK, runtimes=("onnxruntime",), onnx={"net": path})
     assert len(result.cells) == 1
@@ -373,7 +373,8 @@ def test_every_model_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_runtime_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     images: list[Tensor] = []
-    monkeypatch.setitem(RUNTIMES._entries, "mine", lambda subject, x, threads: lambda: images.append(x))
+    mine = Runtime("counts images", lambda subject, inputs, threads: lambda: images.append(inputs[0]))
+    monkeypatch.setitem(RUNTIMES._entries, "mine", mine)
     result = bench({"net": net()}, **QUICK, runtimes=("mine",), seed=3)
     assert [cell.runtime for cell in result.cells] == ["mine"]
     assert torch.equal(images[0], torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(3)))

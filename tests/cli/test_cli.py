@@ -161,6 +161,29 @@ def test_latency_is_measured_and_limited(command: tuple[str, ...]) -> None:
     assert "ms an image, by module" in run(*command, "--max-latency", "3x").stdout
 
 
+@pytest.mark.parametrize("command", ["organize", "decompose"])
+def test_latency_is_limited_where_the_net_is_to_be_fast(command: str) -> None:
+    options = ("--max-latency", "3x", "--target", "onnxruntime", "--batch", 2)
+    told = answer(command, "vgg11", "--input", "3,32,32", *options)
+    assert {"latency_ms", "measured_ms"} <= told.keys()
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("decompose", *VGG, "--threads", 2), "are a target's; give --target too"),
+        (("organize", *VGG, "--batch", 2), "are a target's; give --target too"),
+        (("organize", *VGG, "--target", "eager"), "give max_latency and the model too"),
+        (("analyze", *VGG, "--target", "eager"), "give --time too"),
+        (("decompose", *VGG, "--max-latency", "2x", "--target", "eagre"), "Unknown runtime 'eagre'"),
+    ],
+)
+def test_targets_that_are_none(command: tuple[object, ...], told: str) -> None:
+    refused = run(*command)
+    assert refused.exit_code == 1
+    assert told in refused.stderr.replace("\n", " ")
+
+
 def test_organize_keeps_block_numbers_parameters_and_shows_the_front() -> None:
     assert sum(answer("organize", *VGG, "--blocks", 15)["new"]["blocks"]) == 15
     assert answer("organize", *VGG, "--max-params", "0.3x")["new"]["params"] <= 0.3 * 14_728_266

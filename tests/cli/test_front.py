@@ -14,12 +14,12 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from convsmith.algebra import METHODS
-from convsmith.bench import RUNTIMES
 from convsmith.blocks import BLOCKS
 from convsmith.calibration import calibrate
 from convsmith.cli import groups, options
 from convsmith.cli.app import COMMANDS, app
 from convsmith.errors import ConvsmithError
+from convsmith.latency.targets import RUNTIMES
 from convsmith.optimize import Settings
 from convsmith.planning.search import search
 from convsmith.score import metric

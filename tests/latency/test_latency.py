@@ -12,7 +12,7 @@ import convsmith as cs
 from convsmith.blocks import Block, parse_block
 from convsmith.errors import ConvsmithError
 from convsmith.kernels.spec import ConvSpec
-from convsmith.latency.measure import Latencies
+from convsmith.latency.latencies import Latencies
 from convsmith.plan import Replace, Request
 from convsmith.planning.by_error import plan_by_error
 from convsmith.planning.candidates import try_block

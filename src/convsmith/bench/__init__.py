@@ -3,10 +3,9 @@
 from convsmith.bench.measure import bench
 from convsmith.bench.precision import precision_of
 from convsmith.bench.records import FASTER, SLOWER, UNSURE, Bench, Latency, Skipped
-from convsmith.bench.runtimes import RUNTIMES, Subject
 from convsmith.bench.statistics import compare, ratio_bounds, verdict
 
 __all__ = [
-    "FASTER", "RUNTIMES", "SLOWER", "UNSURE", "Bench", "Latency", "Skipped", "Subject",
-    "bench", "compare", "precision_of", "ratio_bounds", "verdict",
+    "FASTER", "SLOWER", "UNSURE", "Bench", "Latency", "Skipped", "bench", "compare", "precision_of",
+    "ratio_bounds", "verdict",
 ]  # fmt: skip

@@ -1,7 +1,6 @@
 """Latency of models side by side: runs interleaved, medians with spread, and a verdict only where it is sure."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -11,15 +10,16 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from convsmith.bench.files import batches_of, image_of
 from convsmith.bench.records import Bench, Latency, Skipped
-from convsmith.bench.runtimes import RUN_ERRORS, RUNTIMES, Run, Subject, subject_of
 from convsmith.bench.statistics import compare
+from convsmith.bench.subjects import Named, named_subject
 from convsmith.bounds import ELEMENTS, check_input
 from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.export import quiet, reason
-from convsmith.latency.interleaved import Times, take_turns
+from convsmith.latency.files import batches_of, image_of
+from convsmith.latency.interleaved import Run, Times, take_turns
+from convsmith.latency.targets import RUN_ERRORS, RUNTIMES, set_threads, started
 from convsmith.progress import Progress, silent
 from convsmith.text import times
 from convsmith.zoo import input_of
@@ -83,22 +83,22 @@ def bench(
     if not models or not runtimes or batches == () or min(*(batches or ()), *(input or ()), threads, 1) < 1:
         raise ConvsmithError("bench: give a model, a runtime and a batch at least, and sizes and threads of 1 or more.")
     check_input(input or (), "bench: input")
-    starts = {name: RUNTIMES[name] for name in runtimes}
+    entries = {name: RUNTIMES[name] for name in runtimes}
     cells: list[Latency] = []
     pairs: list[Latency] = []
     skipped: list[Skipped] = []
-    with _threads(threads), TemporaryDirectory() as folder:
-        exports = Path(folder) if "onnxruntime" in starts else None
-        subjects: list[Subject] = []
+    with set_threads(threads), TemporaryDirectory() as folder:
+        exports = Path(folder) if any(entry.reads == "file" for entry in entries.values()) else None
+        subjects: list[Named] = []
         for name, model in models.items():
             progress(f"preparing {name}", len(subjects), len(models))
-            subjects.append(subject_of(name, model, input or (), onnx or {}, exports, seed, trust))
+            subjects.append(named_subject(name, model, input or (), onnx or {}, exports, seed, trust))
         subjects += [_beside(name, path, seed) for name, path in (int8 or {}).items()]
-        batches = batches or batches_of([subject.slots for subject in subjects])
+        batches = batches or batches_of([each.subject.slots for each in subjects])
         if input is None:
             first, path = next(iter(zip(subjects, models.values(), strict=True)))
-            input = image_of(first.slots, Path(str(path)))
-        cases = list(product(starts, batches))
+            input = image_of(first.subject.slots, Path(str(path)))
+        cases = list(product(entries, batches))
         for number, (runtime, batch) in enumerate(cases):
             progress(f"measuring {runtime}, batch {batch}", number, len(cases))
             if prod((batch, *input)) > ELEMENTS:
@@ -125,39 +125,29 @@ def named(models: Sequence[nn.Module | Path]) -> Models:
     }
 
 
-def _beside(name: str, path: Path, seed: int) -> Subject:
+def _beside(name: str, path: Path, seed: int) -> Named:
     """The int8 file of a model."""
-    return replace(subject_of(f"{name} int8", path, (), {}, None, seed), beside=True)
+    return replace(named_subject(f"{name} int8", path, (), {}, None, seed), beside=True)
 
 
-def _those_beside(subjects: Sequence[Subject], times: Mapping[str, Times]) -> dict[str, Times]:
+def _those_beside(subjects: Sequence[Named], times: Mapping[str, Times]) -> dict[str, Times]:
     return {each.name: times[each.name] for each in subjects if each.beside and each.name in times}
 
 
 def _start(
-    subjects: Sequence[Subject], runtime: str, images: Tensor, threads: int
+    subjects: Sequence[Named], runtime: str, images: Tensor, threads: int
 ) -> tuple[dict[str, Run], dict[str, str]]:
     """Warmed-up runs by model, and why others cannot run; all run before any is timed."""
     runs: dict[str, Run] = {}
-    missed = {each.name: each.unfit[runtime] for each in subjects if runtime in each.unfit and not each.beside}
-    for subject in subjects:
-        if runtime not in subject.unfit:
+    missed = {each.name: why for each in subjects if (why := each.misfit(runtime)) is not None and not each.beside}
+    for each in subjects:
+        if each.misfit(runtime) is None:
             try:
                 with quiet():
-                    run = RUNTIMES[runtime](subject, images, threads)
+                    run = started(each.subject, RUNTIMES[runtime], [images], threads)
                     for _ in range(WARM_UP):
                         run()
-                runs[subject.name] = run
+                runs[each.name] = run
             except RUN_ERRORS as error:
-                missed[subject.name] = reason(error)
+                missed[each.name] = reason(error)
     return runs, missed
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from convsmith.cli import options as opt
 from convsmith.cli.terminal import Terminal, told_in_one_line
+from convsmith.errors import ConvsmithError
+from convsmith.target import Target
 
 if TYPE_CHECKING:  # takes seconds to import, which wrong usage and --help need not
     from convsmith.load import Wish
@@ -78,6 +80,24 @@ class Edited:
     def told(self) -> dict[str, Any]:
         """As `decompose` takes them."""
         return {"keep": tuple(self.keep or ()), "overrides": opt.read_overrides(self.override or ())}
+
+
+@dataclass(frozen=True)
+class Aimed:
+    """Where a net is to be fast."""
+
+    target: opt.TargetName = None
+    threads: opt.Threads = None
+    batch: opt.Batch = None
+    latency_file: opt.LatencyFile = None
+
+    def aim(self) -> Target | None:
+        """The target, None where none is named; raises ConvsmithError where one is only described."""
+        if self.target is not None:
+            return Target.parse(self.target, self.threads or 1, self.batch or 1)
+        if self.threads or self.batch or self.latency_file:
+            raise ConvsmithError("--threads, --batch and --latency-file are a target's; give --target too.")
+        return None
 
 
 @dataclass(frozen=True)

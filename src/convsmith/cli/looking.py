@@ -7,12 +7,12 @@ from typing import Any
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
-from convsmith.latency.layers import layer_milliseconds
 from convsmith.latency.measure import measure_latency
 from convsmith.load import Wish, load, load_graph
 from convsmith.load.files import FILES
 from convsmith.score.advice import Advice, advise
 from convsmith.score.metric import Convention, Counting, Scores, score
+from convsmith.target import Target
 
 Milliseconds = tuple[float | None, ...]  # by layer, and of the whole net
 
@@ -28,6 +28,8 @@ class Look:
     count: Counting
     timed: bool
     trust: bool
+    target: Target | None = None
+    latency_file: Path | None = None
 
     def at(self, reference: str, wish: Wish) -> tuple[tuple[Scores, Advice], dict[str, Any], Milliseconds | None]:
         """Scores and advice, the two as JSON, and milliseconds where they are asked for."""
@@ -52,5 +54,8 @@ class Look:
         loaded = load(reference, wish, trust=self.trust)
         self.terminal.notes(loaded.notes)
         graph = loaded.graph()
-        found = measure_latency(loaded.model, graph, progress=self.terminal.progress)
-        return graph, (*layer_milliseconds(loaded.model, graph, found), 1e3 * found.total)
+        found = measure_latency(
+            loaded.model, graph, target=self.target, file=self.latency_file, progress=self.terminal.progress
+        )
+        layers = (None if seconds is None else 1e3 * seconds for seconds in found.layers(loaded.model, graph))
+        return graph, (*layers, 1e3 * found.total)

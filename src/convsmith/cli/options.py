@@ -175,7 +175,23 @@ MaxLatency = Annotated[
         "--max-latency",
         metavar="0.8x",
         parser=_limit("max_latency"),
-        help="Limit on its measured latency: one image, eager, on this machine.",
+        help="Limit on its measured latency (default: one image, eager; see --target).",
+    ),
+]
+TargetName = Annotated[
+    str | None,
+    typer.Option(
+        "--target", metavar="NAME", help="Where the net is to be fast: one of `convsmith list targets`, or eager:cuda."
+    ),
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="With --target: CPU threads (default: 1).")]
+Batch = Annotated[int | None, typer.Option("--batch", min=1, help="With --target: images at once (default: 1).")]
+LatencyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--latency-file",
+        metavar="FILE",
+        help="With --target: where times are kept (default: $CONVSMITH_LATENCY, or in the cache folder).",
     ),
 ]
 Overrides = Annotated[
@@ -200,7 +216,9 @@ BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Imag
 Runtimes = Annotated[
     str | None,
     typer.Option(
-        "--runtimes", metavar="eager,onnxruntime", help="What to measure in (default: all of `convsmith list targets`)."
+        "--runtimes",
+        metavar="eager,onnxruntime",
+        help="What to measure in, of `convsmith list targets` (default: eager,compile,onnxruntime).",
     ),
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=0, help="Training epochs (default: what suits the data).")]

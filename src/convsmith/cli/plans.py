@@ -8,7 +8,7 @@ import typer
 from rich.console import RenderableType
 
 from convsmith.cli import options as opt
-from convsmith.cli.groups import IMAGES, Calibrating, Edited, Form, Place, Reading, command
+from convsmith.cli.groups import IMAGES, Aimed, Calibrating, Edited, Form, Place, Reading, command
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
@@ -25,6 +25,7 @@ def analyze(
     terminal: Terminal,
     model: opt.Reference,
     form: Form,
+    aimed: Aimed,
     convention: Annotated[
         opt.Convention, typer.Option(help="The paper's counting, or the reach on the real graph.")
     ] = "published",
@@ -33,7 +34,7 @@ def analyze(
     count: Annotated[opt.Counting, typer.Option(help="Multiplications alone, or what ptflops counts.")] = "plain",
     share: Annotated[bool, typer.Option("--share", help="A column with each layer's share of the MACs.")] = False,
     time: Annotated[
-        bool, typer.Option("--time", help="A column of measured time: one image, eager, on this machine.")
+        bool, typer.Option("--time", help="A column of measured time (default: one image, eager; see --target).")
     ] = False,
     compare: Annotated[
         str | None, typer.Option("--compare", metavar="OTHER", help="A second model, to stand beside the first.")
@@ -45,7 +46,10 @@ def analyze(
     from convsmith.cli.looking import Look
     from convsmith.report import compare_page, compare_table, scores_page, scores_table
 
-    look = Look(terminal, convention, alpha, clamp, count, time, form.trust)
+    aim = aimed.aim()
+    if aim is not None and not time:
+        raise ConvsmithError("analyze: a target is where --time measures; give --time too, or no --target.")
+    look = Look(terminal, convention, alpha, clamp, count, time, form.trust, aim, aimed.latency_file)
     (scores, advice), record, milliseconds = look.at(model, form.wish())
     tables = [scores_table(scores, advice, share=share, milliseconds=milliseconds)]
     other = None
@@ -65,6 +69,7 @@ def organize(
     model: opt.Reference,
     form: Reading,
     place: Place,
+    aimed: Aimed,
     blocks: Annotated[int | None, typer.Option(min=1, help="Units in all (default: as many as there are).")] = None,
     max_macs: opt.MaxMacs = None,
     max_params: opt.MaxParams = None,
@@ -94,18 +99,22 @@ def organize(
     from convsmith.train import lent, pick_device
 
     loaded, taken = with_images(terminal, model, form, weights, Calibrating(data, images), place.seed)
+    aim = aimed.aim()
     if taken is not None:
         warn_of_weights(terminal, loaded)
     graph = loaded.graph()
     latencies = None
     if max_latency is not None:
-        latencies = measure_latency(loaded.model, graph, progress=terminal.progress)
+        latencies = measure_latency(
+            loaded.model, graph, target=aim, file=aimed.latency_file, progress=terminal.progress
+        )
     terminal.progress("organizing", 0, 1)
     with lent(loaded.model, pick_device("cpu" if taken is None else place.device)):
         plan = plan_stages(
             graph, blocks=blocks, max_macs=max_macs, max_params=max_params, max_latency=max_latency,
-            latencies=latencies, by=by, model=None if taken is None else loaded.model, data=taken, images=images,
-            seed=place.seed, progress=terminal.progress,
+            latencies=latencies, by=by, model=loaded.model if taken is not None or aim is not None else None,
+            data=taken, images=images, seed=place.seed, target=aim, latency_file=aimed.latency_file,
+            progress=terminal.progress,
         )  # fmt: skip
     record = told(plan) | {"gain": plan.new.gain - plan.base.gain}
     tables = [plan_table(plan)]
@@ -126,6 +135,7 @@ def decompose(
     form: Reading,
     edited: Edited,
     calibrating: Calibrating,
+    aimed: Aimed,
     place: Place,
     block: opt.BlockName = "auto",
     max_macs: opt.MaxMacs = None,
@@ -169,7 +179,7 @@ def decompose(
             loaded.graph(), block=block, max_macs=max_macs, max_latency=max_latency, model=loaded.model, data=taken,
             images=calibrating.images, method=method, seed=place.seed, progress=terminal.progress, **exceptions,
             statistics=statistics_of(terminal, loaded, taken, calibrating.stats, None, place.seed),
-            prices=prices,
+            prices=prices, target=aimed.aim(), latency_file=aimed.latency_file,
         )  # fmt: skip
     publish(terminal, plan, out, told(plan), [plan_table(plan)])
     if prices is not None and rank() == 0:
@@ -216,7 +226,9 @@ def told(plan: "Plan") -> dict[str, Any]:
     return {
         "base": asdict(plan.base), "new": asdict(plan.new),
         "edits": edits, "refusals": [asdict(refusal) for refusal in plan.refusals],
-    } | ({"latency_ms": plan.latency_ms} if plan.latency_ms else {})  # fmt: skip
+    } | {
+        name: value for name in ("latency_ms", "measured_ms") if (value := getattr(plan, name)) is not None
+    }  # fmt: skip
 
 
 def publish(

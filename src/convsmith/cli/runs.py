@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convsmith.cli import options as opt
-from convsmith.cli.groups import IMAGES, Edited, Place, Reading, Training, command
+from convsmith.cli.groups import IMAGES, Aimed, Edited, Place, Reading, Training, command
 from convsmith.cli.plans import publish, told
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
@@ -26,6 +26,7 @@ def optimize(
     form: Reading,
     edited: Edited,
     training: Training,
+    aimed: Aimed,
     place: Place,
     weights: opt.Weights = None,
     block: opt.BlockOrNone = "auto",
@@ -57,11 +58,12 @@ def optimize(
     settings = Settings(
         model, data, str(weights) if weights else None, form.wish(), block, organize, max_macs, seed=place.seed,
         max_latency=max_latency, method=method, images=images, epochs=training.epochs, lr=training.lr,
-        batch_size=training.batch_size, int8=int8, **exceptions,
+        batch_size=training.batch_size, int8=int8, target=aimed.aim(), **exceptions,
     )  # fmt: skip
     run(
         settings, out, watch=_watch(terminal), device=place.device, formats=format.split(","),
         runtimes=runtimes.split(",") if runtimes else None, trust=form.trust, command=_line(),
+        latency_file=aimed.latency_file,
     )  # fmt: skip
     page, records = write_report(out), read_run(out)
     terminal.show(before_after(records), *run_quantize_only(records), f"report: {page}")

@@ -5,8 +5,8 @@ from inspect import getdoc
 from typing import Any
 
 from convsmith.algebra import METHODS
-from convsmith.bench import RUNTIMES
 from convsmith.blocks import BLOCKS
+from convsmith.latency.targets import RUNTIMES
 from convsmith.zoo import NETS
 
 Listed = tuple[Sequence[str], list[tuple[str, ...]]]  # columns and rows
@@ -31,7 +31,7 @@ def _methods() -> Listed:
 
 
 def _targets() -> Listed:
-    return ("name", "what it is"), [(name, about(run)) for name, run in RUNTIMES.items()]
+    return ("name", "what it is"), [(name, runtime.what) for name, runtime in RUNTIMES.items()]
 
 
 LISTS: Mapping[str, Callable[[], Listed]] = {

@@ -12,6 +12,8 @@ ROUNDS = 21  # readings of each run, taken in turn; fewer where a single run is 
 # bootstrap finds from fewer are too tight.
 FEWEST = 9
 
+SINGLE = 60  # single runs of each, where they are read one by one
+
 Run = Callable[[], Any]
 Times = NDArray[np.float64]  # seconds per run, a reading each
 
@@ -36,4 +38,32 @@ def take_turns(
             break
         for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
             times[name].append(timers[name].blocked_autorange(min_run_time=seconds / ROUNDS / 2).median)
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def take_single_turns(
+    runs: Mapping[str, Run], evict: Mapping[str, int], seconds: float, clock: Callable[[], float] = perf_counter
+) -> dict[str, Times]:
+    """Seconds of single runs in turn, each as it is in a net: behind a pass over `evict` bytes of other weights.
+
+    A convolution run over and over finds its weights in the nearest cache, in a net it does not: VGG16's last ones
+    take 2.3 times as long there. What evicts nothing is run untimed first, as the caches hold another subject. After
+    FEWEST rounds, no more are begun once `seconds` per subject are over.
+    """
+    others = np.ones(max(evict.values(), default=0) // 4 + 1, np.float32)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    end = perf_counter() + seconds * len(runs)
+    for number in range(SINGLE):
+        if number >= FEWEST and perf_counter() >= end:
+            break
+        for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
+            if size := evict.get(name, 0):
+                others[: size // 4].sum()
+            else:
+                runs[name]()
+            begin = clock()
+            runs[name]()
+            times[name].append(clock() - begin)
     return {name: np.array(values) for name, values in times.items()}

@@ -16,7 +16,7 @@ from convsmith.errors import PlanError
 from convsmith.export import export
 from convsmith.graph import Graph
 from convsmith.graph.given import graph_of
-from convsmith.latency.measure import Latencies
+from convsmith.latency.latencies import Latencies
 from convsmith.plan import Merge, Plan, Repeat, Request
 from convsmith.planning.allocation import GRAIN, Priced
 from convsmith.planning.by_error import price

@@ -12,6 +12,7 @@ from convsmith.calibration.pictures import Pictures
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.graph.given import graph_of
+from convsmith.latency.latencies import Latencies
 from convsmith.latency.measure import measure_latency
 from convsmith.limits import share_of
 from convsmith.plan import Plan, Replace
@@ -19,6 +20,7 @@ from convsmith.planning.decompose import decompose
 from convsmith.planning.organize import organize as plan_stages
 from convsmith.progress import Progress, silent
 from convsmith.rewriting.apply import rewrite
+from convsmith.target import Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,8 @@ def optimize(
     seed: int = 0,
     progress: Progress = silent,
     prices: Path | None = None,
+    target: Target | str | None = None,
+    latency_file: Path | None = None,
 ) -> Optimized:
     """Make a better model of a copy of `model`, which stays as it is.
 
@@ -86,6 +90,8 @@ def optimize(
         seed: Draws images and positions.
         progress: Told how far the work is.
         prices: With images, a file that keeps what planning worked out: a call that was stopped goes on from it.
+        target: Where the net is to be fast, as `decompose` takes it.
+        latency_file: With a target, where times of layers are kept.
 
     Returns:
         The new module, and the plans that were carried out with the errors they attained.
@@ -101,11 +107,16 @@ def optimize(
     if block == "none" and not organize:
         raise ConvsmithError("optimize: block none and no organizing leave nothing to do; ask for one of the two.")
     graph = graph_of(model, example)
-    macs, seconds = _allowed(model, graph, max_macs, max_latency, progress)
+    latencies = None
+    if max_latency is not None:
+        latencies = measure_latency(model, graph, target=target, file=latency_file, progress=progress)
+    macs, seconds = _allowed(graph, max_macs, max_latency, latencies)
     taken = None if images is None else take_images(images, count, seed, *form_of(graph))
     net, plans = model, []
     if organize:
-        plan = _stages(model, graph, taken, (macs, seconds) if block == "none" else (None, None), seed, progress)
+        plan = _stages(
+            model, graph, taken, (macs, seconds) if block == "none" else (None, None), seed, progress, latencies
+        )
         done = rewrite(net, plan, method=method, data=taken, images=count, seed=seed, progress=progress)
         net, plans = done.model, [done.plan]
         graph = graph_of(net, example)
@@ -116,6 +127,7 @@ def optimize(
             max_macs=None if macs is None else macs / graph.macs,
             max_latency=None if seconds is None else f"{seconds}s", images=count,
             data=taken if by_error else None, method=method if by_error else None,
+            target=target, latency_file=latency_file, latencies=None if organize else latencies,
         )  # fmt: skip
         done = rewrite(net, plan, method=method, data=taken, images=count, seed=seed, progress=progress)
         net, plans = done.model, [*plans, done.plan]
@@ -129,6 +141,7 @@ def _stages(
     limits: tuple[float | None, float | None],
     seed: int,
     progress: Progress,
+    latencies: Latencies | None,
 ) -> Plan:
     """Where units go; those of a trained net by what images tell, within limits, or at no more MACs than it has."""
     if images is None:
@@ -138,16 +151,16 @@ def _stages(
         graph, model=model, data=images, seed=seed, progress=progress,
         max_macs=1.0 if macs is None else macs / graph.macs,
         max_latency=None if seconds is None else f"{seconds}s",
-        latencies=None if seconds is None else measure_latency(model, graph, progress=progress),
+        latencies=None if seconds is None else latencies,
     )  # fmt: skip
 
 
 def _allowed(
-    model: nn.Module, graph: Graph, max_macs: float | str | None, max_latency: float | str | None, progress: Progress
+    graph: Graph, max_macs: float | str | None, max_latency: float | str | None, latencies: Latencies | None
 ) -> tuple[float | None, float | None]:
     """The limits in multiply-accumulates and in seconds, so that they mean the first model's all the way."""
     share = share_of(max_macs, graph.macs, "max_macs")
-    if max_latency is None:
+    if max_latency is None or latencies is None:
         return (None if share is None else share * graph.macs), None
-    total = measure_latency(model, graph, progress=progress).total
+    total = latencies.total
     return (None if share is None else share * graph.macs), (share_of(max_latency, total, "max_latency") or 0) * total

@@ -20,6 +20,7 @@ from convsmith.optimize.in_memory import optimize
 from convsmith.optimize.steps import SCORES, Watch, claim, finish, write
 from convsmith.progress import Progress
 from convsmith.score.metric import score
+from convsmith.target import Target
 from convsmith.train import Recipe, lent, pick_device, recipe_for, recovery_for
 
 BASELINE, OPTIMIZED = "baseline", "optimized"  # folders, and what the two are called in tables
@@ -36,7 +37,7 @@ class Settings:
     weights are trained. `max_macs` and `max_latency` limit the result (`0.5x`, `300M`, `5ms`). `epochs`, `lr` and
     `batch_size` None take the recipe's; the rate is found for trained weights. `keep`, `overrides` and `method` are
     those of `decompose` and `apply`, which look at so many `images`. `int8` writes and measures 8-bit files of both
-    nets, too.
+    nets, too. `target` is where latency is measured.
     """
 
     model: str
@@ -56,6 +57,7 @@ class Settings:
     lr: float | None = None
     batch_size: int | None = None
     int8: bool = False
+    target: Target | None = None
 
 
 def run(
@@ -69,14 +71,16 @@ def run(
     seconds: float = 2.0,
     trust: bool = False,
     command: str = "",
+    latency_file: Path | None = None,
 ) -> Path:
     """Improve a model and leave everything about it in `out`; the same call goes on with a run that was stopped.
 
     Without trained weights the baseline and the better net are trained alike from a fresh start. With them the baseline
     is evaluated, the weights are carried over, and the new net is evaluated. It is then recovered with the baseline as
     its teacher, and evaluated again; bench/recovery.py measures what that is worth. formats, runtimes: what to export
-    and to measure in (default: all), for about `seconds` a model, runtime and batch. trust: see `load`. Raises
-    ConvsmithError when `out` holds a run of other settings, and for all that its steps refuse.
+    and to measure in (default: all), for about `seconds` a model, runtime and batch. trust: see `load`.
+    latency_file: see `decompose`. Raises ConvsmithError when `out` holds a run of other settings, and for all that its
+    steps refuse.
     """
     watch = watch or Watch()
     watch.step(f"loading {settings.model} and {settings.data}")
@@ -87,7 +91,7 @@ def run(
     for note in base.notes:
         watch.step(f"note: {note}")
     with claim(settings, out, command):
-        _run(base, data, settings, out, watch, device, formats, runtimes, seconds)
+        _run(base, data, settings, out, watch, device, formats, runtimes, seconds, latency_file)
     return out
 
 
@@ -101,13 +105,14 @@ def _run(
     formats: Sequence[str],
     runtimes: Sequence[str] | None,
     seconds: float,
+    latency_file: Path | None,
 ) -> None:
     """The steps, in a folder that is this run's alone."""
     watch.step("planning")
     better = (
         load_folder(out / OPTIMIZED)
         if holds_model(out / OPTIMIZED)
-        else _plan(base, data, settings, out, device, watch.progress)
+        else _plan(base, data, settings, out, device, watch.progress, latency_file)
     )
     recipe = _recipe(data, settings, base.origin.trained, device)
     kept = base.origin.trained
@@ -121,7 +126,10 @@ def _run(
     _bench(nets, out, runtimes, seconds, watch)
 
 
-def _plan(base: Loaded, data: Data, settings: Settings, out: Path, device: str | None, progress: Progress) -> Loaded:
+def _plan(
+    base: Loaded, data: Data, settings: Settings, out: Path, device: str | None, progress: Progress,
+    latency_file: Path | None,
+) -> Loaded:  # fmt: skip
     """Move units, then swap convolutions; weights fitted to the data's images where they are trained, else fresh."""
     trained, graph = base.origin.trained, base.graph()
     write(out / BASELINE / SCORES, score(graph).to_dict())
@@ -136,7 +144,7 @@ def _plan(base: Loaded, data: Data, settings: Settings, out: Path, device: str |
             images=data if trained else None, max_macs=settings.max_macs, max_latency=settings.max_latency,
             block=settings.block, organize=moving, keep=settings.keep, overrides=settings.overrides,
             method=settings.method or (None if trained else "none"), count=settings.images, seed=settings.seed,
-            progress=progress, prices=out / PRICES,
+            progress=progress, prices=out / PRICES, target=settings.target, latency_file=latency_file,
         )  # fmt: skip
     names = [*([ORGANIZE] if moving else []), *([DECOMPOSE] if settings.block != "none" else [])]
     for name, plan in zip(names, done.plans, strict=True):

@@ -91,7 +91,10 @@ class Priced:
 
     def plan(self, asked: Request) -> Plan:
         """The plan of the least error within the limit that is asked for; raises ConvsmithError where none keeps it."""
-        costs = Costs.of(self.graph, asked, self.costs.latencies)
+        return self.within(asked, Costs.of(self.graph, asked, self.costs.latencies))
+
+    def within(self, asked: Request, costs: Costs) -> Plan:
+        """The same within a limit of its own."""
         chosen = self._within(costs.limit)
         if chosen is None:
             raise costs.unmet(self.least, CHEAPER if asked.block == "auto" else "choose a cheaper block")

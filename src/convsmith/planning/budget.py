@@ -1,13 +1,13 @@
 """What a budget counts: MACs, or latency measured on this machine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Self
 
 from convsmith.errors import BudgetError
 from convsmith.graph import Graph, Node
-from convsmith.latency.measure import Latencies
+from convsmith.latency.latencies import Latencies
 from convsmith.plan import Milliseconds, Request
 from convsmith.planning.candidates import Candidate, Trial
 from convsmith.planning.ladder import Priced
@@ -46,10 +46,20 @@ class Costs:
 
     def narrowed(self, node: Node, narrowings: Sequence[Narrowing]) -> float:
         """Of a layer once groups of channels that it makes, changes or reads are narrower."""
-        shares = [share for narrowing in narrowings for share in narrowing.shares(node.name)]
         if self.latencies is None:
-            return node.macs * prod(shares)
-        return 1e9 * self.latencies.of([node.module]) * prod(shares)
+            return node.macs * prod(share for each in narrowings for share in each.shares(node.name).values())
+        conv = node.conv_spec()
+        own = 1e9 * self.latencies.of([node.module])
+        if conv is None or not any(each.shares(node.name) for each in narrowings):
+            return own
+        made, read = (prod(each.shares(node.name).get(dim, 1.0) for each in narrowings) for dim in (0, 1))
+        if conv.groups > 1:  # its groups go with its channels
+            read = made
+        other = replace(
+            conv, in_channels=round(read * conv.in_channels), out_channels=round(made * conv.out_channels),
+            groups=conv.groups if conv.groups == 1 else round(made * conv.groups),
+        )  # fmt: skip
+        return 1e9 * self.latencies.resized(node.module, conv, other, tuple(node.call.input.shape[2:]))
 
     def trials(self, candidate: Candidate, trials: Sequence[Trial]) -> list[int]:
         """Of blocks in its place."""

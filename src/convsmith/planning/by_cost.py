@@ -10,7 +10,7 @@ from math import gcd, inf
 
 from convsmith.blocks import Block, DwRpw, parse_block
 from convsmith.graph import Graph
-from convsmith.latency.measure import Latencies
+from convsmith.latency.latencies import Latencies
 from convsmith.plan import Plan, Refusal, Request
 from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import (
@@ -26,6 +26,7 @@ from convsmith.planning.candidates import (
 from convsmith.planning.conv_chains import Window, find_windows, shortest, split
 from convsmith.planning.edits import placed, plan_of
 from convsmith.planning.ladder import RUNG, Joint, Priced, give_way
+from convsmith.planning.settling import Settle, as_planned
 from convsmith.progress import Progress, silent
 
 # What `auto` takes without a limit, and starts from under one: closed forms carry trained weights into them.
@@ -34,19 +35,35 @@ SEPARABLE = ("dw-pw", "pw-dw")
 OVERLAPS = (0.5, 0.25)
 
 
-def plan_by_cost(graph: Graph, asked: Request, latencies: Latencies | None = None, progress: Progress = silent) -> Plan:
+def plan_by_cost(
+    graph: Graph,
+    asked: Request,
+    latencies: Latencies | None = None,
+    progress: Progress = silent,
+    settle: Settle = as_planned,
+) -> Plan:
     """The plan of what was asked, ranks following costs; see `decompose`."""
-    auto = asked.block == "auto"
-    wanted = [parse_block(name) for name in (SEPARABLE if auto else (asked.block,))]
+    if asked.limited:
+        return settle(lambda costs: _within(graph, asked, costs, progress), Costs.of(graph, asked, latencies))
+    wanted = [parse_block(name) for name in _names(asked)]
+    candidates, refusals = consider(
+        graph, wanted, forced=asked.block != "auto", ranked=False, keep=asked.keep, skip=asked.overrides,
+        progress=progress,
+    )  # fmt: skip
     fixed = overridden(graph, asked.overrides, asked.keep)
-    if not asked.limited:
-        candidates, refusals = consider(
-            graph, wanted, forced=not auto, ranked=False, keep=asked.keep, skip=asked.overrides, progress=progress
-        )
-        return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, asked, fixed=fixed)
-    costs = Costs.of(graph, asked, latencies)
+    return plan_of(graph, [(c, c.trials[-1]) for c in candidates], refusals, asked, fixed=fixed)
+
+
+def _names(asked: Request) -> tuple[str, ...]:
+    return SEPARABLE if asked.block == "auto" else (asked.block,)
+
+
+def _within(graph: Graph, asked: Request, costs: Costs, progress: Progress) -> Plan:
+    """The plan that keeps a limit; raises BudgetError where none does."""
+    wanted = [parse_block(name) for name in _names(asked)]
+    fixed = overridden(graph, asked.overrides, asked.keep)
     least = inf
-    for candidates, refusals, joints in _offers(graph, wanted, auto, asked, costs, progress):
+    for candidates, refusals, joints in _offers(graph, wanted, asked.block == "auto", asked, costs, progress):
         own = [costs.layer(candidate) for candidate in candidates]
         rest = costs.total + costs.change(fixed) - sum(own)
         limit = costs.limit - rest

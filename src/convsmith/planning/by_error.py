@@ -13,7 +13,7 @@ from convsmith.blocks import parse_block
 from convsmith.calibration.calibrate import calibrate
 from convsmith.calibration.pictures import Pictures
 from convsmith.graph import Graph, Node
-from convsmith.latency.measure import Latencies
+from convsmith.latency.latencies import Latencies
 from convsmith.plan import Plan, Refusal, Request
 from convsmith.planning.allocation import Priced
 from convsmith.planning.budget import Costs
@@ -22,6 +22,7 @@ from convsmith.planning.depth_prices import removable, without
 from convsmith.planning.levers import Gone, Levers
 from convsmith.planning.prices import Prices, digest
 from convsmith.planning.pricing import Effect, Pricing
+from convsmith.planning.settling import Settle, as_planned
 from convsmith.planning.width_prices import narrowable, narrowings
 from convsmith.progress import Progress, silent
 
@@ -42,6 +43,7 @@ def plan_by_error(
     latencies: Latencies | None = None,
     progress: Progress = silent,
     prices: Path | None = None,
+    settle: Settle = as_planned,
 ) -> Plan:
     """A plan for a trained net that spends a limit by the errors it causes: per layer keep, decompose, and the rank.
 
@@ -49,10 +51,11 @@ def plan_by_error(
     running `images` (n, c, h, w) on from there. Between them the errors' logarithms are taken to fall in proportion to
     the MACs, and the squared errors of layers to add up. Without images the errors of layers count themselves.
     statistics: by default those of the images. latencies: for a limit on latency. progress: told of every layer.
-    prices: a file to keep what was worked out in, so that the same call goes on where it was stopped. Raises
-    ConvsmithError where the limit cannot be met.
+    prices: a file to keep what was worked out in, so that the same call goes on where it was stopped.
+    settle: holds plans to what is measured. Raises ConvsmithError where the limit cannot be met.
     """
-    return price(model, graph, asked, images, method, statistics, seed, latencies, progress, prices).plan(asked)
+    found = price(model, graph, asked, images, method, statistics, seed, latencies, progress, prices)
+    return settle(lambda costs: found.within(asked, costs), found.costs)
 
 
 def price(

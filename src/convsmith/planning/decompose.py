@@ -11,12 +11,15 @@ from convsmith.calibration.calibrate import IMAGES, Images, form_of, take_images
 from convsmith.errors import BudgetError, PlanError
 from convsmith.graph import Graph
 from convsmith.graph.given import graph_of
-from convsmith.latency.measure import Latencies, measure_latency
+from convsmith.latency.latencies import Latencies
+from convsmith.latency.measure import measure_latency
 from convsmith.limits import share_of
 from convsmith.plan import Plan, Request
 from convsmith.planning.by_cost import plan_by_cost
 from convsmith.planning.by_error import plan_by_error
+from convsmith.planning.settling import as_planned, measured_in
 from convsmith.progress import Progress, silent
+from convsmith.target import Target
 
 
 def decompose(
@@ -39,6 +42,8 @@ def decompose(
     prices: Path | None = None,
     width: bool | None = None,
     depth: bool | None = None,
+    target: Target | str | None = None,
+    latency_file: Path | None = None,
 ) -> Plan:
     """Plan a cheaper block for every convolution that admits one (Wang et al., CIKM 2021).
 
@@ -69,6 +74,10 @@ def decompose(
         width: With data, whether groups of channels may be narrowed as well. None for yes where block is `auto` and
             latency is limited, or where ranks alone cannot meet a limit on MACs, for which they lose less.
         depth: The same of units of a stage that may go.
+        target: Where the net is to be fast, as `cs.Target.parse` takes it. Times are measured there, and so is the new
+            net beside the old one. It keeps the limit and is not slower than the old one, or no plan is given.
+        latency_file: With a target, where times of layers are kept for later calls; by default in the user's cache
+            folder.
 
     Returns:
         A plan with one edit a replaced convolution, narrowed group or removed unit, and the reason why others stay.
@@ -83,22 +92,26 @@ def decompose(
     (7, 'dw-pw', (18874368, 2244608), Refusal(layer='features.0', reason='it is a stem with 3 input channels, ...'))
     """
     graph, model = graph_of(net, example), net if isinstance(net, nn.Module) else model
+    aim = None if target is None else Target.parse(target)
     fits = data is not None or statistics is not None
-    _check(max_macs, max_latency, fits, method, model)
+    _check(max_macs, max_latency, fits, method, model, aim)
     if max_latency is not None and latencies is None and model is not None:
-        latencies = measure_latency(model, graph, progress=progress)
+        latencies = measure_latency(model, graph, target=aim, file=latency_file, progress=progress)
+    judge = None if aim is None or model is None else measured_in(aim, model, graph, latencies, latency_file, progress)
     asked = Request(
         block, share_of(max_macs, graph.macs), tuple(keep), _of_latency(max_latency, latencies), dict(overrides or {}),
-        width=fits and _allowed(width, block, max_latency),
+        target=aim, width=fits and _allowed(width, block, max_latency),
         depth=data is not None and _allowed(depth, block, max_latency),
     )  # fmt: skip
+    settle = as_planned if judge is None else judge.settle
     if not fits:
-        return plan_by_cost(graph, asked, latencies, progress)
+        plan = plan_by_cost(graph, asked, latencies, progress, settle)
+        return plan if judge is None or plan.measured_ms else judge.held(judge.timed(plan))
     assert model is not None
     taken = None if data is None else take_images(data, images, seed, *form_of(graph))
 
     def planned(asked: Request) -> Plan:
-        return plan_by_error(model, graph, asked, taken, method, statistics, seed, latencies, progress, prices)
+        return plan_by_error(model, graph, asked, taken, method, statistics, seed, latencies, progress, prices, settle)
 
     try:
         return planned(asked)
@@ -115,8 +128,9 @@ def _allowed(asked: bool | None, block: str, max_latency: float | str | None) ->
 
 
 def _check(
-    max_macs: float | str | None, max_latency: float | str | None, fits: bool, method: str | None, model: object
-) -> None:
+    max_macs: float | str | None, max_latency: float | str | None, fits: bool, method: str | None, model: object,
+    target: Target | None,
+) -> None:  # fmt: skip
     """Refuse what would do nothing."""
     if max_macs is not None and max_latency is not None:
         raise PlanError("decompose: limit either MACs or latency; leave one of the two out.")
@@ -126,6 +140,8 @@ def _check(
         raise PlanError("decompose: data is fitted to a trained net; give model= beside the graph.")
     if method is not None and not fits:
         raise PlanError("decompose: a method fits weights to data; give data or statistics, or leave method out.")
+    if target is not None and model is None:
+        raise PlanError("decompose: the net is run in the target; give model= beside the graph.")
 
 
 def _of_latency(limit: float | str | None, latencies: Latencies | None) -> float | None:

@@ -17,8 +17,8 @@ class Narrowing:
         """How many they are."""
         return len(self.kept)
 
-    def shares(self, call: str) -> list[float]:
+    def shares(self, call: str) -> dict[int, float]:
         """By dimension of a call's weight that holds channels of the group, the share of it that stays."""
         stay = {-1, *self.kept}
         parts = [part for part in self.group.parts if part.call == call and part.tensor.endswith("weight")]
-        return [sum(channel in stay for channel in part.channels) / len(part.channels) for part in parts]
+        return {part.dim: sum(channel in stay for channel in part.channels) / len(part.channels) for part in parts}

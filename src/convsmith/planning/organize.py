@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import sqrt
+from pathlib import Path
 from typing import Any, get_args
 
 from torch import Tensor, nn
@@ -13,18 +14,20 @@ from convsmith.errors import PlanError
 from convsmith.graph import Graph
 from convsmith.graph.call_record import call_record
 from convsmith.graph.given import graph_of
-from convsmith.latency.measure import Latencies, measure_latency
+from convsmith.latency.latencies import Latencies
 from convsmith.limits import share_of
 from convsmith.plan import Plan, Refusal, Remove, Repeat, Totals
 from convsmith.planning.depth import Losses, measure_losses
 from convsmith.planning.divisions import Choice, Objective, Option, Rank, divide, front
 from convsmith.planning.pricing import Effect
+from convsmith.planning.settling import aim_of, held_in, latencies_for
 from convsmith.progress import Progress, silent
 from convsmith.score.metric import Scores, published_growth, score, value
 from convsmith.structure.stages import StageNodes, effective_kernel, find_stages
 from convsmith.structure.starts import identity_start
 from convsmith.structure.units import Unit, find_units
 from convsmith.structure.widening import widening
+from convsmith.target import Target
 
 LEAST = 1e-12  # what all units count at least, where none counts anything
 
@@ -43,6 +46,8 @@ def organize(
     data: Images | None = None,
     images: int = IMAGES,
     seed: int = 0,
+    target: Target | str | None = None,
+    latency_file: Path | None = None,
     progress: Progress = silent,
 ) -> Plan:
     """Plan how many units each stage should have, for the largest gain of the net.
@@ -65,10 +70,12 @@ def organize(
         latencies: Of `measure_latency`, for a graph with a limit on latency; for a module they are measured. A copy is
             taken to run as long as its original.
         by: What to have most of: the published `gain`, or the `value`, the sum of gain^(1/4) (docs/metric.md).
-        model: For a graph with `data`, the trained module that it was captured of.
+        model: The module that a graph was captured from, with `data` or a target.
         data: Unlabelled images (a tensor, a data set, or batches) that tell what units of a trained net count.
         images: How many of them are taken; a batch of them judges.
         seed: Draws them from a data set.
+        target: Where a limit on latency is kept, as `cs.Target.parse` takes it; the new net is measured there too.
+        latency_file: With a target, where times of layers are kept.
         progress: Told of every unit that is measured.
 
     Returns:
@@ -84,15 +91,14 @@ def organize(
     >>> plan.new.blocks, plan.new.params, round(plan.new.gain - plan.base.gain, 2)
     ((5, 4, 2, 1, 1), 5101194, 2.29)
     """
-    if max_latency is not None and latencies is None and isinstance(net, nn.Module):
-        latencies = measure_latency(net, graph_of(net, scores))
-    if max_latency is not None and latencies is None:
-        raise PlanError("organize: a limit on latency needs latencies; give those of cs.measure_latency(model, graph).")
-    model = net if isinstance(net, nn.Module) and data is not None else model
+    held = net if isinstance(net, nn.Module) else model
+    aim = aim_of(target, held, max_latency)
     graph, scores = _told(net, scores)
+    if max_latency is not None and latencies is None:
+        latencies = latencies_for(held, graph, aim, latency_file, progress)
     problem = _Problem.of(graph, scores, latencies, by)
-    if model is not None or data is not None:
-        problem = problem.trained(_effect(model, data, images, seed), progress)
+    if data is not None or (model is not None and max_latency is None):
+        problem = problem.trained(_effect(held, data, images, seed), progress)
     limits = {
         "macs": share_of(max_macs, graph.macs, "max_macs"), "params": share_of(max_params, graph.params, "max_params"),
         "seconds": share_of(max_latency, latencies.total if latencies else 1.0, "max_latency"),
@@ -103,7 +109,7 @@ def organize(
             f"{graph.model}: no division of {blocks or problem.blocks} units between the stages keeps the limits; "
             "allow more MACs, parameters or latency."
         )
-    return problem.plan(best)
+    return held_in(aim, held, graph, latencies, problem.plan(best), progress, limits["seconds"])
 
 
 def _effect(model: nn.Module | None, data: Images | None, images: int, seed: int) -> Effect:

@@ -22,6 +22,7 @@ from convsmith.graph.replay import Replay
 from convsmith.kernels.spec import Convolution, ConvSpec, is_plain
 from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import Candidate, Trial
+from convsmith.planning.ladder import Priced
 from convsmith.planning.prices import Price, Prices
 from convsmith.structure.units import detour
 
@@ -65,8 +66,9 @@ class Pricing:
         assert is_plain(conv)
         statistics = fitted_to(self.graph, layer, own_statistics(layer, conv, self.statistics[layer]))
         found = [Choice(None, self.costs.layer(families[0]))]
+        # none where no rank is faster than the layer itself
         offers = [
-            Offer(trials, self.costs.trials(family, trials)) for family in families for trials in [self._worth(family)]
+            Offer([e.what for e in worth], [e.cost for e in worth]) for worth in map(self._worth, families) if worth
         ]
         prices = self._prices(layer, conv, offers, statistics)
         for offer in offers:
@@ -98,12 +100,15 @@ class Pricing:
         found = {name: self.prices.known(layer, name) for name in told}
         return {name: (price[0], price[1]) for name, price in found.items() if price and price[1] is not None}
 
-    def _worth(self, candidate: Candidate) -> list[Trial]:
-        """The trials up to twice the share that the whole net may keep, or the cheapest."""
+    def _worth(self, candidate: Candidate) -> list[Priced[Trial]]:
+        """The trials up to twice the share that the whole net may keep, or the cheapest.
+
+        None stays that a dearer one in MACs, which errs less, beats in time.
+        """
         costs = self.costs
+        falling = costs.falling(candidate)
         most = min(1.0, 2 * costs.limit / costs.total) * costs.layer(candidate)
-        told = zip(candidate.trials, costs.trials(candidate, candidate.trials), strict=True)
-        return [trial for trial, cost in told if cost <= most] or [*candidate.trials[-1:]]
+        return [each for each in falling if each.cost <= most] or [*falling[-1:]]
 
     def _output(self, layer: str, module: nn.Module, here: float) -> float:
         return here if self.effect is None else self.effect.on_output(layer, module)

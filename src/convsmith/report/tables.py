@@ -40,16 +40,22 @@ def plan_table(plan: Plan) -> RenderableType:
 def total_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
     """What a plan changes: names, both values, and what the second is to the first."""
     base, new = plan.base, plan.new
-    before, after = plan.latency_ms or (0.0, 0.0)
-    latency = [("ms an image, by module", f"{before:.2f}", f"{after:.2f}", change(before, after))]
     return [
         *_unit_rows(base.blocks, new.blocks),
         ("gain", f"{base.gain:.3f}", f"{new.gain:.3f}", f"{new.gain - base.gain:+.3f}"),
         *_value_rows(base.value, new.value),
         ("parameters", count(base.params), count(new.params), change(base.params, new.params)),
         ("MACs", count(base.macs), count(new.macs), change(base.macs, new.macs)),
-        *(latency if plan.latency_ms else []),
+        *_latency_rows_of(plan),
     ]
+
+
+def _latency_rows_of(plan: Plan) -> list[tuple[str, str, str, str]]:
+    """What times were predicted, and what was measured in the target."""
+    target = plan.asked.target if plan.asked else None
+    told = "ms an image, by module" if target is None else f"ms in {target}, predicted"
+    times = [(told, plan.latency_ms), (f"ms in {target}, measured", plan.measured_ms)]
+    return [(name, f"{ms[0]:.3g}", f"{ms[1]:.3g}", change(*ms)) for name, ms in times if ms is not None]
 
 
 def _value_rows(before: float | None, after: float | None) -> list[tuple[str, str, str, str]]:

@@ -45,7 +45,11 @@ def counted(
         by_group[edit.group] if isinstance(edit, Narrow) else _counted(edit, narrowed, placed, errors)
         for edit in plan.edits
     )
-    return replace(plan, base=replace(plan.base, params=base.params, macs=base.macs), edits=edits)
+    changed = any(edit.reason == CHANGED for edit in edits)
+    return replace(
+        plan, base=replace(plan.base, params=base.params, macs=base.macs), edits=edits,
+        measured_ms=None if changed else plan.measured_ms,
+    )  # fmt: skip
 
 
 def _counted(

@@ -5,5 +5,6 @@ from convsmith.testing.methods import check_method
 from convsmith.testing.nets import check_net
 from convsmith.testing.onnx import check_onnx
 from convsmith.testing.rules import check_rule
+from convsmith.testing.targets import check_target
 
-__all__ = ["check_block", "check_method", "check_net", "check_onnx", "check_rule"]
+__all__ = ["check_block", "check_method", "check_net", "check_onnx", "check_rule", "check_target"]

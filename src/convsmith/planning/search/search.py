@@ -8,7 +8,7 @@ from torch import nn
 
 from convsmith.errors import PlanError
 from convsmith.kernels.spec import Convolution, ConvSpec
-from convsmith.latency.measure import median_seconds
+from convsmith.latency.latencies import median_seconds
 from convsmith.planning.search.sequences import Found, cheapest_by_form, find_sequences
 
 Rank = Literal["macs", "params", "latency"]
