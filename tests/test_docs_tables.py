@@ -147,7 +147,15 @@ def test_what_the_page_on_the_metric_says_of_its_tables_is_so() -> None:
         assert row["values"][0] <= row["values"][1]
 
 
-@pytest.mark.parametrize("page", ["zoo.md"])
+def test_the_table_of_nets_that_were_tried_is_that_of_its_result_file() -> None:
+    bench, found = bench_module("coverage_page"), json.loads((RESULTS / "coverage.json").read_text())
+    page = (DOCS / "will-it-work.md").read_text()
+    assert f"<!-- coverage -->\n{bench.table(found['families'])}<!-- /coverage -->" in page
+    assert {net["outcome"] for net in found["nets"]} == {"analyzed"}
+    assert sum(family["nets"] for family in found["families"].values()) == len(found["nets"])
+
+
+@pytest.mark.parametrize("page", ["zoo.md", "will-it-work.md"])
 def test_the_code_of_a_page_runs(page: str) -> None:
     for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL):
         exec(compile(block, page, "exec"), {})

@@ -1,33 +1,60 @@
 """The arguments and answers of ATen calls as they come: bound to names, walked through, changed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def bind(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A call's arguments by the names of the op's schema, defaults filled in."""
-    schema = func._schema.arguments
-    given = dict(zip((a.name for a in schema), args, strict=False)) | dict(kwargs)
-    given |= {a.name: a.default_value for a in schema if a.has_default_value() and a.name not in given}
-    return {a.name: given[a.name] for a in schema if a.name in given}
+@dataclass(frozen=True)
+class Schema:
+    """What an op's schema says, read once: torch makes it anew, in tens of microseconds, each time it is asked.
+
+    name: as `aten.conv2d.default`; arguments: their names; defaults: of those that have one; written: arguments that
+    a call writes into; in_place: whether it only changes values of its first argument, and answers it.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    defaults: Mapping[str, Any]
+    written: tuple[str, ...]
+    in_place: bool
 
 
-def in_place(func: Any) -> bool:
-    """Whether a call only changes values of its first argument, and answers it."""
+@lru_cache(maxsize=4096)
+def schema_of(func: Any) -> Schema:
+    """The schema of an op.
+
+    >>> schema = schema_of(torch.ops.aten.add_.Tensor)
+    >>> schema.name, schema.arguments, schema.written, schema.in_place
+    ('aten.add_.Tensor', ('self', 'other', 'alpha'), ('self',), True)
+    """
     schema = func._schema
     ends = [each[0].alias_info for each in (schema.arguments, schema.returns) if each]
-    written = len(ends) == 2 and all(info is not None and info.is_write for info in ends)
-    return written and len(schema.returns) == 1 and torch.Tag.inplace_view not in func.tags
+    both = len(ends) == 2 and all(info is not None and info.is_write for info in ends)
+    return Schema(
+        str(func),
+        tuple(a.name for a in schema.arguments),
+        {a.name: a.default_value for a in schema.arguments if a.has_default_value()},
+        tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write),
+        both and len(schema.returns) == 1 and torch.Tag.inplace_view not in func.tags,
+    )
+
+
+def bind(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's arguments by the names of the op's schema, defaults filled in."""
+    schema = schema_of(func)
+    given = {**schema.defaults, **dict(zip(schema.arguments, args, strict=False)), **kwargs}
+    return {name: given[name] for name in schema.arguments if name in given}
 
 
 def written(func: Any, bound: Mapping[str, Any]) -> Iterator[Tensor]:
     """The tensors that a call writes into."""
-    for argument in func._schema.arguments:
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            yield from tensors(bound.get(argument.name))
+    for name in schema_of(func).written:
+        yield from tensors(bound.get(name))
 
 
 def tensors(value: Any) -> list[Tensor]:

@@ -43,6 +43,11 @@ class Call:
             flat.extend(value) if isinstance(value, list | tuple) else flat.append(value)
         return [value for value in flat if isinstance(value, Operand)]
 
+    @cached_property
+    def sources(self) -> list[str]:
+        """The names of the tensors among them that are not the model's own."""
+        return [x.name for x in self.operands if not x.own]
+
     @property
     def input(self) -> Operand:
         """The first tensor argument."""

@@ -241,8 +241,9 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
 def _sharing(model: nn.Module) -> Iterator[str]:
     owners: dict[int, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        for parameter in module.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(path)
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners.setdefault(id(parameter), []).append(path)
     for paths in owners.values():
         if len(paths) > 1:
             yield from paths

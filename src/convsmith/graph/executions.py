@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from convsmith.graph.aliases import Aliases, Reference, kept, let_go
-from convsmith.graph.arguments import changed, in_place, tensors
+from convsmith.graph.arguments import changed, schema_of, tensors
 from convsmith.graph.call import RULES
 
 META = torch.device("meta")
@@ -52,7 +52,7 @@ class OnNumbers:
 
     def sized_by_values(self, func: Any, args: Any, kwargs: Any) -> bool:
         """Where torch cannot tell the shapes: asked of what it marks so (an index may be a mask) and of ops unknown."""
-        if torch.Tag.dynamic_output_shape not in func.tags and str(func) in RULES:
+        if torch.Tag.dynamic_output_shape not in func.tags and schema_of(func).name in RULES:
             return False
         args, kwargs = (changed(each, _on_meta) for each in (args, kwargs))
         try:
@@ -87,7 +87,8 @@ class OnShapes:
     def run(self, func: Any, args: Any, kwargs: Any, aliases: Aliases) -> Any:
         """Shapes are worked out once for calls that are alike: torch needs milliseconds for a normalization's."""
         args, kwargs = (changed(each, lambda value: self._without_values(value, aliases)) for each in (args, kwargs))
-        like, same = (func, _signature(args), _signature([*kwargs.items()]), torch.get_default_dtype()), in_place(func)
+        like = (func, _signature(args), _signature([*kwargs.items()]), torch.get_default_dtype())
+        same = schema_of(func).in_place
         if like in self._answers:
             return self._original(args[0]) if same else changed(self._answers[like], _alike)
         out = func(*args, **kwargs)

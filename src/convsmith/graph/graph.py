@@ -204,7 +204,7 @@ class Graph:
 
     def sources(self, node: Node) -> list[str]:
         """The names of the tensors a call reads, the model's own left out."""
-        return [x.name for x in node.call.operands if not x.own]
+        return node.call.sources
 
     def readers(self, name: str) -> list[Node]:
         """The calls that read a tensor."""

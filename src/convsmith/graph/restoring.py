@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+HOLDERS = frozenset([list, dict, set])
+
 
 @contextmanager
 def left_as_it_is(model: nn.Module) -> Iterator[None]:
@@ -14,7 +16,7 @@ def left_as_it_is(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     kept = [(dict(vars(module)), dict(module._buffers)) for module in modules]
     values = [(x, x._version, x.detach().clone()) for _, buffers in kept for x in _with_values(buffers.values())]
-    contents = [(x, x.copy()) for attributes, _ in kept for x in attributes.values() if _holds(x)]
+    contents = [(x, x.copy()) for attributes, _ in kept for x in attributes.values() if type(x) in HOLDERS]
     try:
         yield
     finally:
@@ -28,15 +30,12 @@ def left_as_it_is(model: nn.Module) -> Iterator[None]:
             if buffer._version != version:
                 buffer.copy_(before)
         for inside, before in contents:
-            _fill(inside, before)
+            if inside or before:
+                _fill(inside, before)
 
 
 def _with_values(buffers: Iterable[Tensor | None]) -> list[Tensor]:
     return [x for x in buffers if x is not None and not (is_lazy(x) or x.is_meta or x.is_inference())]
-
-
-def _holds(value: Any) -> bool:
-    return type(value) in (list, dict, set)
 
 
 def _fill(inside: Any, before: Any) -> None:

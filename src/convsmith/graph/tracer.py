@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convsmith.graph.aliases import Aliases, Reference
 from convsmith.graph.answers import answered
-from convsmith.graph.arguments import bind, changed, tensors, written
+from convsmith.graph.arguments import bind, changed, schema_of, tensors, written
 from convsmith.graph.call import RULES, Call, Operand
 from convsmith.graph.constants import Constants
 from convsmith.graph.executions import Execution
@@ -117,8 +117,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call: as the execution says where it depends on the inputs, as it is where it does not."""
-        kwargs = kwargs or {}
-        if str(func) in BY_MASKS:
+        kwargs, name = kwargs or {}, schema_of(func).name
+        if name in BY_MASKS:
             args = self._by_places(*args)
         given = tensors((args, kwargs))
         bound = bind(func, args, kwargs)
@@ -129,18 +129,18 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._keep_own(given, out)
             self.tables += Counter({self._running[-1]: self._multiplied(func, bound, out)})
             return out
-        if str(func) in SHAPE_ONLY:
+        if name in SHAPE_ONLY:
             out = func(*args, **kwargs | {"device": self._execution.at_home(kwargs.get("device") or given[0].device)})
             self._keep_own([], out)
             return out
         seen = {name: self._plain(value) for name, value in bound.items()}
         for tensor in changing:
             self._mix(tensor)
-        if str(func) == READ_OUT:
+        if name == READ_OUT:
             self._leave_torch()
         loose = self._execution.sized_by_values(func, args, kwargs)
         out = self._execution.run(func, args, kwargs, self._aliases)
-        self._write_down(func, Call(str(func), seen, tuple(tuple(x.shape) for x in tensors(out))), bound, out, loose)
+        self._write_down(func, Call(name, seen, tuple(tuple(x.shape) for x in tensors(out))), bound, out, loose)
         return out
 
     def _by_places(self, x: Any, indices: Any, *rest: Any) -> Any:
@@ -155,7 +155,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return x, placed, *rest
 
     def _multiplied(self, func: Any, bound: Mapping[str, Any], out: Any) -> int:
-        name = str(func)
+        name = schema_of(func).name
         if name not in RULES or not RULES[name].kind:
             return 0
         plain = changed(dict(bound), lambda x: self._value(x).operand if isinstance(x, Tensor) else x)

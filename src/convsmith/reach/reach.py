@@ -7,7 +7,7 @@ is kept in two tables, of distinct channel sets and of distinct windows, and eac
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from math import prod
 from operator import mul, or_
 from typing import Self, TypeVar
@@ -294,6 +294,10 @@ class Reach:
 
     def extent(self) -> Extent:
         """The tensor's own window, hull over its channels and largest over places; channels on average, padding 0."""
+        return self._extent
+
+    @cached_property
+    def _extent(self) -> Extent:
         units, places = ([d for d, axis in enumerate(self.axes) if (axis is None) == unit] for unit in (True, False))
         table = self.window_of.transpose(places + units)
         rows, _ = lb.combinations(table.reshape(prod(table.shape[: len(places)]), -1))
