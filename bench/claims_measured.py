@@ -186,6 +186,15 @@ def _coverage(found: Found) -> Told:
     return word, f"{told}, {totals['without unknown ops']} without an unknown op"
 
 
+@claim("MACs are those that torchvision states of its classifiers", OURS, "bench/counts.py", "counts.json")
+def _counts(found: Found) -> Told:
+    counted = [row for row in found["nets"] if row["macs"] is not None]
+    word, held, count = share(abs(row["macs"] / 1e9 - row["stated"]) <= 0.00051 for row in counted)
+    told = f"{held} of {count} nets to the last of three digits of 1e9"
+    others = len(found["nets"]) - count
+    return word, f"{told}{f', {others} not counted' if others else ''}; torchvision {found['versions']['torchvision']}"
+
+
 @claim("Every block applies to every net that admits it, or is refused with a reason", OURS, "bench/blocks.py",
        "blocks.json")  # fmt: skip
 def _blocks(found: Found) -> Told:
