@@ -169,6 +169,17 @@ MaxParams = Annotated[
     Any,
     typer.Option("--max-params", metavar="1x", parser=_limit("max_params"), help="Limit on its parameters."),
 ]
+Width = Annotated[
+    bool | None,
+    typer.Option(
+        "--width/--no-width",
+        help="With data, leave groups of channels fewer of them (default: under --max-latency, or where ranks fail).",
+    ),
+]
+Depth = Annotated[
+    bool | None,
+    typer.Option("--depth/--no-depth", help="With data, take units of a stage out (default: as --width)."),
+]
 MaxLatency = Annotated[
     Any,
     typer.Option(

@@ -142,6 +142,8 @@ def decompose(
     max_latency: opt.MaxLatency = None,
     weights: opt.Weights = None,
     method: opt.Fitted = None,
+    width: opt.Width = None,
+    depth: opt.Depth = None,
     out: opt.PlanFile = None,
     front: Annotated[
         bool, typer.Option("--front", help="Plan for a whole range of limits at once; accuracy where there are labels.")
@@ -154,7 +156,10 @@ def decompose(
     exceptions = edited.told()
     if front:
         _refuse_with_front(calibrating, max_macs, max_latency, out)
-        _front(terminal, model, form, calibrating, place, weights, html, block=block, method=method, **exceptions)
+        _front(
+            terminal, model, form, calibrating, place, weights, html, block=block, method=method,
+            target=aimed.aim(), latency_file=aimed.latency_file, **exceptions,
+        )  # fmt: skip
         return
     if html is not None:
         raise ConvsmithError("decompose: --html shows a front; give --front too, or leave it out.")
@@ -179,7 +184,7 @@ def decompose(
             loaded.graph(), block=block, max_macs=max_macs, max_latency=max_latency, model=loaded.model, data=taken,
             images=calibrating.images, method=method, seed=place.seed, progress=terminal.progress, **exceptions,
             statistics=statistics_of(terminal, loaded, taken, calibrating.stats, None, place.seed),
-            prices=prices, target=aimed.aim(), latency_file=aimed.latency_file,
+            prices=prices, target=aimed.aim(), latency_file=aimed.latency_file, width=width, depth=depth,
         )  # fmt: skip
     publish(terminal, plan, out, told(plan), [plan_table(plan)])
     if prices is not None and rank() == 0:

@@ -17,11 +17,13 @@ from convsmith.export import export
 from convsmith.graph import Graph
 from convsmith.graph.given import graph_of
 from convsmith.latency.latencies import Latencies
+from convsmith.latency.measure import measure_latency
 from convsmith.plan import Merge, Plan, Repeat, Request
 from convsmith.planning.allocation import GRAIN, Priced
 from convsmith.planning.by_error import price
 from convsmith.progress import Progress, silent
 from convsmith.rewriting.apply import rewrite
+from convsmith.target import Target
 from convsmith.train import evaluate
 
 POINTS, MEASURED = 12, 4
@@ -106,6 +108,8 @@ def front(
     seed: int = 0,
     progress: Progress = silent,
     prices: Path | None = None,
+    target: Target | str | None = None,
+    latency_file: Path | None = None,
 ) -> Front:
     """Plan for a whole range of limits at once: layers are priced once, and each limit chooses among the prices.
 
@@ -126,6 +130,8 @@ def front(
         seed: Draws images and positions.
         progress: Told how far the work is.
         prices: A file that keeps what was worked out: a call that was stopped goes on from it.
+        target: Where time is measured, for a front of latency there.
+        latency_file: With a target, where times of layers are kept.
 
     Returns:
         The plans, cheapest first, and accuracies where there are labels.
@@ -142,15 +148,14 @@ def front(
     graph, model = graph_of(net, example), net if isinstance(net, nn.Module) else model
     if model is None:
         raise PlanError("front: data is fitted to a trained net; give model= beside the graph.")
+    aim = None if target is None else Target.parse(target)
+    if aim is not None and latencies is None:
+        latencies = measure_latency(model, graph, target=aim, file=latency_file, progress=progress)
+    timed = latencies is not None
     asked = Request(
-        block,
-        None if latencies else 1.0,
-        tuple(keep),
-        1.0 if latencies else None,
-        dict(overrides or {}),
-        width=latencies is not None,
-        depth=latencies is not None,
-    )
+        block, None if timed else 1.0, tuple(keep), 1.0 if timed else None, dict(overrides or {}), width=timed,
+        depth=timed, target=aim,
+    )  # fmt: skip
     taken = take_images(data, images, seed, *form_of(graph))
     found = price(model, graph, asked, taken, method, None, seed, latencies, progress, prices)
     chosen = _points(found, asked, points)
