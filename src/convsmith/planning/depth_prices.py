@@ -26,7 +26,7 @@ def removable(graph: Graph, keep: Sequence[str]) -> list[tuple[str, Unit]]:
     for stage, each in zip(stages.stages, units, strict=True):
         for unit in each:
             inside = {node.module for node in calls_inside(graph, unit.modules)}
-            if not inside.intersection(keep) and isinstance(movable(graph, unit.modules), Unit):
+            if unit.uniform and not inside.intersection(keep) and isinstance(movable(graph, unit.modules), Unit):
                 found.append((stage.name, unit))
     return found
 
