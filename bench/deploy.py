@@ -1,0 +1,86 @@
+"""Plans for ONNX Runtime of trained nets, held to their word: `python bench/deploy.py NET=WEIGHTS .. --data cifar10:PATH`.
+
+Each net of the zoo (small form) is planned with 512 images under limits on its time in ONNX Runtime (one thread, batch
+1), carried out without training, and measured: time beside the original, in turns, in float and in 8-bit integers, and
+top-1 on the test split. One row a net and limit goes to bench/results/deploy.json with versions and hardware; a row
+that is there is not made again. `--note NET=TEXT` says where weights come from.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import process_time
+from typing import Any
+
+import torch
+
+import convsmith as cs
+from convsmith.environment import environment
+from convsmith.files import write_text
+from convsmith.load import load_with_data
+
+OUT = Path(__file__).parent / "results" / "deploy.json"
+TARGET = "onnxruntime"
+LIMITS = (0.6, 0.45)
+BATCHES = (1, 8)
+
+
+def row(name: str, weights: Path, reference: str, limit: float) -> dict[str, Any]:
+    """One net under one limit: predicted and measured time, accuracy, and what planning and fitting took."""
+    loaded, data = load_with_data(name, reference, weights=weights)
+    model = loaded.model.eval()
+    start = process_time()
+    plan = cs.decompose(
+        cs.capture(model, torch.zeros(1, 3, 32, 32)), model=model, data=data, target=TARGET, max_latency=limit
+    )
+    planned = process_time()
+    made = cs.rewrite(model, plan, data=data).model.eval()
+    fitted = process_time()
+    with TemporaryDirectory() as folder:
+        models = {"original": model, "plan": made}
+        checks = {
+            each: cs.export(module, Path(folder) / f"{each}.onnx", input=(3, 32, 32), int8=data)
+            for each, module in models.items()
+        }
+        small = {each: Path(folder) / f"{each}.onnx" for each in models}
+        found = cs.bench(models, input=(3, 32, 32), batches=BATCHES, runtimes=(TARGET,), threads=1, int8=small)
+    top1 = {each: cs.evaluate(module, data.test).top1 for each, module in models.items()}
+    kinds = {kind: sum(edit.kind == kind for edit in plan.edits) for kind in ("replace", "narrow", "remove")}
+    assert plan.latency_ms is not None and plan.measured_ms is not None
+    return {
+        "net": name, "limit": limit, "edits": kinds, "macs": plan.new.macs / plan.base.macs,
+        "predicted": plan.latency_ms[1] / plan.latency_ms[0], "measured": plan.measured_ms[1] / plan.measured_ms[0],
+        "top1": top1,
+        "int8_top1": {each: check.accuracy.int8 if check.accuracy else None for each, check in checks.items()},
+        "in_float": {each: len(check.in_float) for each, check in checks.items()},
+        "times": [
+            {
+                "model": cell.model, "batch": cell.batch, "median_ms": cell.median_ms,
+                "quartiles_ms": [cell.q1_ms, cell.q3_ms], "ratio": cell.ratio,
+            }
+            for cell in found.cells
+        ],
+        "processor_s": {"planning": planned - start, "fitting": fitted - planned},
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Make the rows that are missing, and write the file after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", nargs="+", metavar="NET=WEIGHTS")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--note", action="append", default=[], metavar="NET=TEXT")
+    told = parser.parse_args()
+    torch.set_num_threads(1)
+    known = json.loads(OUT.read_text()) if OUT.is_file() else {"rows": [], "weights": {}}
+    known["weights"] |= dict(note.split("=", 1) for note in told.note)
+    for name, weights in (net.split("=", 1) for net in told.nets):
+        for limit in LIMITS:
+            if not any((each["net"], each["limit"]) == (name, limit) for each in known["rows"]):
+                known["rows"].append(row(name, Path(weights), told.data, limit))
+                write_text(OUT, json.dumps({"what": __doc__, **environment(), **known}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
