@@ -1,4 +1,4 @@
-"""Plans for ONNX Runtime of trained nets, held to their word: `python bench/deploy.py NET=WEIGHTS .. --data cifar10:PATH`.
+"""Plans for ONNX Runtime of trained nets, held to their word: `python bench/deploy.py NET=WEIGHTS .. --data DATA`.
 
 Each net of the zoo (small form) is planned with 512 images under limits on its time in ONNX Runtime (one thread, batch
 1), carried out without training, and measured: time beside the original, in turns, in float and in 8-bit integers, and

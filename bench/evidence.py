@@ -9,12 +9,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import claims_deployed
 import claims_measured
 import claims_trained
 from claim import CLAIMS, NOT_MEASURED, OURS, Claim, Told
 from convsmith.files import write_text
 
-RULES = (claims_trained, claims_measured)  # importing them registers what they claim
+RULES = (claims_trained, claims_measured, claims_deployed)  # importing them registers what they claim
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
 Row = Sequence[str]

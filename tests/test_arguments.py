@@ -33,10 +33,11 @@ def test_the_first_argument_of_every_verb_is_looked_at(name: str) -> None:
     rest: dict[str, list[Any]] = {
         "capture": [X], "apply": [3], "rewrite": [3], "advise": [3], "calibrate": [IMAGES], "optimize": [X],
         "measure_latency": [3], "evaluate": [3], "train": [3], "reestimate_norms": [3], "export": ["x.onnx"],
+        "recover": [X, IMAGES],
     }  # fmt: skip
     more = [3] if name == "search_blocks" else rest.get(name, [])
     with pytest.raises(cs.ConvsmithError, match=rf"^{name}: \w+ is 3\.5, of type float; give .+\.$"):
-        getattr(cs, name)(3.5, *more)
+        getattr(cs, name)(3.5, *more, **({"data": IMAGES} if name == "front" else {}))
 
 
 WRONG: dict[str, tuple[Callable[[Any, Any], Any], str]] = {

@@ -200,7 +200,7 @@ def test_a_failed_export_leaves_the_file_that_was_there(tmp_path: Path) -> None:
 
 def test_more_than_onnx_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        import_module("convsmith.export.formats"), "ONNX_LIMIT", 447
+        import_module("convsmith.formats.formats"), "ONNX_LIMIT", 447
     )  # 4 x 3 x 3 x 3 weights and 4 biases are 448 bytes
     with pytest.raises(ConvsmithError, match=r"export it as \.pt2"):
         export(plain(), tmp_path / "net.onnx", input=SHAPE)

@@ -12,7 +12,8 @@ from changes import in_bytes, in_json
 
 import convsmith as cs
 import own_net
-from convsmith.calibration.calibrate import calibrate, save_statistics
+from convsmith.calibration.calibrate import calibrate
+from convsmith.calibration.statistics_file import save_statistics
 from convsmith.load import Wish, load, save
 
 NET, X = ("own_net:make", "--input", "3,32,32"), torch.zeros(1, 3, 32, 32)

@@ -87,7 +87,7 @@ def test_the_refit_lowers_the_error_behind_the_relu(name: str, block: str) -> No
     net, x = Net(BEHIND[name][0]).eval(), images(4, seed=1)  # so few that every position is drawn
     with torch.no_grad():
         plain, refitted = ((new.call(new, x) - net.call(net, x)).norm() for new in carried(net, x, block))
-    assert refitted < 0.995 * plain
+    assert refitted < 0.998 * plain
 
 
 @pytest.mark.parametrize("name", ["relu", "no bias, a norm and relu"])

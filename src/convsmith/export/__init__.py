@@ -1,9 +1,8 @@
 """Files that other runtimes read, each kept only when it computes what the model computes."""
 
 from convsmith.export.export import TOLERANCE, export
-from convsmith.export.formats import FORMATS, Format, evaluation_copy, load_pt2, trace
 from convsmith.export.records import EXPORTS, INT8, ONNX, Accuracy, ExportCheck, files_of, keep_record
-from convsmith.export.runtime import ORT_ERRORS, quiet, reason, session
+from convsmith.formats import FORMATS, ORT_ERRORS, Format, evaluation_copy, load_pt2, quiet, reason, session, trace
 
 __all__ = [
     "EXPORTS", "FORMATS", "INT8", "ONNX", "ORT_ERRORS", "TOLERANCE", "Accuracy", "ExportCheck", "Format",

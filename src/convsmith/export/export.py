@@ -15,11 +15,10 @@ from torch.utils._pytree import tree_leaves
 from convsmith.calibration.calibrate import IMAGES, Images, take_images
 from convsmith.calibration.pictures import alone
 from convsmith.errors import DataError, FileError
-from convsmith.export.formats import FORMATS, Run, evaluation_copy, trace
 from convsmith.export.int8 import evaluated, to_int8
 from convsmith.export.records import Accuracy, ExportCheck
-from convsmith.export.runtime import ORT_ERRORS, quiet, reason
 from convsmith.files import whole
+from convsmith.formats import FORMATS, ORT_ERRORS, Run, evaluation_copy, quiet, reason, trace
 from convsmith.graph.capture import FORWARD_ERRORS
 from convsmith.graph.wrappers import unwrapped
 from convsmith.progress import Progress, silent

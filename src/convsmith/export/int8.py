@@ -12,11 +12,10 @@ from convsmith.calibration.calibrate import Images
 from convsmith.calibration.pictures import Pictures, alone
 from convsmith.data import UNLABELLED, Data
 from convsmith.errors import FileError
-from convsmith.export.formats import INPUT, describe
 from convsmith.export.records import LARGEST, ExportCheck
-from convsmith.export.runtime import session
 from convsmith.export.sensitive import output_error, stay_in_float
 from convsmith.files import whole
+from convsmith.formats import INPUT, describe, session
 from convsmith.progress import Progress, silent
 from convsmith.quantize import Feed, quantize
 from convsmith.train import Evaluation, evaluate

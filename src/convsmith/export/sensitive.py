@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from convsmith.export.records import LARGEST
-from convsmith.export.runtime import session
+from convsmith.formats import session
 from convsmith.progress import Progress
 from convsmith.quantize import Feed, layers_of, quantize
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from convsmith.errors import ConvsmithError
-from convsmith.export import FORMATS, evaluation_copy, quiet, reason, trace
+from convsmith.formats import FORMATS, evaluation_copy, quiet, reason, trace
 from convsmith.graph import Graph
 from convsmith.latency.clock import Clock
 from convsmith.latency.interleaved import Run, take_turns

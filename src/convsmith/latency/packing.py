@@ -9,7 +9,7 @@ import onnx
 from onnx.utils import Extractor
 from torch import Tensor, nn
 
-from convsmith.export import FORMATS, evaluation_copy, trace
+from convsmith.formats import FORMATS, evaluation_copy, trace
 from convsmith.latency.targets import Runtime, Subject
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.errors import ConvsmithError
-from convsmith.export import ORT_ERRORS, session
+from convsmith.formats import ORT_ERRORS, session
 from convsmith.graph.capture import FORWARD_ERRORS
 from convsmith.latency.files import Slot, feeds_of, slots_of
 from convsmith.latency.interleaved import Run
@@ -107,8 +107,10 @@ def _done(run: Run, given: Sequence[Tensor]) -> Run:
 
 
 def _onnxruntime(subject: Subject, inputs: Sequence[Tensor], threads: int) -> Run:
+    if subject.onnx is None:
+        raise ValueError("there is no ONNX file of it")
+    runtime = session(subject.onnx, threads)  # first: a broken file is told by what reads it
     feed = subject.feed(inputs)
-    runtime = session(Path(str(subject.onnx)), threads)
     return lambda: runtime.run(None, feed)
 
 

@@ -238,10 +238,16 @@ class _Problem:
             count, gain,
             sum(sign * unit.params for unit, sign in difference),
             sum(sign * unit.macs for unit, sign in difference),
-            sum(sign * self.latencies.of(unit.modules) for unit, sign in difference) if self.latencies else 0.0,
+            sum(sign * self._seconds(unit) for unit, sign in difference) if self.latencies else 0.0,
             worth,
             self._worth(stage, count) if self.losses else 0.0,
         )  # fmt: skip
+
+    def _seconds(self, unit: Unit) -> float:
+        """Of a unit; of a copy that is wider than its original, as many times as long as it has more to multiply."""
+        assert self.latencies is not None
+        original = next(each for units in self.units for each in units if each.modules == unit.modules)
+        return self.latencies.of(unit.modules) * (unit.macs / original.macs if original.macs else 1.0)
 
     def _gains(self, stage: int, added: list[Unit], removed: list[Unit]) -> tuple[float, float]:
         """Gain and value of a stage with units added and removed."""
@@ -352,7 +358,7 @@ class _Problem:
         }
         if self.latencies:
             ms = 1e3 * self.latencies.of(unit.modules)
-            told["latency_ms"] = (ms, len(stay) * ms)
+            told["latency_ms"] = (ms, sum(1e3 * self._seconds(each) for each in stay))
         return told | {"gain": after.gain - before.gain, "value": after.value - before.value}
 
     def _immovable(self, stage: int) -> list[Refusal]:

@@ -28,7 +28,7 @@ def narrow(net: Graph | nn.Module, example: Tensor | None = None, *, width: floa
         A plan of `Narrow` edits; `apply` chooses the channels.
 
     Raises:
-        PlanError: When the share is none.
+        ConvsmithError: When the share is none.
 
     >>> import torch, convsmith as cs
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 4, 3))

@@ -37,7 +37,7 @@ class Widths:
     >>> (group,) = widths.groups
     >>> gone = widths.without(group, range(4))
     >>> widths.cost(group), widths.cost(group, gone)
-    ((516, 12384), (260, 6192))
+    ((512, 12384), (256, 6192))
     """
 
     graph: Graph

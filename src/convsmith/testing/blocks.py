@@ -67,7 +67,9 @@ def example(kind: type[Block], conv: ConvSpec = CONVS[0]) -> Block:
     """
     if kind.name == "seq":  # its parameters are kernels
         return parse_block("seq:gpw(2),shuffle(2),dw,pw")
-    for values in product((2, 4, 1, 8, 0.5), repeat=len(fields(kind))):
+    small = (2, 4, 1, 8, 0.5)
+    tried = [(each.default, *small) if isinstance(each.default, str) else small for each in fields(kind)]
+    for values in product(*tried):
         if all(each.metadata["kind"].takes(value) for each, value in zip(fields(kind), values, strict=True)):
             block = kind(*values).on_map(conv, MAP)
             if block.refuses(conv) is None:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from convsmith.blocks import decompositions
 from convsmith.errors import FileError
-from convsmith.export.runtime import quiet, reason, session
+from convsmith.formats.runtime import quiet, reason, session
 from convsmith.graph.plain import copied, plain
 from convsmith.graph.wrappers import unwrapped
 from convsmith.pt2 import PT2_ERRORS
