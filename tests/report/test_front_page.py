@@ -81,7 +81,9 @@ class Halved(Latencies):
 def test_a_front_of_latency_tells_predicted_times() -> None:
     graph = cs.capture(net(), torch.zeros(1, 3, 32, 32))
     latencies = Halved({"": 4e-3, **{str(place): 1e-3 for place in range(9)}})
-    front = cs.front(graph, model=net(), data=torch.rand(8, 3, 32, 32), points=3, latencies=latencies)
+    front = cs.front(
+        graph, model=net(), data=torch.rand(8, 3, 32, 32), points=3, latencies=latencies, width=False, depth=False
+    )
     assert front.points[0].latency_ms == pytest.approx(3.0), "two of four are halved"
     assert front_rows(front)[0][3] == "3"
     assert front_rows(front)[-1][3] == "4"

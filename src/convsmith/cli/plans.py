@@ -158,7 +158,7 @@ def decompose(
         _refuse_with_front(calibrating, max_macs, max_latency, out)
         _front(
             terminal, model, form, calibrating, place, weights, html, block=block, method=method,
-            target=aimed.aim(), latency_file=aimed.latency_file, **exceptions,
+            target=aimed.aim(), latency_file=aimed.latency_file, width=width, depth=depth, **exceptions,
         )  # fmt: skip
         return
     if html is not None:

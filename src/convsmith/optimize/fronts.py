@@ -110,6 +110,8 @@ def front(
     prices: Path | None = None,
     target: Target | str | None = None,
     latency_file: Path | None = None,
+    width: bool | None = None,
+    depth: bool | None = None,
 ) -> Front:
     """Plan for a whole range of limits at once: layers are priced once, and each limit chooses among the prices.
 
@@ -132,6 +134,8 @@ def front(
         prices: A file that keeps what was worked out: a call that was stopped goes on from it.
         target: Where time is measured, for a front of latency there.
         latency_file: With a target, where times of layers are kept.
+        width: Whether groups of channels may be narrowed as well; None for yes where the front is of latency.
+        depth: The same of units of a stage that may go.
 
     Returns:
         The plans, cheapest first, and accuracies where there are labels.
@@ -153,8 +157,8 @@ def front(
         latencies = measure_latency(model, graph, target=aim, file=latency_file, progress=progress)
     timed = latencies is not None
     asked = Request(
-        block, None if timed else 1.0, tuple(keep), 1.0 if timed else None, dict(overrides or {}), width=timed,
-        depth=timed, target=aim,
+        block, None if timed else 1.0, tuple(keep), 1.0 if timed else None, dict(overrides or {}),
+        width=timed if width is None else width, depth=timed if depth is None else depth, target=aim,
     )  # fmt: skip
     taken = take_images(data, images, seed, *form_of(graph))
     found = price(model, graph, asked, taken, method, None, seed, latencies, progress, prices)

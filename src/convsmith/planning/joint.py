@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from math import prod
 from typing import Any
 
 # Halvings of the price that a unit of cost is given: each plan between two others differs from both by then.
 HALVINGS = 40
 # Choices are looked over so often with all others as they are; few of the nets tried need more than four.
 PASSES = 12
+# States that are enumerated, and settled ones that are bettered by exchanges.
+FEW, STARTS = 20_000, 4
 # A price of cost at which errors do not count.
 DEAREST = 1e30
 
@@ -83,6 +86,10 @@ class Joint:
             self._costs[key] = self.cost(layer, {i: self.items[i].ways[state[i]].what for i in items})
         return self._costs[key]
 
+    def allowed(self, state: State) -> bool:
+        """Whether nothing is done beside something that excludes it."""
+        return not any(way and state[i] for item, way in zip(self.items, state, strict=True) for i in item.excludes)
+
     def total(self, state: State) -> float:
         """What all layers that can change cost together."""
         return sum(self.layer(layer, state) for layer in self.concerned)
@@ -121,10 +128,9 @@ class Joint:
 def choose_jointly(joint: Joint, limit: float) -> State | None:
     """The ways with the least sum of errors whose cost keeps the limit; None where none was found that does.
 
-    Cost is given a price, found by halving; at each price items are treated in turn as is best with the others as they
-    are, until nothing changes. What is left of the limit is spent by exchanges of one item, and of two, as long as the
-    error falls. Exact where costs do not depend on each other and the last exchanges are (a test holds it to
-    enumeration).
+    Few states are enumerated. Of more, cost is given a price, found by halving; at each price items are treated in turn
+    as is best with the others as they are, until nothing changes. What is left of the limit is spent by exchanges of
+    one item, and of two, as long as the error falls.
 
     >>> stays, half = Way(None, 0.0), Way("half", 0.1)
     >>> items = tuple(Item(name, (stays, half), frozenset([name])) for name in "ab")
@@ -132,25 +138,36 @@ def choose_jointly(joint: Joint, limit: float) -> State | None:
     >>> choose_jointly(joint, 4), choose_jointly(joint, 3), choose_jointly(joint, 1)
     ((0, 0), (0, 1), None)
     """
-    start = joint.start
-    if joint.total(start) <= limit:
-        return start
-    low, high, best = 0.0, 1.0, None
-    while joint.total(state := _settled(joint, start, high)) > limit:
+    if joint.total(joint.start) <= limit:
+        return joint.start
+    if prod(len(item.ways) for item in joint.items) <= FEW:
+        return _enumerated(joint, limit)
+    found = searched(joint, limit)
+    return min((_exchanged(joint, state, limit) for state in found), key=joint.error, default=None)
+
+
+def _enumerated(joint: Joint, limit: float) -> State | None:
+    states = product(*(range(len(item.ways)) for item in joint.items))
+    return min((s for s in states if joint.allowed(s) and joint.total(s) <= limit), key=joint.error, default=None)
+
+
+def searched(joint: Joint, limit: float) -> list[State]:
+    """States that keep a limit, each settled at another price of cost; the best few, none where none keeps it."""
+    low, high = 0.0, 1.0
+    while joint.total(state := _settled(joint, joint.start, high)) > limit:
         low, high = high, 8 * high
         if high > DEAREST:
-            return None
+            return []
+    kept = {state}
     for _ in range(HALVINGS):
-        best = state if best is None or joint.error(state) < joint.error(best) else best
         price = (low + high) / 2
-        found = _settled(joint, state, price)
-        if joint.total(found) <= limit:
-            high, state = price, found
-        else:
-            low = price
-    assert best is not None
-    best = min(best, state, key=joint.error)
-    return _exchanged(joint, best, limit)
+        for start in (state, joint.start):
+            found = _settled(joint, start, price)
+            if joint.total(found) <= limit:
+                kept.add(found)
+                state = min(state, found, key=joint.error)
+        low, high = (low, price) if joint.total(_settled(joint, state, price)) <= limit else (price, high)
+    return sorted(kept, key=joint.error)[:STARTS]
 
 
 def _settled(joint: Joint, state: State, price: float) -> State:

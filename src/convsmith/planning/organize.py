@@ -306,16 +306,10 @@ class _Problem:
             edits += self._edits(i, stage.name, count)
             refusals += self._immovable(i)
         return Plan(
-            self.graph.model,
-            self.graph.inputs[0].shape[1:],
-            self.graph.fingerprint,
-            self.base,
-            self._judged(edits),
-            tuple(refusals),
-            tuple(stage.name for stage in self.stages),
-            base_ms=1e3 * self.latencies.total if self.latencies else None,
-            call=call_record(self.graph.signature),
-        )
+            self.graph.model, self.graph.inputs[0].shape[1:], self.graph.fingerprint, self.base, self._judged(edits),
+            tuple(refusals), tuple(stage.name for stage in self.stages),
+            base_ms=1e3 * self.latencies.total if self.latencies else None, call=call_record(self.graph.signature),
+        )  # fmt: skip
 
     def _judged(self, edits: list[Repeat | Remove]) -> tuple[Repeat | Remove, ...]:
         """Of a trained net, removals with what the output loses without all of them."""
