@@ -159,3 +159,8 @@ def test_the_table_of_nets_that_were_tried_is_that_of_its_result_file() -> None:
 def test_the_code_of_a_page_runs(page: str) -> None:
     for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL):
         exec(compile(block, page, "exec"), {})
+
+
+def test_the_page_of_plans_for_onnx_runtime_holds_the_result_file() -> None:
+    made = bench_module("deploy").page(json.loads((RESULTS / "deploy.json").read_text()))
+    assert (DOCS / "results" / "deploy.md").read_text() == made, "run bench/deploy.py --page"
