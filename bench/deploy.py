@@ -72,9 +72,9 @@ def page(found: Mapping[str, Any]) -> str:
     lines = [
         "# Plans for ONNX Runtime",
         "",
-        "Nets trained on CIFAR-10 (JPEG copies), planned with 512 images under `--target onnxruntime --max-latency`, and",
-        "carried out without training. Time is the share of the original's in float32, one thread, run in turns. Top-1 is",
-        "on 10,000 test copies. int8 files are made with the same images; where layers stay in float it is said.",
+        "Nets trained on CIFAR-10 (JPEG copies), planned with 512 images under `--target onnxruntime --max-latency`,",
+        "and carried out without training. Time is the share of the original's in float32, one thread, run in turns.",
+        "Top-1 is on 10,000 test copies. int8 files are made with the same images; layers left in float are told.",
         "",
         "| net | limit | edits | precision | time, batch 1 | time, batch 8 | top-1 % |",
         "|---|---|---|---|---|---|---|",
