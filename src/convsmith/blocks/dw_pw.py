@@ -6,17 +6,8 @@ from typing import ClassVar, final
 from torch import nn
 
 from convsmith.algebra import DepthwiseFirst, Form
-from convsmith.blocks.base import (
-    Block,
-    Factored,
-    count,
-    depthwise_first,
-    keep_variance,
-    one_of,
-    rank_misfit,
-    ranks_above,
-    registered,
-)
+from convsmith.blocks.base import Block, Factored, depthwise_first, keep_variance, rank_misfit, ranks_above, registered
+from convsmith.blocks.parameters import count, one_of
 from convsmith.kernels.filters import SplitDepthwise, TiledDepthwise, TurnedPointwise
 from convsmith.kernels.spec import ConvSpec
 

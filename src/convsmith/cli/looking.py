@@ -11,7 +11,8 @@ from convsmith.latency.measure import measure_latency
 from convsmith.load import Wish, load, load_graph
 from convsmith.load.files import FILES
 from convsmith.score.advice import Advice, advise
-from convsmith.score.metric import Convention, Counting, Scores, score
+from convsmith.score.metric import score
+from convsmith.score.records import Convention, Counting, Scores
 from convsmith.target import Target
 
 Milliseconds = tuple[float | None, ...]  # by layer, and of the whole net
