@@ -57,7 +57,7 @@ def prepared(
             check_fit(net, data.shape, len(data.classes), processes.device)
         parts = Parts(model, sgd(model, recipe), _average(model, recipe))
         net = processes.accelerator.prepare_model(model)
-        borrowed.callback(vars(net).pop, "_is_accelerateprepared")  # a net with this mark is not wrapped again
+        borrowed.callback(vars(net).pop, "_is_accelerate_prepared")  # a net with this mark is not wrapped again
         matched, plain = None, replace(recipe, label_smoothing=0.0)
         if responses:
             if teacher is None:
