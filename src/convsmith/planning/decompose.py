@@ -16,7 +16,7 @@ from convsmith.latency.measure import measure_latency
 from convsmith.limits import share_of
 from convsmith.plan import Plan, Request
 from convsmith.planning.by_cost import plan_by_cost
-from convsmith.planning.by_error import plan_by_error
+from convsmith.planning.by_error import Trained, plan_by_error
 from convsmith.planning.settling import as_planned, measured_in
 from convsmith.progress import Progress, silent
 from convsmith.target import Target
@@ -110,16 +110,14 @@ def decompose(
     assert model is not None
     taken = None if data is None else take_images(data, images, seed, *form_of(graph))
 
-    def planned(asked: Request) -> Plan:
-        return plan_by_error(model, graph, asked, taken, method, statistics, seed, latencies, progress, prices, settle)
-
+    trained = Trained(model, graph, taken, method, statistics, seed, latencies, progress, prices)
     try:
-        return planned(asked)
+        return plan_by_error(trained, asked, settle)
     except BudgetError:
         more = replace(asked, width=width is not False, depth=data is not None and depth is not False)
         if block != "auto" or more == asked:
             raise
-    return planned(more)
+    return plan_by_error(trained, more, settle)
 
 
 def _allowed(asked: bool | None, block: str, max_latency: float | str | None) -> bool:
