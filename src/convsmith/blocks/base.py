@@ -21,8 +21,7 @@ class Carried:
     """What carrying weights attained: the relative error, and the mean (N,) that the outputs still lack.
 
     error: None where a block takes over no weights. shift: to be added to every output pixel. There is one only where
-    there were statistics and the kernels have no bias to hold it, so that a BatchNorm that follows can take it off its
-    mean.
+    there were statistics and the kernels have no bias to hold it. A BatchNorm that follows can take it off its mean.
     """
 
     error: float | None

@@ -177,8 +177,8 @@ class Narrow:
     Attributes:
         group: Paths of the layers that make the channels, in order of execution: they name the group.
         width: How many channels are left.
-        kept: Which, of the group's 0 and up; None where they are chosen as the plan is applied, those with the largest
-            product of the norms of the weights that make and that read them.
+        kept: Which, of the group's 0 and up. None where they are chosen as the plan is applied. Those with the largest
+        product of norms stay, of the weights that make and that read them.
         reason: Why, for the user.
         macs: MACs of the layers that make, change and read the channels, before and after. Where edits before it narrow
             some of these layers too, before is behind those edits.

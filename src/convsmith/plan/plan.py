@@ -41,7 +41,7 @@ class Totals:
 class Request:
     """What a planner was asked for.
 
-    `max_macs` and `max_latency` are multiples of the base's; `keep` are layers to leave alone and `overrides` the
+    `max_macs` and `max_latency` are multiples of the base's. `keep` are layers to leave alone and `overrides` the
     blocks of layers that have one of their own. `by` says what chose: `costs` alone, or the `errors` on images. `width`
     and `depth` say whether channels and units might go. `target` is where latency was measured; None for eager torch,
     one image.

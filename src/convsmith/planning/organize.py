@@ -46,8 +46,8 @@ def organize(
 
     With images a trained net is organized. Units go where the net's output changes least without them, and new ones
     start as the identity where they add most gain. A choice is worth the share of the net's gain that it adds, less its
-    share of the squared errors of the output that all movable units come to, each one taken out alone. There are at
-    most as many units as before, so the limits, or units that count little, pay for new ones.
+    share of the squared errors of the output. The whole of those is what all movable units come to, each taken out
+    alone. There are at most as many units as before, so the limits, or units that count little, pay for new ones.
 
     Args:
         net: A captured graph, or a module.

@@ -94,7 +94,7 @@ def train(
         told: Called when a learning rate was found.
         steps: Called after each step, with how many of how many are over.
         loss: A loss of one's own, of outputs and targets of a batch. `data` may then be two iterables of batches
-            (images, targets) of any kind, to train on and to judge; `out`, a teacher and `progress` are not for it.
+            (images, targets) of any kind, to train on and to judge. `out`, a teacher and `progress` are not for it.
         metric: Of the same, what judges then, the more the better; by default the loss does.
 
     Returns:
