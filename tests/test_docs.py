@@ -72,7 +72,9 @@ def test_every_extension_in_the_documentation_works() -> None:
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     code = "\n".join(BLOCK.findall((ROOT / "README.md").read_text()))
-    assert code
+    whole = 'cs.optimize(cs.build("resnet20"), '
+    assert code.count(whole) == 1
+    code = code.replace(whole, 'cs.optimize(cs.build("resnet20", blocks_per_stage=(1, 1, 1)), ')  # a third as deep
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
 

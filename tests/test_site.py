@@ -6,12 +6,16 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+DEEP = 'cs.build("resnet20", '
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 def test_the_tutorial_runs_as_a_notebook(tmp_path: Path) -> None:
-    """From a trained net to a file that ONNX Runtime reads; every number that the page tells is printed anew."""
+    """From a trained net to a file that ONNX Runtime reads; here the net is a third as deep."""
     notebook = nbformat.read(DOCS / "tutorial.ipynb", as_version=4)
+    (first,) = (cell for cell in notebook.cells if "cs.build(" in cell.source)
+    assert DEEP in first.source
+    first.source = first.source.replace(DEEP, f"{DEEP}blocks_per_stage=(1, 1, 1), ")
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     printed = "".join(
         output.get("text", "")
