@@ -106,7 +106,8 @@ def _beside(tensor: TensorProto, folder: Path) -> int:
     told = {entry.key: entry.value for entry in tensor.external_data}
     if "length" in told:
         return int(told["length"])
-    return (folder / told["location"]).stat().st_size - int(told.get("offset", 0))
+    size: int = (folder / told["location"]).stat().st_size
+    return size - int(told.get("offset", 0))
 
 
 def constant(name: str, value: Array, parts: Sequence[str]) -> Fact:
