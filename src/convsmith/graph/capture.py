@@ -17,6 +17,7 @@ from convsmith.graph.answers import answered
 from convsmith.graph.call import Operand
 from convsmith.graph.executions import Execution, OnNumbers, OnShapes
 from convsmith.graph.graph import Graph
+from convsmith.graph.growth import META
 from convsmith.graph.plain import plain
 from convsmith.graph.restoring import left_as_it_is
 from convsmith.graph.signature import Signature, given

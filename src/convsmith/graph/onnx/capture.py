@@ -184,7 +184,9 @@ class _Reader:
 
     def _types(self, node: NodeProto, facts: dict[str, Fact]) -> dict[str, TypeProto]:
         try:
-            types = self._stated(node, facts) or infer(node, facts, self._opsets)
+            types = self._stated(node, facts)
+            if types.keys() < {name for name in node.output if name}:
+                types = infer(node, facts, self._opsets) | types
         except (InferenceError, ValidationError, Misfit, RuntimeError, *FAULTS) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise self._misfit(node, reason.removeprefix("[ShapeInferenceError] ")) from error
