@@ -9,7 +9,6 @@ seconds of wall time an epoch.
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,12 +22,13 @@ from convsmith.files import write_text
 RESULT = Path(__file__).parent / "results" / "scale.json"
 # Loading ends where a model is put to work, or an epoch begins; what comes behind is what is shared.
 TIMED = """
-import os, time
+import os, sys, time
 from contextlib import contextmanager
 from importlib import import_module
 rank, pause = int(os.environ["RANK"]), float(os.environ.get("PAUSE", "0"))
-def told(name, cpu, wall):
-    print(name, rank, time.process_time() - cpu, time.monotonic() - wall, flush=True)
+def told(cpu, wall):
+    with open(f"{sys.argv[0]}.{rank}", "a") as file:
+        print(time.process_time() - cpu, time.monotonic() - wall, file=file)
 train, loop = import_module("convsmith.train"), import_module("convsmith.train.loop")
 before, epoch, step = train.at_work, loop._epoch, loop._step
 @contextmanager
@@ -36,11 +36,11 @@ def timed(*given):
     with before(*given):
         start = time.process_time(), time.monotonic()
         yield
-        told("busy", *start)
+        told(*start)
 def timed_epoch(*given):
     start = time.process_time(), time.monotonic()
     made = epoch(*given)
-    told("busy", *start)
+    told(*start)
     return made
 def slow_step(*given):
     if rank == 3:
@@ -55,14 +55,18 @@ PAUSE = 0.2  # seconds a step
 
 def run(folder: Path, processes: int, *args: object, pause: float = 0.0) -> dict[str, list[float]]:
     """Seconds of processor time and of wall time, of each process."""
-    (folder / "run.py").write_text(TIMED)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    told = subprocess.run(
-        [sys.executable, *launch, str(folder / "run.py"), *map(str, args)], check=True, stdout=subprocess.PIPE,
-        text=True, env=os.environ | {"OMP_NUM_THREADS": "1", "PAUSE": str(pause)},
-    ).stdout  # fmt: skip
-    lines = sorted(line.split()[1:] for line in re.findall(r"^busy .*$", told, re.MULTILINE))
-    return {"cpu": [float(line[1]) for line in lines], "wall": [float(line[2]) for line in lines]}
+    script = folder / "run.py"
+    script.write_text(TIMED)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), str(script)]
+    subprocess.run(
+        [sys.executable, *launch, *map(str, args)], check=True, stdout=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PAUSE": str(pause)},
+    )  # fmt: skip
+    told = [folder / f"run.py.{rank}" for rank in range(processes)]
+    lines = [path.read_text().split() for path in told]
+    for path in told:
+        path.unlink()
+    return {"cpu": [float(line[0]) for line in lines], "wall": [float(line[1]) for line in lines]}
 
 
 def edits(plan: Path) -> list[tuple[str, str]]:

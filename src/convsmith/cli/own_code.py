@@ -6,10 +6,9 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-import convsmith
 from convsmith.errors import ConvsmithError, reason_of
 
-OURS = Path(convsmith.__file__).parent
+OURS = Path(__file__).parents[1]
 INSTALLED = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
 NO_MEMORY = re.compile("can't allocate memory|cannot allocate memory|out of memory|bad_alloc", re.IGNORECASE)  # torch's
 
