@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from convsmith.bounds import NUMBERED
 from convsmith.errors import CaptureError
 from convsmith.graph.answers import answered
 from convsmith.graph.call import Operand
-from convsmith.graph.executions import META, Execution, OnNumbers, OnShapes
+from convsmith.graph.executions import Execution, OnNumbers, OnShapes
 from convsmith.graph.graph import Graph
+from convsmith.graph.growth import META
 from convsmith.graph.plain import plain
 from convsmith.graph.restoring import left_as_it_is
 from convsmith.graph.signature import Signature, given
@@ -75,9 +77,14 @@ def capture(model: nn.Module, *inputs: Any, name: str = "", batch: int = 1, **na
     if any(tensor.is_meta for tensor in model.state_dict().values()):
         raise CaptureError(_why_not(model, signature, on_shapes)) from on_shapes
     note = _read_values(on_shapes)
+    if sum(x.numel() for x in sources) > NUMBERED:
+        raise CaptureError(
+            f"{type(model).__name__}: {note[0].lower()}{note[1:-1]}, which takes at most {NUMBERED:,}; give a smaller "
+            "--input."
+        ) from on_shapes
     for numbers in _numbers(given(inputs, named), signature, batch, home):
         try:
-            return _Run(model, OnNumbers(), signature, numbers, name, (note,)).graph()
+            return _Run(model, OnNumbers(type(model).__name__), signature, numbers, name, (note,)).graph()
         except FORWARD_ERRORS as error:
             on_numbers = error
     raise CaptureError(_why_not(model, signature, on_numbers)) from on_numbers

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from convsmith.bounds import TABLES, check_tensor
 from convsmith.graph.aliases import Aliases, Reference
 from convsmith.graph.answers import answered
 from convsmith.graph.arguments import bind, changed, schema_of, tensors, written
 from convsmith.graph.call import RULES, Call, Operand
 from convsmith.graph.constants import Constants
 from convsmith.graph.executions import Execution
+from convsmith.graph.growth import Growth
 from convsmith.graph.lattice import Box
 from convsmith.graph.node import GETITEM, Node
 from convsmith.graph.ops.writes import OVERWRITTEN
@@ -80,6 +82,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._loose: set[str] = set()
         self._values: dict[int, tuple[Reference, _Value]] = {}
         self._execution = execution
+        self._called, self._growth = type(model).__name__, Growth(TABLES)
         self._aliases = Aliases(execution.refer)
         self._sizes = {path: parameter.numel() for path, parameter in model.named_parameters()}
         self._inside = {path: frozenset([path]) for path in self._sizes}  # the parameters that own tensors are made of
@@ -125,7 +128,9 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         changing = [*written(func, bound)]
         if all(self._value(tensor).own for tensor in given) and not any(map(self.constants.mixed, changing)):
             self._keep_read(changing)
-            out = func(*changed(args, self._execution.at_home), **changed(kwargs, self._execution.at_home))
+            args, kwargs = (changed(each, self._execution.at_home) for each in (args, kwargs))
+            self._growth.enter(func, args, kwargs, self._called)
+            out = func(*args, **kwargs)
             self._keep_own(given, out)
             self.tables += Counter({self._running[-1]: self._multiplied(func, bound, out)})
             return out
@@ -162,6 +167,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return RULES[name].macs(Call(name, plain, tuple(tuple(x.shape) for x in tensors(out))))
 
     def _write_down(self, func: Any, call: Call, bound: Mapping[str, Any], out: Any, loose: bool) -> None:
+        for shape in call.outs:
+            check_tensor(shape, f"{self._called}: {call.op}")
         if call.outs:  # without outputs: an assertion, or a value that is read
             module = self._running[-1]
             name = self._append(func.__name__.partition(".")[0], call, module, loose)

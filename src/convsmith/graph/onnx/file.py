@@ -5,7 +5,8 @@ from copy import copy
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, NodeProto, TypeProto, ValueInfoProto, helper, inliner
 
 from convsmith.bounds import check_input
@@ -27,6 +28,8 @@ def read(path: Path) -> ModelProto:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
         raise FileError(f"{path}: is not an ONNX file; write one with torch.onnx.export.") from error
+    if _spoiled(model):
+        raise FileError(f"{path}: holds a name that is no text; write the file anew.")
     if not model.graph.node or not model.opset_import:
         raise FileError(f"{path}: holds no ONNX graph; write one with torch.onnx.export.")
     check_size(model, path)
@@ -38,6 +41,17 @@ def read(path: Path) -> ModelProto:
         _channels_first(model, value)
         _batch_first(model, value)
     return model
+
+
+def _spoiled(message: Message) -> bool:
+    """Whether a text anywhere in a message is not of Unicode: it is then read as bytes, which no name is equal to."""
+    for field, value in message.ListFields():
+        parts = [value] if isinstance(value, str | bytes | Message) else value
+        if field.type == FieldDescriptor.TYPE_MESSAGE and any(map(_spoiled, parts)):
+            return True
+        if field.type == FieldDescriptor.TYPE_STRING and bytes in map(type, parts):
+            return True
+    return False
 
 
 def _channels_first(model: ModelProto, value: ValueInfoProto) -> None:
