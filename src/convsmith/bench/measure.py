@@ -18,6 +18,7 @@ from convsmith.bounds import ELEMENTS, check_input
 from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.export import quiet, reason
+from convsmith.formats import other_precision
 from convsmith.latency.files import batches_of, image_of
 from convsmith.latency.interleaved import Run, Times, take_turns
 from convsmith.latency.targets import RUN_ERRORS, RUNTIMES, set_threads, started
@@ -47,7 +48,7 @@ def bench(
     """Measure models, .onnx and .pt2 files on the CPU; the first is what the others are compared with.
 
     Models of one runtime and batch are run in turn, round by round, so that a busy machine slows all of them alike.
-    Modules run in evaluation and inference mode and channels_last, in which convolutions on CPUs are faster.
+    Modules run in float32, evaluation and inference mode, and channels_last, in which convolutions on CPUs are faster.
 
     Args:
         models: By name; or a sequence, whose members are named by their place and type.
@@ -109,7 +110,12 @@ def bench(
             cells += compare(found, runtime, batch, seed)
             pairs += compare(_those_beside(subjects, found), runtime, batch, seed)
             skipped += [Skipped(name, runtime, batch, why) for name, why in missed.items()]
-    return Bench(tuple(cells), tuple(skipped), input, threads, seed, **environment(), pairs=tuple(pairs))
+    notes = tuple(f"{name}: {told}" for name, model in models.items() if (told := _precision(model)))
+    return Bench(tuple(cells), tuple(skipped), input, threads, seed, **environment(), pairs=tuple(pairs), notes=notes)
+
+
+def _precision(model: nn.Module | Path) -> str:
+    return other_precision(model) if isinstance(model, nn.Module) else ""
 
 
 def named(models: Sequence[nn.Module | Path]) -> Models:

@@ -18,7 +18,7 @@ from convsmith.errors import DataError, FileError
 from convsmith.export.int8 import evaluated, to_int8
 from convsmith.export.records import Accuracy, ExportCheck
 from convsmith.files import whole
-from convsmith.formats import FORMATS, ORT_ERRORS, Run, evaluation_copy, quiet, reason, trace
+from convsmith.formats import FORMATS, ORT_ERRORS, Run, evaluation_copy, other_precision, quiet, reason, trace
 from convsmith.graph.capture import FORWARD_ERRORS
 from convsmith.graph.wrappers import unwrapped
 from convsmith.progress import Progress, silent
@@ -45,8 +45,9 @@ def export(
     """Write a model in evaluation mode to an .onnx, .pt2 or .pt file, and check the file against the model.
 
     Batches of any size run; the image size is fixed. The file stands alone. Rolling pointwise convolutions become plain
-    ATen operators, and batch normalization is folded into convolutions in ONNX. The model is left as it was. A
-    .pt file is the plain state dict, which torch loads with `weights_only=True`.
+    ATen operators, and batch normalization is folded into convolutions in ONNX. The model is left as it was; one of
+    float16, bfloat16 or float64 is written in float32, which a note tells. A .pt file is the plain state dict, which
+    torch loads with `weights_only=True`.
 
     With images to calibrate on, an .onnx file has 8-bit weights and activations. The layers that cause most of the
     output's error stay in float where it would be more than a tenth.
@@ -121,7 +122,7 @@ def _checked(
             f"{told}: {type(model).__name__} cannot be exported on input {times(input)}: {reason(error)}; "
             "check the input's shape and the model's forward."
         ) from error
-    return ExportCheck(path, path.suffix.lower()[1:], opset, size, absolute, relative)
+    return ExportCheck(path, path.suffix.lower()[1:], opset, size, absolute, relative, note=other_precision(model))
 
 
 @torch.inference_mode()

@@ -46,10 +46,24 @@ FORMATS: Registry[Format] = Registry("export format")
 
 
 def evaluation_copy(model: nn.Module) -> nn.Module:
-    """A copy on the CPU, in evaluation mode, to export and to measure."""
-    replica = copied(plain(unwrapped(model))).cpu()
+    """A copy on the CPU in float32 and in evaluation mode, to export and to measure.
+
+    Runtimes on CPUs have no convolution in bfloat16 or float64, and take float16 to float32 and back.
+    """
+    replica = copied(plain(unwrapped(model))).cpu().float()
     # Modules made from a .pt2 file refuse eval(), which they do not need; set on the class, it still reaches children.
     return nn.Module.train(replica, False)
+
+
+def other_precision(model: nn.Module) -> str:
+    """A note where a model's weights are of other types than its copy's float32; else nothing.
+
+    >>> other_precision(nn.Conv2d(3, 8, 3).half()), other_precision(nn.Conv2d(3, 8, 3))
+    ('its weights are float16, and this is float32', '')
+    """
+    kinds = dict.fromkeys(p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype != torch.float32)
+    told = " and ".join(str(kind).removeprefix("torch.") for kind in kinds)
+    return f"its weights are {told}, and this is float32" if told else ""
 
 
 def trace(model: nn.Module, input: tuple[int, ...]) -> ExportedProgram:

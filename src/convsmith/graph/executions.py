@@ -89,6 +89,8 @@ class OnShapes:
 
     def run(self, func: Any, args: Any, kwargs: Any, aliases: Aliases) -> Any:
         """Shapes are worked out once for calls that are alike: torch needs milliseconds for a normalization's."""
+        if torch.Tag.inplace_view in func.tags and args[0].device != META:
+            raise RuntimeError(f"{schema_of(func).name} makes another tensor of a table of the model's own")
         args, kwargs = (changed(each, lambda value: self._without_values(value, aliases)) for each in (args, kwargs))
         like = (func, _signature(args), _signature([*kwargs.items()]), torch.get_default_dtype())
         same = schema_of(func).in_place

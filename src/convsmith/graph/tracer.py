@@ -169,15 +169,26 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _write_down(self, func: Any, call: Call, bound: Mapping[str, Any], out: Any, loose: bool) -> None:
         for shape in call.outs:
             check_tensor(shape, f"{self._called}: {call.op}")
-        if call.outs:  # without outputs: an assertion, or a value that is read
-            module = self._running[-1]
+        module, changing = self._running[-1], [*written(func, bound)]
+        if call.outs:
             name = self._append(func.__name__.partition(".")[0], call, module, loose)
-            for tensor in written(func, bound):
+            for tensor in changing:
                 self._overwrite(tensor, _Value(Operand(name, tuple(tensor.shape)), module=module), call.op)
             several = isinstance(out, list | tuple)
             for index, tensor in enumerate(out if several else [out]):
                 operand = Operand(name, tuple(tensor.shape))
                 self._keep(tensor, _Value(operand, index if several else None, module))
+        elif changing:  # without either: an assertion, or a value that is read
+            self._write_lists(func, call, changing, loose)
+
+    def _write_lists(self, func: Any, call: Call, changing: Sequence[Tensor], loose: bool) -> None:
+        """A call that changes the tensors of a list and answers nothing, as `_foreach_add_` does."""
+        module, shapes = self._running[-1], tuple(tuple(tensor.shape) for tensor in changing)
+        name = self._append(func.__name__.partition(".")[0], replace(call, outs=shapes), module, loose)
+        for index, tensor in enumerate(changing):
+            one = Call(GETITEM, {"self": Operand(name, shapes[index]), "index": index}, (shapes[index],))
+            taken = Operand(self._append("getitem", one, module), shapes[index])
+            self._overwrite(tensor, _Value(taken, module=module), call.op)
 
     def _overwrite(self, tensor: Tensor, value: _Value, op: str) -> None:
         write = _Write(op, value.operand, self._aliases.box(tensor), value.module)

@@ -72,8 +72,9 @@ class Loaded:
         return self.origin.reference.removeprefix("zoo:")
 
     def graph(self) -> Graph:
-        """Captured on its own input shape."""
-        return capture(self.model, torch.empty(1, *self.origin.input, device="meta"), name=self.name)
+        """Captured on its own input shape, in the type of its weights."""
+        kind = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+        return capture(self.model, torch.empty(1, *self.origin.input, dtype=kind, device="meta"), name=self.name)
 
     def after(self, model: nn.Module, *plans: Plan) -> "Loaded":
         """The same with another module in its place, which `plans` made of this one."""

@@ -10,7 +10,7 @@ from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.calibrate import IMAGES, Images, form_of, take_images
 from convsmith.errors import BudgetError, PlanError
 from convsmith.graph import Graph
-from convsmith.graph.given import graph_of
+from convsmith.graph.given import bare, graph_of
 from convsmith.latency.latencies import Latencies
 from convsmith.latency.measure import measure_latency
 from convsmith.limits import share_of
@@ -90,7 +90,7 @@ def decompose(
     >>> len(plan.edits), plan.edits[0].block, plan.edits[0].macs, plan.refusals[0]
     (7, 'dw-pw', (18874368, 2244608), Refusal(layer='features.0', reason='it is a stem with 3 input channels, ...'))
     """
-    graph, model = graph_of(net, example), net if isinstance(net, nn.Module) else model
+    graph, model = graph_of(net, example), bare(net if isinstance(net, nn.Module) else model)
     aim = None if target is None else Target.parse(target)
     fits = data is not None or statistics is not None
     _check(max_macs, max_latency, fits, method, model, aim)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnx
@@ -11,6 +12,7 @@ from onnx import ModelProto, NodeProto, TypeProto, ValueInfoProto, helper, inlin
 
 from convsmith.bounds import check_input
 from convsmith.errors import CaptureError, FileError
+from convsmith.graph.onnx.calls import reads
 from convsmith.graph.onnx.functions import check_size
 from convsmith.graph.onnx.op import Shape
 from convsmith.text import times
@@ -37,6 +39,7 @@ def read(path: Path) -> ModelProto:
         model = inliner.inline_local_functions(model) if model.functions else model
     except (RuntimeError, ValueError) as error:
         raise FileError(f"{path}: its functions cannot be read; write the file anew.") from error
+    _put_in_order(model, path)
     for value in model.graph.input:
         _channels_first(model, value)
         _batch_first(model, value)
@@ -52,6 +55,25 @@ def _spoiled(message: Message) -> bool:
         if field.type == FieldDescriptor.TYPE_STRING and bytes in map(type, parts):
             return True
     return False
+
+
+def _put_in_order(model: ModelProto, path: Path) -> None:
+    """Nodes behind those that they read, where a converter has put new ones at the end of the file."""
+    nodes, made = list(model.graph.node), set[str]()
+    makers = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+    for node in nodes:
+        if any(name in makers and name not in made for name in reads(node)):
+            break
+        made.update(node.output)
+    else:
+        return
+    before = {place: [makers[x] for x in reads(node) if x in makers] for place, node in enumerate(nodes)}
+    try:
+        order = [nodes[place] for place in TopologicalSorter(before).static_order()]
+    except CycleError as error:
+        raise FileError(f"{path}: its nodes read each other in a circle; write the file anew.") from error
+    del model.graph.node[:]
+    model.graph.node.extend(order)
 
 
 def _channels_first(model: ModelProto, value: ValueInfoProto) -> None:
