@@ -180,6 +180,15 @@ Depth = Annotated[
     bool | None,
     typer.Option("--depth/--no-depth", help="With data, take units of a stage out (default: as --width)."),
 ]
+Judged = Annotated[
+    int | None,
+    typer.Option(
+        "--judged",
+        metavar="N",
+        min=0,
+        help="With data, plans carried out in short and judged by the output (default: 24 with --width or --depth).",
+    ),
+]
 MaxLatency = Annotated[
     Any,
     typer.Option(

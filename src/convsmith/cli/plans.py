@@ -144,6 +144,7 @@ def decompose(
     method: opt.Fitted = None,
     width: opt.Width = None,
     depth: opt.Depth = None,
+    judged: opt.Judged = None,
     out: opt.PlanFile = None,
     front: Annotated[
         bool, typer.Option("--front", help="Plan for a whole range of limits at once; accuracy where there are labels.")
@@ -155,7 +156,7 @@ def decompose(
     """Plan a cheaper block for every convolution that admits one."""
     exceptions = edited.told()
     if front:
-        _refuse_with_front(calibrating, max_macs, max_latency, out)
+        _refuse_with_front(calibrating, max_macs, max_latency, out, judged)
         _front(
             terminal, model, form, calibrating, place, weights, html, block=block, method=method,
             target=aimed.aim(), latency_file=aimed.latency_file, width=width, depth=depth, **exceptions,
@@ -185,18 +186,21 @@ def decompose(
             images=calibrating.images, method=method, seed=place.seed, progress=terminal.progress, **exceptions,
             statistics=statistics_of(terminal, loaded, taken, calibrating.stats, None, place.seed),
             prices=prices, target=aimed.aim(), latency_file=aimed.latency_file, width=width, depth=depth,
+            judged=judged,
         )  # fmt: skip
     publish(terminal, plan, out, told(plan), [plan_table(plan)])
     if prices is not None and rank() == 0:
         prices.unlink(missing_ok=True)  # a command that was stopped goes on from it
 
 
-def _refuse_with_front(calibrating: Calibrating, max_macs: Any, max_latency: Any, out: Path | None) -> None:
+def _refuse_with_front(calibrating: Calibrating, max_macs: Any, max_latency: Any, out: Any, judged: Any) -> None:
     """Refuse what a front has no use for."""
     if calibrating.data is None or calibrating.stats is not None:
         raise ConvsmithError("decompose --front: plans are chosen by errors on images; give --data, and no --stats.")
     if max_macs is not None or max_latency is not None or out is not None:
         raise ConvsmithError("decompose --front: limits are a whole range, and plans many; leave limits and -o out.")
+    if judged is not None:
+        raise ConvsmithError("decompose --front: its plans are not judged in short; leave --judged out.")
 
 
 def _front(

@@ -22,6 +22,7 @@ from convsmith.planning.depth_prices import removable, without
 from convsmith.planning.levers import Gone, Levers
 from convsmith.planning.prices import Prices, digest
 from convsmith.planning.pricing import Effect, Pricing
+from convsmith.planning.repricing import LEAST, Judge, Judged
 from convsmith.planning.settling import Settle, as_planned
 from convsmith.planning.width_prices import narrowable, narrowings
 from convsmith.progress import Progress, silent
@@ -44,6 +45,7 @@ def plan_by_error(
     progress: Progress = silent,
     prices: Path | None = None,
     settle: Settle = as_planned,
+    judged: int = 0,
 ) -> Plan:
     """A plan for a trained net that spends a limit by the errors it causes: per layer keep, decompose, and the rank.
 
@@ -52,10 +54,14 @@ def plan_by_error(
     the MACs, and the squared errors of layers to add up. Without images the errors of layers count themselves.
     statistics: by default those of the images. latencies: for a limit on latency. progress: told of every layer.
     prices: a file to keep what was worked out in, so that the same call goes on where it was stopped.
-    settle: holds plans to what is measured. Raises ConvsmithError where the limit cannot be met.
+    settle: holds plans to what is measured. judged: so many plans are carried out in short and judged by what they do;
+    0 takes the choice as prices have it. Raises ConvsmithError where the limit cannot be met.
     """
     found = price(model, graph, asked, images, method, statistics, seed, latencies, progress, prices)
-    return settle(lambda costs: found.within(asked, costs), found.costs)
+    if not judged or images is None or len(images) < LEAST:
+        return settle(lambda costs: found.within(asked, costs), found.costs)
+    kept = Prices(prices, "" if prices is None else _digest(model, graph, images, method, seed, statistics, latencies))
+    return settle(Judged(found, Judge(model, images, method, seed, judged, kept, progress), asked).within, found.costs)
 
 
 def price(
@@ -74,18 +80,17 @@ def price(
     costs = Costs.of(graph, asked, latencies)
     fixed = overridden(graph, asked.overrides, asked.keep)
     by_layer, refusals = _candidates(graph, asked, method)
-    given = statistics is not None
     # What is refitted or goes must not be a layer that was asked to stay, or to become something of its own.
     left = (*asked.keep, *asked.overrides)
     groups, unfit = narrowable(graph, left) if asked.width else ([], [])
     units = removable(graph, left) if asked.depth and images is not None else []
+    of = "" if prices is None else _digest(model, graph, images, method, seed, statistics, latencies)
     if statistics is None:
         if images is None:
             raise ValueError("neither images nor statistics to choose ranks by")
         readers = [part.module for group in groups for part in group.consumers]
         statistics = calibrate(model, images, list(dict.fromkeys([*by_layer, *readers])), seed=seed, progress=progress)
-    told = model, images, graph.fingerprint, method, seed, given, costs.latencies is None
-    kept = Prices(prices, "" if prices is None else digest(*told))
+    kept = Prices(prices, of)
     effect = None if images is None else Effect(model, images)
     pricing = Pricing(model, graph, statistics, method, costs, effect, kept)
     done, total = count(), len(by_layer) + len(groups) + len(units)
@@ -103,6 +108,14 @@ def price(
             gone.append((Gone(unit, stage), without(model, graph, unit, images, effect, kept, seed)))
     levers = Levers(layers, [each for each in widths if each], gone)
     return Priced(graph, costs, levers, (*refusals, *unfit), fixed)
+
+
+def _digest(
+    model: nn.Module, graph: Graph, images: Pictures | None, method: str | None, seed: int,
+    statistics: Mapping[str, Statistics] | None, latencies: Latencies | None,
+) -> str:  # fmt: skip
+    """What all prices of one file are of."""
+    return digest(model, images, graph.fingerprint, method, seed, statistics is not None, latencies is None)
 
 
 def _families(asked: Request, method: str | None) -> list[str]:
