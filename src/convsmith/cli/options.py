@@ -148,6 +148,10 @@ Judging = Annotated[
     typer.Option("--data", help="Images that tell what blocks of a trained net count: images:PATH, or as for train."),
 ]
 Images = Annotated[int, typer.Option("--images", min=1, help="How many of them.")]
+RefitSteps = Annotated[
+    int,
+    typer.Option("--refit-steps", metavar="N", min=0, help="With images, steps that refit all weights jointly."),
+]
 Stats = Annotated[
     Path | None,
     typer.Option(

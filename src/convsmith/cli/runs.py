@@ -40,6 +40,7 @@ def optimize(
     max_latency: opt.MaxLatency = None,
     method: opt.Method = None,
     images: opt.Images = IMAGES,
+    refit_steps: opt.RefitSteps = 0,
     format: opt.Formats = "onnx,pt2",
     runtimes: opt.Runtimes = None,
     int8: Annotated[bool, typer.Option("--int8", help="Write and measure 8-bit files of both nets, too.")] = False,
@@ -58,7 +59,7 @@ def optimize(
     settings = Settings(
         model, data, str(weights) if weights else None, form.wish(), block, organize, max_macs, seed=place.seed,
         max_latency=max_latency, method=method, images=images, epochs=training.epochs, lr=training.lr,
-        batch_size=training.batch_size, int8=int8, target=aimed.aim(), **exceptions,
+        batch_size=training.batch_size, int8=int8, target=aimed.aim(), refit_steps=refit_steps, **exceptions,
     )  # fmt: skip
     run(
         settings, out, watch=_watch(terminal), device=place.device, formats=format.split(","),

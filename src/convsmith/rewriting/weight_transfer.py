@@ -32,6 +32,7 @@ class Transfer:
     images: (n, c, h, w); statistics: moments of the net as it was; neither: the weights are all that is fitted.
     relu: with images, refit the last kernel of a block for the ReLU behind it, where there is one.
     draft: fits descend a fifth as far, enough to compare plans by.
+    steps: with images, steps of a joint refit of all weights after all fits. judging: images that it is judged by.
     """
 
     method: str | None = None
@@ -40,6 +41,8 @@ class Transfer:
     seed: int = 0
     relu: bool = True
     draft: bool = False
+    steps: int = 0
+    judging: Pictures | None = None
 
 
 def put_blocks(
