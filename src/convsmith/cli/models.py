@@ -35,6 +35,7 @@ def apply(
         bool | None,
         typer.Option("--relu/--no-relu", help="Refit each block for the ReLU behind it (default: with --data)."),
     ] = None,
+    refit_steps: opt.RefitSteps = 0,
 ) -> None:
     """Make the new model, its weights carried over and fitted to your images."""
     terminal.progress(f"loading {model}", 0, 1)
@@ -59,11 +60,12 @@ def apply(
         taken = None if statistics is not None else taken
         applied = rewrite(
             loaded.model, found, method=method, data=taken, images=calibrating.images, statistics=statistics,
-            seed=place.seed, relu=relu, progress=terminal.progress,
+            seed=place.seed, relu=relu, refit_steps=refit_steps, progress=terminal.progress,
         )  # fmt: skip
     if rank() == 0:
         save(loaded.after(applied.model, applied.plan), out)
     notes = [*fits_of(loaded, applied.plan, taken, statistics), *_better(found, calibrating.data)]
+    notes += [applied.refit.line] if applied.refit else []
     terminal.show(plan_table(applied.plan), *notes, f"model: {out}")
     terminal.record(told(applied.plan))
 

@@ -159,6 +159,10 @@ Quantized = Annotated[
     typer.Option("--data", help="With --int8: images to calibrate on, images:PATH, or named as for train."),
 ]
 Images = Annotated[int, typer.Option("--images", min=1, help="How many of them.")]
+RefitSteps = Annotated[
+    int,
+    typer.Option("--refit-steps", metavar="N", min=0, help="With images, steps that refit all weights jointly."),
+]
 Stats = Annotated[
     Path | None,
     typer.Option(
@@ -194,6 +198,15 @@ Width = Annotated[
 Depth = Annotated[
     bool | None,
     typer.Option("--depth/--no-depth", help="With data, take units of a stage out (default: as --width)."),
+]
+Judged = Annotated[
+    int | None,
+    typer.Option(
+        "--judged",
+        metavar="N",
+        min=0,
+        help="With data, plans carried out in short and judged by the output (default: 24 with --width or --depth).",
+    ),
 ]
 MaxLatency = Annotated[
     Any,
