@@ -16,6 +16,7 @@ from typing import Any, Literal
 from torch import nn
 
 from convsmith.errors import ConvsmithError
+from convsmith.garbage import kept_back
 from convsmith.graph import Graph, Node
 from convsmith.graph.call import numbers
 from convsmith.graph.given import graph_of
@@ -229,6 +230,7 @@ def published_growth(
     return steps
 
 
+@kept_back()
 def score(
     net: Graph | nn.Module,
     example: Any = None,
