@@ -32,7 +32,7 @@ from convsmith.environment import environment
 from convsmith.files import write_text
 from convsmith.load import load
 from convsmith.plan import Request
-from convsmith.planning.allocation import plan_by_error
+from convsmith.planning.by_error import Trained, plan_by_error
 from convsmith.planning.candidates import consider, try_block
 from convsmith.planning.edits import plan_of
 from convsmith.rewriting.apply import rewrite
@@ -94,7 +94,7 @@ def ours(model: nn.Module, job: Job, pictures: torch.Tensor) -> nn.Module:
     form, method, *rest = job.how.split()
     graph = cs.capture(model, pictures[:1])
     if form == "budget":
-        plan = plan_by_error(model, graph, Request("auto", job.setting), pictures, method, seed=job.draw)
+        plan = plan_by_error(Trained(model, graph, pictures, method, seed=job.draw), Request("auto", job.setting))
     else:
         sized = partial(_block, form, setting=job.setting)
         probe = parse_block({"dw-pw": "dw-pw:r=1", "tucker": "tucker:1,1"}.get(form, f"{form}:1"))

@@ -25,8 +25,8 @@ from scipy.stats import rankdata
 import convsmith as cs
 from convsmith.environment import environment
 from convsmith.files import write_text
-from convsmith.score.metric import POWER, effective_kernel, published_growth
-from convsmith.structure.stages import find_stages
+from convsmith.score.growth import POWER, published_growth
+from convsmith.structure.stages import effective_kernel, find_stages
 from macro_nets import Trained, Values, macro_net, read_table
 from metric_limits import optima, regnets
 from metric_page import write_tables

@@ -157,7 +157,9 @@ def test_the_table_of_nets_that_were_tried_is_that_of_its_result_file() -> None:
 
 @pytest.mark.parametrize("page", ["zoo.md", "will-it-work.md"])
 def test_the_code_of_a_page_runs(page: str) -> None:
-    for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL):
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
         exec(compile(block, page, "exec"), {})
 
 

@@ -36,7 +36,8 @@ if TYPE_CHECKING:  # what is said here to checkers of types is found by HOMES wh
     from convsmith.report import report
     from convsmith.rewriting.apply import Applied, apply, rewrite
     from convsmith.score.advice import advise
-    from convsmith.score.metric import Scores, score
+    from convsmith.score.metric import score
+    from convsmith.score.records import Scores
     from convsmith.target import Target
     from convsmith.train import Recipe, evaluate, recover, reestimate_norms, train
     from convsmith.zoo import build
@@ -73,7 +74,8 @@ HOMES = {
     "convsmith.report": ("report",),
     "convsmith.rewriting.apply": ("Applied", "apply", "rewrite"),
     "convsmith.score.advice": ("advise",),
-    "convsmith.score.metric": ("Scores", "score"),
+    "convsmith.score.metric": ("score",),
+    "convsmith.score.records": ("Scores",),
     "convsmith.target": ("Target",),
     "convsmith.train": ("Recipe", "evaluate", "recover", "reestimate_norms", "train"),
     "convsmith.zoo": ("build",),

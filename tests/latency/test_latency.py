@@ -14,7 +14,7 @@ from convsmith.errors import ConvsmithError
 from convsmith.kernels.spec import ConvSpec
 from convsmith.latency.latencies import Latencies
 from convsmith.plan import Replace, Request
-from convsmith.planning.by_error import plan_by_error
+from convsmith.planning.by_error import Trained, plan_by_error
 from convsmith.planning.candidates import try_block
 
 
@@ -120,8 +120,10 @@ def test_so_is_choosing_ranks_by_the_error() -> None:
     ).eval()
     images = torch.rand(16, 3, 10, 10)
     graph = cs.capture(net, images[:1])
-    plan = plan_by_error(net, graph, Request("auto", 0.7), images, "als")
-    timed = plan_by_error(net, graph, Request("auto", max_latency=0.7), images, "als", latencies=by_macs(graph))
+    plan = plan_by_error(Trained(net, graph, images, "als"), Request("auto", 0.7))
+    timed = plan_by_error(
+        Trained(net, graph, images, "als", latencies=by_macs(graph)), Request("auto", max_latency=0.7)
+    )
     assert tuple(replace(edit, latency_ms=None) for edit in timed.edits) == plan.edits
     assert timed.latency_ms == pytest.approx((graph.macs / 1e6, plan.new.macs / 1e6))
 

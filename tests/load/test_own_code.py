@@ -201,8 +201,10 @@ def test_a_spoiled_or_unwritable_record_of_consent_only_asks_again(
     else:
         (here / "state" / "convsmith").mkdir(parents=True)
         (here / "state" / "convsmith" / "own-code.json").write_text(kept)
-    save(load("code_of_mine:make"), here / "out")
-    load(str(here / "out"))
+    made = load("code_of_mine:make")
+    save(made, here / "out")
+    again = load(str(here / "out")).model.state_dict()
+    assert all(torch.equal(tensor, again[key]) for key, tensor in made.model.state_dict().items())
 
 
 def test_a_run_goes_on_with_the_code_it_was_given_and_with_no_other(here: Path) -> None:

@@ -17,7 +17,7 @@ from convsmith.calibration.calibrate import calibrate
 from convsmith.errors import ConvsmithError
 from convsmith.plan import Request
 from convsmith.planning.allocation import choose
-from convsmith.planning.by_error import _candidates, plan_by_error
+from convsmith.planning.by_error import Trained, _candidates, plan_by_error
 from convsmith.planning.candidates import Trial
 from convsmith.planning.pricing import Choice, Effect, Offer, Pricing
 
@@ -79,7 +79,7 @@ IMAGES = torch.rand(32, 3, 10, 10, generator=torch.Generator().manual_seed(1))
 def test_a_budget_is_spent_where_errors_reach_the_output() -> None:
     net = trained()
     graph = cs.capture(net, IMAGES[:1])
-    plan = plan_by_error(net, graph, Request("dw-pw", 0.75), IMAGES, "gsvd")
+    plan = plan_by_error(Trained(net, graph, IMAGES, "gsvd"), Request("dw-pw", 0.75))
     assert [edit.layer for edit in plan.edits] == ["2"]
     assert plan.new.macs <= 0.75 * plan.base.macs
     assert plan.asked == Request("dw-pw", 0.75, by="errors")
@@ -96,7 +96,7 @@ def test_what_a_choice_does_to_the_output_is_measured(share: float, bias: bool) 
     net = trained()
     net[4].bias = net[4].bias if bias else None
     graph, found = cs.capture(net, IMAGES[:1]), calibrate(net, IMAGES)
-    plan = plan_by_error(net, graph, Request("dw-pw", share, keep=("2",)), IMAGES, "gsvd", found)
+    plan = plan_by_error(Trained(net, graph, IMAGES, "gsvd", found), Request("dw-pw", share, keep=("2",)))
     (edit,) = plan.edits
     new = cs.apply(net, plan, method="gsvd", statistics=found)
     with torch.no_grad():
@@ -117,14 +117,14 @@ def test_a_price_does_not_depend_on_the_order_asked_in() -> None:
 
 def test_ranks_between_those_fitted_are_chosen_too() -> None:
     net = trained()
-    plan = plan_by_error(net, cs.capture(net, IMAGES[:1]), Request("cp:r=2", 0.62, keep=("2",)), IMAGES, "als")
+    plan = plan_by_error(Trained(net, cs.capture(net, IMAGES[:1]), IMAGES, "als"), Request("cp:r=2", 0.62, keep=("2",)))
     assert 0.97 * 0.62 <= plan.new.macs / plan.base.macs <= 0.62
 
 
 def test_a_layers_own_block_stays_and_counts() -> None:
     net = trained()
     budget = Request("dw-pw", 0.55, overrides={"4": "cp:r=20"})
-    plan = plan_by_error(net, cs.capture(net, IMAGES[:1]), budget, IMAGES, "gsvd")
+    plan = plan_by_error(Trained(net, cs.capture(net, IMAGES[:1]), IMAGES, "gsvd"), budget)
     assert {edit.layer: edit.block.partition(":")[0] for edit in plan.edits} == {"2": "dw-pw", "4": "cp"}
     assert plan.edits[1].block == "cp:r=20"
     assert 0.8 * 0.55 < plan.new.macs / plan.base.macs <= 0.55
@@ -134,7 +134,7 @@ def test_decompose_with_data_decides_and_apply_executes() -> None:
     net = trained()
     graph = cs.capture(net, IMAGES[:1])
     plan = cs.decompose(graph, block="dw-pw", max_macs=0.75, model=net, data=IMAGES, method="gsvd")
-    assert plan == plan_by_error(net, graph, Request("dw-pw", 0.75), IMAGES, "gsvd")
+    assert plan == plan_by_error(Trained(net, graph, IMAGES, "gsvd"), Request("dw-pw", 0.75))
     assert plan == cs.decompose(net, IMAGES[:1], block="dw-pw", max_macs="75%", data=IMAGES, method="gsvd")
     blind = cs.decompose(graph, block="dw-pw", max_macs=0.75)
     new = cs.rewrite(net, blind, data=IMAGES, method="gsvd")
@@ -167,7 +167,7 @@ def test_auto_takes_the_form_with_the_smaller_error() -> None:
     with torch.no_grad():  # a three-way form of eight terms is exact, no other form of few factors is
         factors = [torch.randn(shape) for shape in ((16, 8), (8, 16), (8, 9))]
         net[4].weight.copy_(torch.einsum("nr,rc,rk->nck", *factors).view(16, 16, 3, 3))
-    plan = plan_by_error(net, cs.capture(net, IMAGES[:1]), Request("auto", 0.7, keep=("2",)), IMAGES, "als")
+    plan = plan_by_error(Trained(net, cs.capture(net, IMAGES[:1]), IMAGES, "als"), Request("auto", 0.7, keep=("2",)))
     assert [edit.block.partition(":")[0] for edit in plan.edits] == ["cp"]
 
 
@@ -177,7 +177,7 @@ def test_only_what_no_cheaper_block_betters_is_run_to_the_output(monkeypatch: py
     monkeypatch.setattr(Pricing, "_fit", lambda *a: (fitted.append(str(a[3])), fit(*a))[1])
     monkeypatch.setattr(Effect, "on_output", lambda *a: (run.append(a[1]), on_output(*a))[1])
     net = trained()
-    plan = plan_by_error(net, cs.capture(net, IMAGES[:1]), Request("auto", 0.5), IMAGES, "svd")
+    plan = plan_by_error(Trained(net, cs.capture(net, IMAGES[:1]), IMAGES, "svd"), Request("auto", 0.5))
     assert plan.new.macs <= 0.5 * plan.base.macs
     assert {text.partition(":")[0] for text in fitted} == {"dw-pw", "spatial", "tucker", "channel"}
     assert 0 < len(run) < len(fitted)
@@ -203,7 +203,7 @@ def test_auto_lowers_the_rank_of_pointwise_convolutions_too() -> None:
     net = nn.Sequential(*layers, Gated(gate), *trained()[-3:]).eval()
     graph = cs.capture(net, IMAGES[:1])
     budget = Request("auto", 0.3)
-    plan = plan_by_error(net, graph, budget, IMAGES, "als")
+    plan = plan_by_error(Trained(net, graph, IMAGES, "als"), budget)
     assert plan.new.macs <= 0.3 * plan.base.macs
     assert {edit.layer: edit.block for edit in plan.edits}["6"] == "channel:r=4"
     assert {refusal.layer: refusal.reason for refusal in plan.refusals} == {
@@ -216,10 +216,10 @@ def test_auto_lowers_the_rank_of_pointwise_convolutions_too() -> None:
 def test_statistics_alone_choose_by_the_layers_own_errors() -> None:
     net = trained()
     graph = cs.capture(net, IMAGES[:1])
-    plan = plan_by_error(net, graph, Request("dw-pw", 0.6), None, "gsvd", calibrate(net, IMAGES))
+    plan = plan_by_error(Trained(net, graph, None, "gsvd", calibrate(net, IMAGES)), Request("dw-pw", 0.6))
     assert plan.new.macs <= 0.6 * plan.base.macs
     with pytest.raises(ConvsmithError, match="statistics lack 2"):
-        plan_by_error(net, graph, Request("dw-pw", 0.6), None, "gsvd", calibrate(net, IMAGES, ["4"]))
+        plan_by_error(Trained(net, graph, None, "gsvd", calibrate(net, IMAGES, ["4"])), Request("dw-pw", 0.6))
 
 
 def test_layers_are_priced_in_order_of_execution() -> None:
@@ -259,7 +259,7 @@ def test_all_outputs_count_alike() -> None:
 
 def test_one_image_prices_ranks_too() -> None:
     net = trained()
-    plan = plan_by_error(net, cs.capture(net, IMAGES[:1]), Request("auto", 0.6), IMAGES[:1], None)
+    plan = plan_by_error(Trained(net, cs.capture(net, IMAGES[:1]), IMAGES[:1]), Request("auto", 0.6))
     assert plan.new.macs <= 0.6 * plan.base.macs
 
 
@@ -269,7 +269,7 @@ def test_a_net_that_answers_zeros_or_nan_is_refused() -> None:
         nn.init.constant_(net[-1].weight, value)
         nn.init.zeros_(net[-1].bias)
         with pytest.raises(ConvsmithError, match=r"^Sequential answers zeros, NaN or infinity to these images; check"):
-            plan_by_error(net, cs.capture(net, IMAGES[:1]), Request("auto", 0.6), IMAGES, None)
+            plan_by_error(Trained(net, cs.capture(net, IMAGES[:1]), IMAGES), Request("auto", 0.6))
 
 
 @pytest.mark.parametrize(("method", "forms"), [("svd", {"dw-pw"}), ("compensated", {"dw-pw"}), ("tensorly", {"cp"})])
@@ -277,14 +277,14 @@ def test_of_the_forms_those_compete_that_the_method_knows(method: str, forms: se
     if method == "tensorly":
         pytest.importorskip("tensorly")
     net = trained()
-    plan = plan_by_error(net, cs.capture(net, IMAGES[:1]), Request("auto", 0.6), IMAGES, method)
+    plan = plan_by_error(Trained(net, cs.capture(net, IMAGES[:1]), IMAGES, method), Request("auto", 0.6))
     assert {edit.block.partition(":")[0] for edit in plan.edits} == forms
 
 
 def test_a_budget_that_nothing_can_meet_is_refused() -> None:
     net = trained()
     with pytest.raises(ConvsmithError, match=r"1.000 of its MACs, more than the 0.300 allowed"):
-        plan_by_error(net, cs.capture(net, IMAGES[:1]), Request("auto", 0.3, keep=("2", "4")), IMAGES, None)
+        plan_by_error(Trained(net, cs.capture(net, IMAGES[:1]), IMAGES), Request("auto", 0.3, keep=("2", "4")))
     assert choose([], -1) is None
 
 
@@ -293,14 +293,14 @@ def test_a_mistake_in_a_layer_names_it() -> None:
     nn.init.constant_(net[2].weight, torch.inf)
     graph, statistics = cs.capture(net, IMAGES[:1]), calibrate(trained(), IMAGES)
     with pytest.raises(ConvsmithError, match=r"^2: The weight to decompose holds NaN or infinity"):
-        plan_by_error(net, graph, Request("dw-pw", 0.6), None, None, statistics)
+        plan_by_error(Trained(net, graph, None, None, statistics), Request("dw-pw", 0.6))
     with pytest.raises(ConvsmithError, match=r"^2: The weight to decompose holds NaN or infinity; load a sound"):
         cs.apply(net, cs.decompose(graph, block="dw-pw"))
 
 
 def test_layers_that_the_block_makes_dearer_stay() -> None:
     net = trained()
-    plan = plan_by_error(net, cs.capture(net, IMAGES[:1]), Request("cp:r=80", 1.0), IMAGES, "als")
+    plan = plan_by_error(Trained(net, cs.capture(net, IMAGES[:1]), IMAGES, "als"), Request("cp:r=80", 1.0))
     assert plan.edits == ()
     assert {refusal.layer: refusal.reason for refusal in plan.refusals} == {
         "0": "it is a stem with 3 input channels, too few to factorize",
@@ -312,7 +312,7 @@ def test_layers_that_the_block_makes_dearer_stay() -> None:
 def test_a_budget_that_cannot_be_met_is_refused() -> None:
     net = trained()
     with pytest.raises(ConvsmithError, match=r"the cheapest plan has 0\.\d+ of its MACs, more than the 0.010 allowed"):
-        plan_by_error(net, cs.capture(net, IMAGES[:1]), Request("dw-pw", 0.01), IMAGES, "gsvd")
+        plan_by_error(Trained(net, cs.capture(net, IMAGES[:1]), IMAGES, "gsvd"), Request("dw-pw", 0.01))
 
 
 def test_planning_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import convsmith as cs
 from convsmith.blocks import RollingPointwise
-from convsmith.score.metric import Layer, value
+from convsmith.score.growth import value
+from convsmith.score.records import Layer
 from nets import graph_of
 
 CONVENTIONS = ("published", "exact")

@@ -131,8 +131,8 @@ def fits(method: str, form: type[Form]) -> Callable[[Solver], Solver]:
 def fit(form: Form, weight: Tensor, request: FitRequest = WEIGHT_ALONE) -> Fit:
     """Factor a weight (N, C, K) of any float type into a form; computed in float64 where the statistics lie.
 
-    Raises ConvsmithError on an unknown method, one that does not know the form, one that needs statistics and has
-    none, and on numbers that are not finite.
+    Raises ConvsmithError on an unknown method, and on one that does not know the form or lacks statistics. So it does
+    on numbers that are not finite.
 
     >>> from convsmith.algebra import DepthwiseFirst
     >>> weight = torch.randn(8, 4, 9, generator=torch.Generator().manual_seed(0))

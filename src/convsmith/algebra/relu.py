@@ -18,10 +18,10 @@ def relu_refit(form: Form, factors: Factors, bias: Tensor, rows: Rows) -> tuple[
 
         M = argmin |relu(Y) - relu(M)|^2 + t |M - Z P^T - b|^2,   P, b = argmin |M - Z P^T - b|^2,   t = .1, then 1
 
-    Z: what the factors before the last answer; a BatchNorm of `rows` stands between the responses and the ReLU, and
-    where a shortcut is added before it, both Y and what is made have that of `rows` added.
-    The auxiliary variable M is that of Zhang et al. (2015), as in channel decomposition. Steps are taken in the rows'
-    own precision, in float32 of half: of many channels, each multiplies out all rows twice.
+    Z: what the factors before the last answer. A BatchNorm of `rows` stands between the responses and the ReLU. Where a
+    shortcut is added before that, both Y and what is made have that of `rows` added. The auxiliary variable M is that
+    of Zhang et al. (2015), as in channel decomposition. Steps are taken in the rows' own precision, in float32 of half:
+    of many channels, each multiplies out all rows twice.
     """
     *before, last = factors
     dtype = torch.promote_types(rows.patches.dtype, torch.float32)

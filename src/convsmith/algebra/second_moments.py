@@ -23,9 +23,9 @@ class Statistics:
 
         gram = mean(x x^T),   cross = mean(x y^T),   energy = mean(y^2),   each of x - mean_x and y - mean_y
 
-    y is what the layer should answer, its bias included; x is what the layer will see, perhaps in another net than
-    that which gave y. gram: (C K, C K); cross: (C K, N); energy: (N,); mean_x: (C K,); mean_y: (N,); size_x: mean(|x|),
-    (C K,); samples: rows (output positions) behind the means. A grouped convolution has one record per group.
+    y is what the layer should answer, its bias included. x is what it will see, perhaps in another net than gave y.
+    Shapes are gram (C K, C K), cross (C K, N), energy and mean_y (N,), mean_x and size_x = mean(|x|) (C K,). `samples`
+    counts rows (output positions) behind the means. A grouped convolution has one record per group.
     """
 
     gram: Tensor

@@ -20,8 +20,8 @@ RIDGE = 1e-4
 def svd_spatial(form: Spatial, target: Target) -> Factors:
     """The best rank R of the weight as a matrix (C kh, N kw), in closed form.
 
-    From Jaderberg et al., "Speeding up Convolutional Neural Networks with Low Rank Expansions" (BMVC 2014), in the
-    form of Tai et al., "Convolutional Neural Networks with Low-rank Regularization" (ICLR 2016).
+    From Jaderberg et al., "Speeding up Convolutional Neural Networks with Low Rank Expansions" (BMVC 2014). The form is
+    that of Tai et al., "Convolutional Neural Networks with Low-rank Regularization" (ICLR 2016).
     """
     left, right = low_rank(_matrix(form, target)[None], form.rank)
     return _factors(form, target, left[0], right[0])

@@ -1,7 +1,8 @@
 """Latency of models side by side: runs interleaved, medians with spread, and a verdict only where it is sure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -89,11 +90,11 @@ def bench(
     skipped: list[Skipped] = []
     with set_threads(threads), TemporaryDirectory() as folder:
         exports = Path(folder) if any(entry.reads == "file" for entry in entries.values()) else None
-        subjects: list[Named] = []
-        for name, model in models.items():
-            progress(f"preparing {name}", len(subjects), len(models))
-            subjects.append(named_subject(name, model, input or (), onnx or {}, exports, seed, trust))
-        subjects += [_beside(name, path, seed) for name, path in (int8 or {}).items()]
+        prepare = partial(named_subject, input=input or (), onnx=onnx or {}, folder=exports, seed=seed, trust=trust)
+        subjects = [
+            *_prepared(models, prepare, progress),
+            *(_beside(name, path, seed) for name, path in (int8 or {}).items()),
+        ]
         batches = batches or batches_of([each.subject.slots for each in subjects])
         if input is None:
             first, path = next(iter(zip(subjects, models.values(), strict=True)))
@@ -101,9 +102,7 @@ def bench(
         cases = list(product(entries, batches))
         for number, (runtime, batch) in enumerate(cases):
             progress(f"measuring {runtime}, batch {batch}", number, len(cases))
-            if prod((batch, *input)) > ELEMENTS:
-                raise ConvsmithError(f"bench: {batch} images of {times(input)} are too many; give a smaller batch.")
-            images = torch.randn(batch, *input, generator=torch.Generator().manual_seed(seed))
+            images = _images(batch, input, seed)
             with torch.inference_mode():
                 runs, missed = _start(subjects, runtime, images, threads)
                 found = take_turns(runs, seconds, threads)
@@ -123,6 +122,19 @@ def named(models: Sequence[nn.Module | Path]) -> Models:
         f"{place} {model.name if isinstance(model, Path) else type(model).__name__}": model
         for place, model in enumerate(models)
     }
+
+
+def _prepared(models: Models, prepare: Callable[[str, nn.Module | Path], Named], progress: Progress) -> Iterator[Named]:
+    for number, (name, model) in enumerate(models.items()):
+        progress(f"preparing {name}", number, len(models))
+        yield prepare(name, model)
+
+
+def _images(batch: int, shape: tuple[int, ...], seed: int) -> Tensor:
+    """Drawn images; raises ConvsmithError on more than a machine holds."""
+    if prod((batch, *shape)) > ELEMENTS:
+        raise ConvsmithError(f"bench: {batch} images of {times(shape)} are too many; give a smaller batch.")
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _beside(name: str, path: Path, seed: int) -> Named:

@@ -5,7 +5,8 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from convsmith.blocks.base import count, registered
+from convsmith.blocks.base import registered
+from convsmith.blocks.parameters import count
 from convsmith.blocks.unit import Unit, beyond_3x3, undivided
 from convsmith.kernels import AddressShift, ChannelShift, normalized, pointwise
 from convsmith.kernels.spec import ConvSpec

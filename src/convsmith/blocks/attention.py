@@ -7,17 +7,8 @@ from typing import ClassVar, final
 from torch import nn
 
 from convsmith.algebra.request import WEIGHT_ALONE, FitRequest
-from convsmith.blocks.base import (
-    Block,
-    Carried,
-    convolution,
-    count,
-    count_or_zero,
-    registered,
-    taps,
-    two_dimensional,
-    write,
-)
+from convsmith.blocks.base import Block, Carried, convolution, registered, taps, two_dimensional, write
+from convsmith.blocks.parameters import count, count_or_zero
 from convsmith.kernels import Eca, SqueezeExcite, start_as_identity
 from convsmith.kernels.spec import Convolution, ConvSpec
 

@@ -2,15 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from math import prod
-from typing import Any, ClassVar, Self, TypeVar, final
+from typing import ClassVar, Self, TypeVar, final
 
 from torch import Tensor, nn
 
 from convsmith.algebra import Factors, FitRequest, Form, fit
 from convsmith.algebra.request import WEIGHT_ALONE
+from convsmith.blocks.parameters import check, read, usage
 from convsmith.errors import ConvsmithError
 from convsmith.kernels.spec import Convolution, ConvSpec
 from convsmith.registry import Registry
@@ -21,8 +21,7 @@ class Carried:
     """What carrying weights attained: the relative error, and the mean (N,) that the outputs still lack.
 
     error: None where a block takes over no weights. shift: to be added to every output pixel. There is one only where
-    there were statistics and the kernels have no bias to hold it, so that a BatchNorm that follows can take it off its
-    mean.
+    there were statistics and the kernels have no bias to hold it. A BatchNorm that follows can take it off its mean.
     """
 
     error: float | None
@@ -42,7 +41,7 @@ class Block(ABC):
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            _check(self.name, each, getattr(self, each.name))
+            check(self.name, each, getattr(self, each.name))
 
     def __str__(self) -> str:
         """The text that `parse_block` reads back: parameters without a default, and those that differ from it."""
@@ -53,10 +52,10 @@ class Block(ABC):
     @classmethod
     def read(cls, text: str) -> Self:
         """The block whose parameters `text` gives, in order or by name."""
-        values = _read(cls, text.split(",") if text else [])
+        values = read(cls.name, fields(cls), text.split(",") if text else [])
         missing = [each.name for each in fields(cls) if each.default is MISSING and each.name not in values]
         if missing:
-            raise ConvsmithError(f"{cls.name}: {' and '.join(missing)} missing; {_usage(cls)}.")
+            raise ConvsmithError(f"{cls.name}: {' and '.join(missing)} missing; {usage(cls.name, fields(cls))}.")
         return cls(**values)
 
     @final
@@ -141,50 +140,6 @@ def registered(block: B) -> B:
     return block
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What a parameter may be: how its text is read, which values it takes, and how to say so."""
-
-    read: Callable[[str], Any]
-    takes: Callable[[Any], bool]
-    says: str
-
-
-_COUNT = _Kind(int, lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1")
-_COUNT_OR_ZERO = _Kind(int, lambda value: isinstance(value, int) and value >= 0, "a whole number of at least 0")
-_FRACTION = _Kind(float, lambda value: isinstance(value, int | float) and 0 <= value < 1, "at least 0 and less than 1")
-
-
-def count(default: Any = MISSING) -> Any:
-    """A dataclass field that holds a whole number of at least 1."""
-    return field(default=default, metadata={"kind": _COUNT})
-
-
-def count_or_zero(default: Any = MISSING) -> Any:
-    """A dataclass field that holds a whole number of at least 0, which says that it is to be found."""
-    return field(default=default, metadata={"kind": _COUNT_OR_ZERO})
-
-
-def fraction(default: Any = MISSING) -> Any:
-    """A dataclass field that holds a number of at least 0 and less than 1."""
-    return field(default=default, metadata={"kind": _FRACTION})
-
-
-def one_of(*names: str) -> Any:
-    """A dataclass field that holds one of some names, the first by default."""
-    kind = _Kind(str, lambda value: value in names, f"{', '.join(names[:-1])} or {names[-1]}")
-    return field(default=names[0], metadata={"kind": kind})
-
-
-def _check(block: str, parameter: Field[Any], value: object) -> None:
-    if not parameter.metadata["kind"].takes(value):
-        raise _mistake(block, parameter, value)
-
-
-def _mistake(block: str, parameter: Field[Any], value: object) -> ConvsmithError:
-    return ConvsmithError(f"{block}: {parameter.name} must be {parameter.metadata['kind'].says}, got {value}.")
-
-
 def parse_block(text: str) -> Block:
     """Read a block from its name and parameters, in order or by name.
 
@@ -202,32 +157,6 @@ def parse_block(text: str) -> Block:
     """
     name, _, rest = text.partition(":")
     return BLOCKS[name.strip()].read(rest)
-
-
-def _read(block: type[Block], texts: list[str]) -> dict[str, Any]:
-    """The values of parameters written as `value` (by position) or `name=value`."""
-    known = {each.name: each for each in fields(block)}
-    values: dict[str, Any] = {}
-    if len(texts) > len(known):
-        raise ConvsmithError(f"{block.name}: {len(texts)} parameters are too many; {_usage(block)}.")
-    for position, text in zip(known, texts, strict=False):
-        key, equals, value = (part.strip() for part in text.partition("="))
-        key = key.lower()  # ranks are R in formulas
-        if not equals:
-            key, value = position, text.strip()
-        if key not in known:
-            raise ConvsmithError(f"{block.name}: unknown parameter {key}; {_usage(block)}.")
-        if key in values:
-            raise ConvsmithError(f"{block.name}: {key} is given twice; {_usage(block)}.")
-        try:
-            values[key] = known[key].metadata["kind"].read(value)
-        except ValueError:
-            raise _mistake(block.name, known[key], repr(value)) from None
-    return values
-
-
-def _usage(block: type[Block]) -> str:
-    return f"write {block.name}:{','.join(f'{each.name}=..' for each in fields(block))}"
 
 
 def pointwise_already(conv: ConvSpec) -> str | None:

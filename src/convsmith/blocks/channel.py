@@ -7,16 +7,8 @@ from typing import ClassVar, final
 from torch import nn
 
 from convsmith.algebra import Channel, Form
-from convsmith.blocks.base import (
-    Block,
-    Factored,
-    convolution,
-    count,
-    keep_variance,
-    not_standard,
-    registered,
-    steps_above,
-)
+from convsmith.blocks.base import Block, Factored, convolution, keep_variance, not_standard, registered, steps_above
+from convsmith.blocks.parameters import count
 from convsmith.kernels.spec import ConvSpec
 
 

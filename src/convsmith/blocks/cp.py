@@ -7,7 +7,8 @@ from typing import ClassVar, final
 from torch import nn
 
 from convsmith.algebra import Form, ThreeWay
-from convsmith.blocks.base import Block, Factored, count, depthwise, keep_variance, registered, steps_above
+from convsmith.blocks.base import Block, Factored, depthwise, keep_variance, registered, steps_above
+from convsmith.blocks.parameters import count
 from convsmith.kernels.spec import ConvSpec
 
 

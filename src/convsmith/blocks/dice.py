@@ -6,7 +6,8 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from convsmith.blocks.base import count_or_zero, registered, two_dimensional
+from convsmith.blocks.base import registered, two_dimensional
+from convsmith.blocks.parameters import count_or_zero
 from convsmith.blocks.unit import Unit, beyond_3x3
 from convsmith.kernels import Dice, pointwise
 from convsmith.kernels.spec import ConvSpec

@@ -6,7 +6,8 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from convsmith.blocks.base import count, registered
+from convsmith.blocks.base import registered
+from convsmith.blocks.parameters import count
 from convsmith.blocks.partly_mixed import PartlyMixed
 from convsmith.kernels.spec import Convolution, ConvSpec
 

@@ -6,17 +6,8 @@ from typing import ClassVar, final
 from torch import nn
 
 from convsmith.algebra import DepthwiseFirst, Form
-from convsmith.blocks.base import (
-    Block,
-    Factored,
-    count,
-    depthwise_first,
-    keep_variance,
-    one_of,
-    rank_misfit,
-    ranks_above,
-    registered,
-)
+from convsmith.blocks.base import Block, Factored, depthwise_first, keep_variance, rank_misfit, ranks_above, registered
+from convsmith.blocks.parameters import count, one_of
 from convsmith.kernels.filters import SplitDepthwise, TiledDepthwise, TurnedPointwise
 from convsmith.kernels.spec import ConvSpec
 
@@ -30,9 +21,9 @@ class DwPw(Factored):
     """A depthwise kernel C -> r C, then a pointwise r C -> N; r C (K + N) multiply-accumulates per output pixel.
 
     r: filters per input channel; at r = min(K, N) it represents every convolution. by: how more than one are computed,
-    with the same weights and answers: `tile`, the input r times over and a plain depthwise kernel; `split`, r depthwise
-    kernels side by side; `group`, one convolution with groups of one input and r outputs, which most runtimes are slow
-    at.
+    with the same weights and answers: `tile`, the input r times over and a plain depthwise kernel. `split` is r
+    depthwise kernels side by side. `group` is one convolution with groups of one input and r outputs, which most
+    runtimes are slow at.
 
     >>> DwPw(r=2).build(ConvSpec(8, 16)).pointwise
     TurnedPointwise(16, 16, kernel_size=(1, 1), stride=(1, 1), bias=False)

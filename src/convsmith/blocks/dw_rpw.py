@@ -5,7 +5,8 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from convsmith.blocks.base import count, fraction, registered, two_dimensional
+from convsmith.blocks.base import registered, two_dimensional
+from convsmith.blocks.parameters import count, fraction
 from convsmith.blocks.partly_mixed import PartlyMixed
 from convsmith.blocks.rpw import RollingPointwise
 from convsmith.kernels import windows

@@ -6,16 +6,8 @@ from typing import ClassVar, final
 from torch import nn
 
 from convsmith.algebra import Form, PointwiseFirst
-from convsmith.blocks.base import (
-    Block,
-    Factored,
-    count,
-    depthwise,
-    keep_variance,
-    rank_misfit,
-    ranks_above,
-    registered,
-)
+from convsmith.blocks.base import Block, Factored, depthwise, keep_variance, rank_misfit, ranks_above, registered
+from convsmith.blocks.parameters import count
 from convsmith.kernels.spec import ConvSpec
 
 

@@ -5,7 +5,8 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from convsmith.blocks.base import count, registered
+from convsmith.blocks.base import registered
+from convsmith.blocks.parameters import count
 from convsmith.blocks.unit import Unit, spatial, undivided
 from convsmith.kernels import ChannelShuffle, normalized, pointwise
 from convsmith.kernels.spec import ConvSpec

@@ -6,7 +6,8 @@ from typing import ClassVar, final
 from torch import nn
 
 from convsmith.algebra import Form, Tucker
-from convsmith.blocks.base import EVEN, Block, Factored, convolution, count, keep_variance, registered
+from convsmith.blocks.base import EVEN, Block, Factored, convolution, keep_variance, registered
+from convsmith.blocks.parameters import count
 from convsmith.kernels.spec import ConvSpec
 
 

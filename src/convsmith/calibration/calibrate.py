@@ -1,6 +1,7 @@
 """Second moments of convolutions on a user's images, of all layers in one pass."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from operator import itemgetter
 from typing import Any, Protocol, runtime_checkable
@@ -146,28 +147,33 @@ def calibrate(
     samplers = {
         layer: Sampler(spec_of(nodes[layer]), nodes[layer].call.out, len(images), generator) for layer in wanted
     }
-    handles = [
-        modules[layer].register_forward_hook(_adding(sampler), with_kwargs=True) for layer, sampler in samplers.items()
-    ]
-    modes = [(module, module.training) for module in modules.values()]
+    hooks = {modules[layer]: _adding(sampler) for layer, sampler in samplers.items()}
+    with _hooked(model, hooks), torch.no_grad():
+        starts = range(0, len(images), batch)
+        for number, start in enumerate(starts):
+            progress("gathering statistics of layers", number, len(starts))
+            if number % count != rank:
+                for layer in filter(samplers.__contains__, nodes):  # in the order in which they are called
+                    samplers[layer].skip(min(batch, len(images) - start), like.device)
+                continue
+            args, named = arguments(images[start : start + batch].to(like, copy=True))
+            model(*args, **named)
+    return {layer: sampler.statistics() for layer, sampler in samplers.items()}
+
+
+@contextmanager
+def _hooked(model: nn.Module, hooks: Mapping[nn.Module, Callable[..., None]]) -> Iterator[None]:
+    """A model in evaluation, its modules watched; at the end both are as before."""
+    handles = [module.register_forward_hook(hook, with_kwargs=True) for module, hook in hooks.items()]
+    modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with torch.no_grad():
-            starts = range(0, len(images), batch)
-            for number, start in enumerate(starts):
-                progress("gathering statistics of layers", number, len(starts))
-                if number % count != rank:
-                    for layer in filter(samplers.__contains__, nodes):  # in the order in which they are called
-                        samplers[layer].skip(min(batch, len(images) - start), like.device)
-                    continue
-                args, named = arguments(images[start : start + batch].to(like, copy=True))
-                model(*args, **named)
+        yield
     finally:
         for handle in handles:
             handle.remove()
         for module, training in modes:
             module.training = training
-    return {layer: sampler.statistics() for layer, sampler in samplers.items()}
 
 
 def _adding(sampler: "Sampler") -> Callable[..., None]:

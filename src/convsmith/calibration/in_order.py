@@ -20,9 +20,8 @@ class Calibration:
 
     What a layer is fitted to is what it will see, in the changed net, against what the original answered there
     ("asymmetric" in He et al., 2019). Errors of earlier layers are made good by later ones. A layer whose response goes
-    into a sum is fitted to the original's sum without the shortcut as it is now, so that it mends that too. Both runs
-    go through each call once, however many layers change. Activations alive at the present call are kept for all
-    images.
+    into a sum is fitted to the original's sum without the shortcut as it is now. So it mends that too. Both runs go
+    through each call once, however many layers change. Activations alive at the present call are kept for all images.
 
     original, changed: two copies of one net, the latter perhaps with channels cut out. images: (n, c, h, w), run in
     batches of one size, at most `batch`, so that a few may be left out. seed: draws the output positions. removed:

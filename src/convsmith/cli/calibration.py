@@ -13,11 +13,11 @@ from convsmith.calibration.calibrate import ROWS_PER_TAP, calibrate, take_images
 from convsmith.calibration.pictures import Pictures
 from convsmith.calibration.sharing import of_first
 from convsmith.calibration.statistics_file import load_statistics, save_statistics
-from convsmith.cli.groups import Calibrating, Reading
+from convsmith.cli.groups import Calibrating, Judging, Reading
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
-from convsmith.load import Loaded, load, load_with_data
+from convsmith.load import Loaded
 from convsmith.plan import Plan, Replace
 from convsmith.torchrun import rank
 
@@ -28,21 +28,16 @@ def with_images(
     terminal: Terminal,
     reference: str,
     form: Reading,
-    weights: Path | None,
-    calibrating: Calibrating,
+    calibrating: Calibrating | Judging,
     seed: int,
     plan: Plan | None = None,
 ) -> tuple[Loaded, Pictures | None]:
     """A model, and calibration images (n, c, h, w) of the training split where data is named, which is told."""
     if calibrating.data is None:
-        loaded = load(reference, form.wish(), weights=weights, trust=form.trust)
-        terminal.notes(loaded.notes)
-        return loaded, None
-    loaded, found = load_with_data(reference, calibrating.data, form.wish(), weights=weights, trust=form.trust)
-    terminal.step(found.summary)
-    terminal.notes(loaded.notes)
+        return form.load(terminal, reference), None
+    loaded, data = form.load_with(terminal, reference, calibrating.data)
     refuse_several(reference, loaded.model, plan)
-    return loaded, take_images(found, calibrating.images, seed, len(loaded.origin.input) - 1)
+    return loaded, take_images(data, calibrating.images, seed, len(loaded.origin.input) - 1)
 
 
 def refuse_several(reference: str, model: nn.Module, plan: Plan | None) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, cleandoc, signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from convsmith.cli import options as opt
@@ -12,7 +13,8 @@ from convsmith.errors import ConvsmithError
 from convsmith.target import Target
 
 if TYPE_CHECKING:  # takes seconds to import, which wrong usage and --help need not
-    from convsmith.load import Wish
+    from convsmith.data import Data
+    from convsmith.load import Loaded, Wish
 
 IMAGES = 512  # `calibrate`'s own, told again for the same reason
 
@@ -23,8 +25,28 @@ class Form:
 
     input: opt.Input = None
     classes: opt.Classes = None
-    blocks_per_stage: opt.Depths = None
     trust: opt.Trust = False
+
+    def wish(self) -> "Wish":
+        """As `load` takes it."""
+        from convsmith.load import Wish
+
+        return Wish(self.input, self.classes)
+
+    def load(self, terminal: Terminal, reference: str, weights: Path | None = None) -> "Loaded":
+        """The net of a reference; what a user should know about it is told."""
+        from convsmith.load import load
+
+        loaded = load(reference, self.wish(), weights=weights, trust=self.trust)
+        terminal.notes(loaded.notes)
+        return loaded
+
+
+@dataclass(frozen=True)
+class Deep(Form):
+    """The same, and how many units its stages have."""
+
+    blocks_per_stage: opt.Depths = None
 
     def wish(self) -> "Wish":
         """As `load` takes it."""
@@ -34,9 +56,10 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Reading(Form):
-    """What form of a net is meant, and how images are read for it."""
+class Reading(Deep):
+    """The same, what weights it has, and how images are read for it."""
 
+    weights: opt.Weights = None
     mean: opt.Mean = None
     std: opt.Std = None
 
@@ -46,6 +69,32 @@ class Reading(Form):
 
         return Wish(self.input, self.classes, self.blocks_per_stage, self.mean, self.std)
 
+    def load(self, terminal: Terminal, reference: str, weights: Path | None = None) -> "Loaded":
+        """The net of a reference with its weights; what a user should know about it is told."""
+        return super().load(terminal, reference, weights or self.weights)
+
+    @property
+    def weights_text(self) -> str | None:
+        """The weights' file, as records keep it."""
+        return str(self.weights) if self.weights else None
+
+    def load_with(self, terminal: Terminal, reference: str, data: str) -> "tuple[Loaded, Data]":
+        """The net for a data set, and that; what a user should know about both is told."""
+        from convsmith.load import load_with_data
+
+        loaded, found = load_with_data(reference, data, self.wish(), weights=self.weights, trust=self.trust)
+        terminal.step(found.summary)
+        terminal.notes(loaded.notes)
+        return loaded, found
+
+
+@dataclass(frozen=True)
+class Judging:
+    """The images that tell what a trained net needs."""
+
+    data: opt.Judging = None
+    images: opt.Images = IMAGES
+
 
 @dataclass(frozen=True)
 class Calibrating:
@@ -54,6 +103,59 @@ class Calibrating:
     data: opt.Calibration = None
     images: opt.Images = IMAGES
     stats: opt.Stats = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is something to fit to."""
+        return self.data is not None or self.stats is not None
+
+
+@dataclass(frozen=True)
+class Quantizing:
+    """Whether 8-bit files are written, and what they are calibrated on."""
+
+    int8: opt.Int8 = False
+    data: opt.Quantized = None
+    images: opt.Images = IMAGES
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the new net may cost."""
+
+    max_macs: opt.MaxMacs = None
+    max_latency: opt.MaxLatency = None
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What layers may become, how they are fitted, and whether channels and units may go."""
+
+    block: opt.BlockName = "auto"
+    method: opt.Fitted = None
+    width: opt.Width = None
+    depth: opt.Depth = None
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How the metric counts."""
+
+    convention: opt.ConventionName = "published"
+    alpha: opt.Alpha = 3.0
+    clamp: opt.Clamp = False
+    count: opt.CountingName = "plain"
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What a net learns from."""
+
+    teacher: opt.Teacher = None
+    teacher_weights: opt.TeacherWeights = None
+    labels: opt.Labels = True
+    responses: opt.Responses = False
+    match: opt.Match = None
 
 
 @dataclass(frozen=True)
@@ -145,11 +247,13 @@ def _flat(run: Callable[..., None]) -> Callable[..., None]:
     """The function with the fields of records, and of `Said`, as parameters of its own, behind the others."""
     _, *taken = signature(run).parameters.values()
     hints = get_type_hints(run, include_extras=True)
-    records = {own.name: hints[own.name] for own in taken if is_dataclass(hints[own.name])}
+    records = {taking.name: hints[taking.name] for taking in taken if is_dataclass(hints[taking.name])}
     plain = [
-        own.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[own.name]) for own in taken if own.name not in records
+        taking.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[taking.name])
+        for taking in taken
+        if taking.name not in records
     ]
-    parameters = [*plain, *(each for record in (*records.values(), Said) for each in _fields(record))]
+    parameters = [*plain, *(option for record in (*records.values(), Said) for option in _options(record))]
 
     @wraps(run)
     def flat(**given: Any) -> None:
@@ -160,17 +264,17 @@ def _flat(run: Callable[..., None]) -> Callable[..., None]:
             run(terminal, **given, **made)
 
     vars(flat)["__signature__"] = Signature(parameters)
-    flat.__annotations__ = {each.name: each.annotation for each in parameters}
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return flat
 
 
-def _fields(record: Any) -> Iterator[Parameter]:
+def _options(record: Any) -> Iterator[Parameter]:
     hints = get_type_hints(record, include_extras=True)
-    for each in fields(record):
-        default = Parameter.empty if each.default is MISSING else each.default
-        yield Parameter(each.name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[each.name])
+    for field in fields(record):
+        default = Parameter.empty if field.default is MISSING else field.default
+        yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name])
 
 
 def _record(record: Any, given: dict[str, Any]) -> Any:
     """A record of the values of its fields, which are taken out of those given."""
-    return record(**{each.name: given.pop(each.name) for each in fields(record)})
+    return record(**{field.name: given.pop(field.name) for field in fields(record)})

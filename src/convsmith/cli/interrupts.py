@@ -9,8 +9,8 @@ from typing import Self
 class Interrupts:
     """While entered, SIGINT raises KeyboardInterrupt, and `check` raises it again where that was swallowed.
 
-    Python runs what is raised in a destructor or in a callback of C code into nothing; and a shell starts what runs in
-    the background with SIGINT ignored.
+    Python loses what is raised in a destructor or in a callback of C code. A shell starts what runs in the background
+    with SIGINT ignored.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,10 @@
 """What analyze works out of a model: scores, advice, and where asked for the time of each layer."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from convsmith.cli.groups import Counted
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
@@ -11,7 +12,8 @@ from convsmith.latency.measure import measure_latency
 from convsmith.load import Wish, load, load_graph
 from convsmith.load.files import FILES
 from convsmith.score.advice import Advice, advise
-from convsmith.score.metric import Convention, Counting, Scores, score
+from convsmith.score.metric import score
+from convsmith.score.records import Scores
 from convsmith.target import Target
 
 Milliseconds = tuple[float | None, ...]  # by layer, and of the whole net
@@ -22,10 +24,7 @@ class Look:
     """How models are looked at."""
 
     terminal: Terminal
-    convention: Convention
-    alpha: float
-    clamp: bool
-    count: Counting
+    counted: Counted
     timed: bool
     trust: bool
     target: Target | None = None
@@ -37,14 +36,14 @@ class Look:
             self._timed(reference, wish) if self.timed else (load_graph(reference, wish, trust=self.trust), None)
         )
         self.terminal.progress(f"scoring {reference}", 0, 1)
-        scores = score(graph, convention=self.convention, alpha=self.alpha, clamp=self.clamp, count=self.count)
+        scores = score(graph, **asdict(self.counted))
         advice = advise(graph, scores)
         record = advice.added_to(scores)
         for layer in record["layers"]:
             layer["share"] = layer["macs"] / scores.macs if scores.macs else 0.0
         if times is not None:
-            for layer, found in zip(record["layers"], times, strict=False):
-                layer["ms"] = found
+            for layer, ms in zip(record["layers"], times, strict=False):
+                layer["ms"] = ms
             record["totals"]["ms"] = times[-1]
         return (scores, advice), record, times
 
@@ -54,8 +53,8 @@ class Look:
         loaded = load(reference, wish, trust=self.trust)
         self.terminal.notes(loaded.notes)
         graph = loaded.graph()
-        found = measure_latency(
+        latencies = measure_latency(
             loaded.model, graph, target=self.target, file=self.latency_file, progress=self.terminal.progress
         )
-        layers = (None if seconds is None else 1e3 * seconds for seconds in found.layers(loaded.model, graph))
-        return graph, (*layers, 1e3 * found.total)
+        layers = (None if seconds is None else 1e3 * seconds for seconds in latencies.layers(loaded.model, graph))
+        return graph, (*layers, 1e3 * latencies.total)

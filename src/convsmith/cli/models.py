@@ -1,19 +1,21 @@
 """The commands that make new models and files of them, and measure those: apply, export, bench."""
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from convsmith.cli import options as opt
-from convsmith.cli.groups import IMAGES, Calibrating, Form, Place, Reading, command
+from convsmith.cli.groups import Calibrating, Form, Place, Quantizing, Reading, command
 from convsmith.cli.plans import told
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
 from convsmith.torchrun import rank
 
 if TYPE_CHECKING:  # takes seconds to import
+    from convsmith.data import Data
     from convsmith.export import ExportCheck
     from convsmith.load import Loaded
     from convsmith.plan import Plan
@@ -25,10 +27,9 @@ def apply(
     model: opt.Reference,
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="What organize or decompose wrote.")],
     out: opt.Out,
-    form: Reading,
     calibrating: Calibrating,
+    form: Reading,
     place: Place,
-    weights: opt.Weights = None,
     method: opt.Method = None,
     relu: Annotated[
         bool | None,
@@ -50,7 +51,7 @@ def apply(
         check_alone("apply without --data")
     _free(model, out)
     found = read_plan(plan)
-    loaded, taken = with_images(terminal, model, form, weights, calibrating, place.seed, found)
+    loaded, taken = with_images(terminal, model, form, calibrating, place.seed, found)
     if method != "none" and (calibrating.data or method):
         warn_of_weights(terminal, loaded)
     with at_work(loaded.model, place.device):
@@ -89,58 +90,55 @@ def _free(reference: str, out: Path) -> None:
 def export(
     terminal: Terminal,
     model: opt.Reference,
+    quantizing: Quantizing,
     form: Reading,
     format: opt.Formats = "onnx,pt2",
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Write model.int8.onnx too: 8-bit integers, calibrated on --data.")
-    ] = False,
-    data: opt.Calibration = None,
-    images: opt.Images = IMAGES,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Folder to write (default: the model's).")
-    ] = None,
-    weights: opt.Weights = None,
+    out: opt.OutOrModels = None,
     seed: opt.Seed = 0,
 ) -> None:
     """Write files for other runtimes, each checked against the model.
 
     With --int8, layers that cause most of the output's error stay in float. Accuracy is told where data has labels.
     """
-    if int8 != (data is not None):
+    if quantizing.int8 != (quantizing.data is not None):
         raise ConvsmithError("export: --int8 and --data go together; give both, or leave both out.")
     terminal.progress(f"loading {model}", 0, 1)
     import torch
 
     from convsmith.export import INT8, files_of, keep_record
-    from convsmith.export import export as write
-    from convsmith.load import load, load_with_data
 
     torch.manual_seed(seed)
-    found = None
-    if data is None:
-        loaded = load(model, form.wish(), weights=weights, trust=form.trust)
+    if quantizing.data is None:
+        loaded, data = form.load(terminal, model), None
     else:
-        loaded, found = load_with_data(model, data, form.wish(), weights=weights, trust=form.trust)
-        terminal.step(found.summary)
-    terminal.notes(loaded.notes)
+        loaded, data = form.load_with(terminal, model, quantizing.data)
     folder = out or loaded.folder
     if folder is None:
         raise ConvsmithError(f"{model}: is no folder to write next to; give --out DIR.")
-    about = loaded.metadata()
-    if found is not None and found.names is not None:
-        about.setdefault("class_names", json.dumps(found.names))
-    checks: list[ExportCheck] = []
-    files = [*files_of(format.split(",")), *([INT8] if int8 else [])]
-    for name in files:
-        terminal.progress(f"exporting {name}", len(checks), len(files))
-        check = write(
-            loaded.model, folder / name, input=loaded.origin.input, seed=seed, progress=terminal.progress,
-            int8=found if name == INT8 else None, images=images, metadata=about,
-        )  # fmt: skip
-        terminal.show(check.line)
-        checks.append(check)
+    files = [*files_of(format.split(",")), *([INT8] if quantizing.int8 else [])]
+    checks = list(_written(terminal, loaded, data, [folder / name for name in files], quantizing.images, seed))
     keep_record(checks, folder)
     terminal.record([check.to_dict() for check in checks])
+
+
+def _written(
+    terminal: Terminal, loaded: "Loaded", data: "Data | None", paths: Sequence[Path], images: int, seed: int
+) -> Iterator["ExportCheck"]:
+    """Write files one after another, and show how each was checked; the data is for those of 8 bits."""
+    from convsmith.export import INT8
+    from convsmith.export import export as write
+
+    about = loaded.metadata()
+    if data is not None and data.names is not None:
+        about.setdefault("class_names", json.dumps(data.names))
+    for number, path in enumerate(paths):
+        terminal.progress(f"exporting {path.name}", number, len(paths))
+        check = write(
+            loaded.model, path, input=loaded.origin.input, seed=seed, progress=terminal.progress,
+            int8=data if path.name == INT8 else None, images=images, metadata=about,
+        )  # fmt: skip
+        terminal.show(check.line)
+        yield check
 
 
 @command("convsmith bench runs/old runs/new --batches 1,32", "docs/cli.md")
@@ -149,13 +147,11 @@ def bench(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL [MODEL ..]", help="Models, folders, .onnx or .pt2 files.")
     ],
-    input: opt.Input = None,
-    classes: opt.Classes = None,
+    form: Form,
     batches: opt.Batches = None,
     runtimes: opt.Runtimes = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     seed: opt.Seed = 0,
-    trust: opt.Trust = False,
 ) -> None:
     """Measure latency, the models in turn; the first is what the others are compared with.
 
@@ -171,17 +167,14 @@ def bench(
     from convsmith.report import bench_table, quantize_only, read_net
 
     torch.manual_seed(seed)
-    loaded = {name: _measurable(terminal, name, Form(input, classes, trust=trust)) for name in models}
-    shapes = {net.origin.input for net in loaded.values() if isinstance(net, Loaded)} or {input}
-    if len(shapes) > 1:
-        raise ConvsmithError(f"bench: got input shapes {shapes}; give --input C,H,W, the same for all.")
+    loaded = {name: _measurable(terminal, name, form) for name in models}
     nets = {name: net.model if isinstance(net, Loaded) else net for name, net in loaded.items()}
     folders = {name: net.folder for name, net in loaded.items() if isinstance(net, Loaded) and net.folder}
     small = {name: folder / INT8 for name, folder in folders.items() if (folder / INT8).is_file()}
     choice: dict[str, Any] = {"runtimes": tuple(runtimes.split(","))} if runtimes else {}
     result = measure(
-        nets, input=shapes.pop(), batches=batches, threads=threads, seed=seed, trust=trust, progress=terminal.progress,
-        int8=small, **choice,
+        nets, input=_shape(loaded.values(), form.input), batches=batches, threads=threads, seed=seed, trust=form.trust,
+        progress=terminal.progress, int8=small, **choice,
     )  # fmt: skip
     terminal.show(bench_table(result))
     if len(small) > 1:
@@ -194,11 +187,13 @@ def bench(
 
 
 def _measurable(terminal: Terminal, reference: str, form: Form) -> "Loaded | Path":
-    from convsmith.load import load
-
     path = Path(reference)
-    if path.suffix in (".onnx", ".pt2") and path.is_file():
-        return path
-    loaded = load(reference, form.wish(), trust=form.trust)
-    terminal.notes(loaded.notes)
-    return loaded
+    return path if path.suffix in (".onnx", ".pt2") and path.is_file() else form.load(terminal, reference)
+
+
+def _shape(loaded: Iterable["Loaded | Path"], asked: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The input of all models; raises ConvsmithError where they read several."""
+    shapes: set[tuple[int, ...] | None] = {net.origin.input for net in loaded if not isinstance(net, Path)} or {asked}
+    if len(shapes) > 1:
+        raise ConvsmithError(f"bench: got input shapes {shapes}; give --input C,H,W, the same for all.")
+    return shapes.pop()

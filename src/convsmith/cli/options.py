@@ -87,6 +87,13 @@ def read_overrides(texts: Sequence[str]) -> dict[str, str]:
     return {layer: block for layer, _, block in pairs}
 
 
+ConventionName = Annotated[Convention, typer.Option("--convention", help="The paper's counting, or the exact reach.")]
+ObjectiveName = Annotated[
+    Objective, typer.Option("--by", help="What to have most of: gain, or value, the sum of gain^(1/4).")
+]
+Alpha = Annotated[float, typer.Option("--alpha", min=0, help="How fast gain fades as the map fills.")]
+Clamp = Annotated[bool, typer.Option("--clamp", help="Stop the side at the map's (published convention).")]
+CountingName = Annotated[Counting, typer.Option("--count", help="Multiplications alone, or what ptflops counts.")]
 Reference = Annotated[
     str,
     typer.Argument(
@@ -147,6 +154,10 @@ Judging = Annotated[
     str | None,
     typer.Option("--data", help="Images that tell what blocks of a trained net count: images:PATH, or as for train."),
 ]
+Quantized = Annotated[
+    str | None,
+    typer.Option("--data", help="With --int8: images to calibrate on, images:PATH, or named as for train."),
+]
 Images = Annotated[int, typer.Option("--images", min=1, help="How many of them.")]
 Stats = Annotated[
     Path | None,
@@ -157,6 +168,10 @@ Stats = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write.")]
+OutOrModels = Annotated[
+    Path | None, typer.Option("-o", "--out", metavar="DIR", help="Folder to write (default: the model's).")
+]
+Int8 = Annotated[bool, typer.Option("--int8", help="Write model.int8.onnx too: 8-bit integers, calibrated on --data.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="PATH", help="Write the result as JSON; - for stdout alone.")
 ]
@@ -217,6 +232,22 @@ BlockOrNone = Annotated[str, typer.Option("--block", help="auto, none, or a bloc
 Method = Annotated[
     str | None,
     typer.Option("--method", help="How weights are carried, or none (default: the best for each block)."),
+]
+Teacher = Annotated[
+    str | None, typer.Option("--teacher", metavar="MODEL", help="A trained model to learn from as well.")
+]
+TeacherWeights = Annotated[
+    Path | None, typer.Option("--teacher-weights", metavar="FILE", help="The teacher's state dict.")
+]
+Labels = Annotated[bool, typer.Option("--labels/--no-labels", help="Learn from labels too, or from the teacher alone.")]
+Responses = Annotated[
+    bool, typer.Option("--responses", help="Match the responses of replaced layers to the teacher's.")
+]
+Match = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--match", metavar="PATH", help="With --no-labels, a module whose answers are matched (default: the net's)."
+    ),
 ]
 Fitted = Annotated[str | None, typer.Option("--method", help="With data: the method whose errors ranks are chosen by.")]
 Rate = Annotated[

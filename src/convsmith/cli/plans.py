@@ -1,5 +1,6 @@
 """The commands that look and plan: analyze, organize, decompose."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +9,20 @@ import typer
 from rich.console import RenderableType
 
 from convsmith.cli import options as opt
-from convsmith.cli.groups import IMAGES, Aimed, Calibrating, Edited, Form, Place, Reading, command
+from convsmith.cli.groups import (
+    Aimed,
+    Blocks,
+    Calibrating,
+    Counted,
+    Deep,
+    Edited,
+    Form,
+    Judging,
+    Limits,
+    Place,
+    Reading,
+    command,
+)
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
@@ -24,14 +38,9 @@ if TYPE_CHECKING:  # takes seconds to import
 def analyze(
     terminal: Terminal,
     model: opt.Reference,
-    form: Form,
+    counted: Counted,
+    form: Deep,
     aimed: Aimed,
-    convention: Annotated[
-        opt.Convention, typer.Option(help="The paper's counting, or the reach on the real graph.")
-    ] = "published",
-    alpha: Annotated[float, typer.Option(min=0, help="How fast gain fades as the map fills.")] = 3.0,
-    clamp: Annotated[bool, typer.Option("--clamp", help="Stop the side at the map's (published convention).")] = False,
-    count: Annotated[opt.Counting, typer.Option(help="Multiplications alone, or what ptflops counts.")] = "plain",
     share: Annotated[bool, typer.Option("--share", help="A column with each layer's share of the MACs.")] = False,
     time: Annotated[
         bool, typer.Option("--time", help="A column of measured time (default: one image, eager; see --target).")
@@ -49,7 +58,7 @@ def analyze(
     aim = aimed.aim()
     if aim is not None and not time:
         raise ConvsmithError("analyze: a target is where --time measures; give --time too, or no --target.")
-    look = Look(terminal, convention, alpha, clamp, count, time, form.trust, aim, aimed.latency_file)
+    look = Look(terminal, counted, time, form.trust, aim, aimed.latency_file)
     (scores, advice), record, milliseconds = look.at(model, form.wish())
     tables = [scores_table(scores, advice, share=share, milliseconds=milliseconds)]
     other = None
@@ -67,22 +76,17 @@ def analyze(
 def organize(
     terminal: Terminal,
     model: opt.Reference,
+    limits: Limits,
+    judging: Judging,
     form: Reading,
-    place: Place,
     aimed: Aimed,
+    place: Place,
     blocks: Annotated[int | None, typer.Option(min=1, help="Units in all (default: as many as there are).")] = None,
-    max_macs: opt.MaxMacs = None,
     max_params: opt.MaxParams = None,
-    max_latency: opt.MaxLatency = None,
     pareto: Annotated[
-        bool, typer.Option("--pareto", help="Show what no other spread beats in gain and costs.")
+        bool, typer.Option("--pareto", help="Show every plan that no other beats in gain and costs.")
     ] = False,
-    by: Annotated[
-        opt.Objective, typer.Option(help="What to have most of: gain, or value, the sum of gain^(1/4).")
-    ] = "gain",
-    weights: opt.Weights = None,
-    data: opt.Judging = None,
-    images: opt.Images = IMAGES,
+    by: opt.ObjectiveName = "gain",
     out: opt.PlanFile = None,
 ) -> None:
     """Plan better stages: move blocks to where they add the most gain.
@@ -98,33 +102,29 @@ def organize(
     from convsmith.report import pareto_table, plan_table
     from convsmith.train import lent, pick_device
 
-    loaded, taken = with_images(terminal, model, form, weights, Calibrating(data, images), place.seed)
+    loaded, taken = with_images(terminal, model, form, judging, place.seed)
     aim = aimed.aim()
     if taken is not None:
         warn_of_weights(terminal, loaded)
     graph = loaded.graph()
     latencies = None
-    if max_latency is not None:
+    if limits.max_latency is not None:
         latencies = measure_latency(
             loaded.model, graph, target=aim, file=aimed.latency_file, progress=terminal.progress
         )
     terminal.progress("organizing", 0, 1)
     with lent(loaded.model, pick_device("cpu" if taken is None else place.device)):
         plan = plan_stages(
-            graph, blocks=blocks, max_macs=max_macs, max_params=max_params, max_latency=max_latency,
-            latencies=latencies, by=by, model=loaded.model if taken is not None or aim is not None else None,
-            data=taken, images=images, seed=place.seed, target=aim, latency_file=aimed.latency_file,
-            progress=terminal.progress,
+            graph, blocks=blocks, max_params=max_params, latencies=latencies, by=by, data=taken, images=judging.images,
+            model=loaded.model if taken is not None or aim is not None else None, seed=place.seed, target=aim,
+            latency_file=aimed.latency_file, progress=terminal.progress, **asdict(limits),
         )  # fmt: skip
-    record = told(plan) | {"gain": plan.new.gain - plan.base.gain}
-    tables = [plan_table(plan)]
+    record, tables = told(plan) | {"gain": plan.new.gain - plan.base.gain}, [plan_table(plan)]
     if pareto:
         front = front_of(graph, blocks=blocks, by=by)
         tables.append(pareto_table(front))
-        record["pareto"] = [
-            {name: value for name, value in asdict(choice).items() if name not in ("seconds", "worth")}
-            for choice in front
-        ]
+        hidden = ("seconds", "worth")
+        record["pareto"] = [{name: x for name, x in asdict(choice).items() if name not in hidden} for choice in front]
     publish(terminal, plan, out, record, tables)
 
 
@@ -132,18 +132,13 @@ def organize(
 def decompose(
     terminal: Terminal,
     model: opt.Reference,
-    form: Reading,
-    edited: Edited,
+    limits: Limits,
     calibrating: Calibrating,
+    blocks: Blocks,
+    edited: Edited,
+    form: Reading,
     aimed: Aimed,
     place: Place,
-    block: opt.BlockName = "auto",
-    max_macs: opt.MaxMacs = None,
-    max_latency: opt.MaxLatency = None,
-    weights: opt.Weights = None,
-    method: opt.Fitted = None,
-    width: opt.Width = None,
-    depth: opt.Depth = None,
     out: opt.PlanFile = None,
     front: Annotated[
         bool, typer.Option("--front", help="Plan for a whole range of limits at once; accuracy where there are labels.")
@@ -153,13 +148,10 @@ def decompose(
     ] = None,
 ) -> None:
     """Plan a cheaper block for every convolution that admits one."""
-    exceptions = edited.told()
+    asked = edited.told() | asdict(blocks) | {"target": aimed.aim(), "latency_file": aimed.latency_file}
     if front:
-        _refuse_with_front(calibrating, max_macs, max_latency, out)
-        _front(
-            terminal, model, form, calibrating, place, weights, html, block=block, method=method,
-            target=aimed.aim(), latency_file=aimed.latency_file, width=width, depth=depth, **exceptions,
-        )  # fmt: skip
+        _refuse_with_front(calibrating, limits, out)
+        _front(terminal, model, form, calibrating, place, html, asked)
         return
     if html is not None:
         raise ConvsmithError("decompose: --html shows a front; give --front too, or leave it out.")
@@ -171,53 +163,48 @@ def decompose(
     from convsmith.report import plan_table
     from convsmith.train import at_work, check_alone
 
-    fits = calibrating.data is not None or calibrating.stats is not None
-    if calibrating.data is None or max_latency is not None:  # measuring beside others would mislead
-        check_alone("decompose --max-latency" if fits else "decompose without --data")
+    if calibrating.data is None or limits.max_latency is not None:  # measuring beside others would mislead
+        check_alone("decompose --max-latency" if calibrating.fits else "decompose without --data")
     torch.manual_seed(place.seed)
-    loaded, taken = with_images(terminal, model, form, weights, calibrating, place.seed)
-    if fits:
+    loaded, taken = with_images(terminal, model, form, calibrating, place.seed)
+    if calibrating.fits:
         warn_of_weights(terminal, loaded)
     prices = out.with_suffix(".prices") if out is not None and calibrating.data is not None else None
-    with at_work(loaded.model, place.device if fits else "cpu"):
+    with at_work(loaded.model, place.device if calibrating.fits else "cpu"):
         plan = plan_blocks(
-            loaded.graph(), block=block, max_macs=max_macs, max_latency=max_latency, model=loaded.model, data=taken,
-            images=calibrating.images, method=method, seed=place.seed, progress=terminal.progress, **exceptions,
+            loaded.graph(), model=loaded.model, data=taken, images=calibrating.images, seed=place.seed,
             statistics=statistics_of(terminal, loaded, taken, calibrating.stats, None, place.seed),
-            prices=prices, target=aimed.aim(), latency_file=aimed.latency_file, width=width, depth=depth,
+            prices=prices, progress=terminal.progress, **asked, **asdict(limits),
         )  # fmt: skip
     publish(terminal, plan, out, told(plan), [plan_table(plan)])
     if prices is not None and rank() == 0:
         prices.unlink(missing_ok=True)  # a command that was stopped goes on from it
 
 
-def _refuse_with_front(calibrating: Calibrating, max_macs: Any, max_latency: Any, out: Path | None) -> None:
+def _refuse_with_front(calibrating: Calibrating, limits: Limits, out: Path | None) -> None:
     """Refuse what a front has no use for."""
     if calibrating.data is None or calibrating.stats is not None:
         raise ConvsmithError("decompose --front: plans are chosen by errors on images; give --data, and no --stats.")
-    if max_macs is not None or max_latency is not None or out is not None:
+    if limits != Limits() or out is not None:
         raise ConvsmithError("decompose --front: limits are a whole range, and plans many; leave limits and -o out.")
 
 
 def _front(
-    terminal: Terminal, model: str, form: Reading, calibrating: Calibrating, place: Place, weights: Path | None,
-    html: Path | None, **given: Any,
+    terminal: Terminal, model: str, form: Reading, calibrating: Calibrating, place: Place, html: Path | None,
+    asked: Mapping[str, Any],
 ) -> None:  # fmt: skip
     terminal.progress(f"loading {model}", 0, 1)
     from convsmith.cli.calibration import warn_of_weights
-    from convsmith.load import load_with_data
     from convsmith.optimize import front as front_of
     from convsmith.report import front_page, front_table
     from convsmith.train import lent, pick_device
 
-    loaded, data = load_with_data(model, calibrating.data or "", form.wish(), weights=weights, trust=form.trust)
-    terminal.step(data.summary)
-    terminal.notes(loaded.notes)
+    loaded, data = form.load_with(terminal, model, calibrating.data or "")
     warn_of_weights(terminal, loaded)
     with lent(loaded.model, pick_device(place.device)):
         found = front_of(
             loaded.graph(), model=loaded.model, data=data, images=calibrating.images, seed=place.seed,
-            progress=terminal.progress, int8=True, **given,
+            progress=terminal.progress, int8=True, **asked,
         )  # fmt: skip
     if html is not None:
         write_text(html, front_page(found))

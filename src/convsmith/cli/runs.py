@@ -2,13 +2,14 @@
 
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convsmith.cli import options as opt
-from convsmith.cli.groups import IMAGES, Aimed, Edited, Place, Reading, Training, command
+from convsmith.cli.groups import IMAGES, Aimed, Edited, Limits, Place, Reading, Training, command
 from convsmith.cli.plans import publish, told
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
@@ -23,12 +24,12 @@ def optimize(
     model: opt.Reference,
     data: opt.DataSet,
     out: opt.Out,
-    form: Reading,
+    limits: Limits,
     edited: Edited,
     training: Training,
+    form: Reading,
     aimed: Aimed,
     place: Place,
-    weights: opt.Weights = None,
     block: opt.BlockOrNone = "auto",
     organize: Annotated[
         bool | None,
@@ -36,8 +37,6 @@ def optimize(
             "--organize/--no-organize", help="Move blocks between stages (default: unless weights are trained)."
         ),
     ] = None,
-    max_macs: opt.MaxMacs = None,
-    max_latency: opt.MaxLatency = None,
     method: opt.Method = None,
     images: opt.Images = IMAGES,
     format: opt.Formats = "onnx,pt2",
@@ -56,9 +55,8 @@ def optimize(
     from convsmith.report import report as write_report
 
     settings = Settings(
-        model, data, str(weights) if weights else None, form.wish(), block, organize, max_macs, seed=place.seed,
-        max_latency=max_latency, method=method, images=images, epochs=training.epochs, lr=training.lr,
-        batch_size=training.batch_size, int8=int8, target=aimed.aim(), **exceptions,
+        model, data, form.weights_text, form.wish(), block, organize, seed=place.seed, method=method, images=images,
+        int8=int8, target=aimed.aim(), **exceptions, **asdict(limits), **asdict(training),
     )  # fmt: skip
     run(
         settings, out, watch=_watch(terminal), device=place.device, formats=format.split(","),
@@ -81,7 +79,6 @@ def expand(
     data: Annotated[str | None, typer.Option("--data", help="Train on it; named as for train.")] = None,
     plan: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="Without --data: write the plan.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="With --data: folder to write.")] = None,
-    weights: opt.Weights = None,
     finetune: Annotated[
         int | None, typer.Option(min=0, help="Epochs after decomposing (default: half of --epochs).")
     ] = None,
@@ -106,25 +103,22 @@ def expand(
             raise ConvsmithError(
                 "expand: without --data nothing is trained; give --data and --out, or the model and -o alone."
             )
-        _plan_expansion(terminal, model, form, weights, plan)
+        _plan_expansion(terminal, model, form, plan)
         return
     if out is None or plan is not None:
         raise ConvsmithError("expand: --data and --out go together, and -o is for the plan alone, without --data.")
     settings = Expansion(
-        model, data, str(weights) if weights else None, form.wish(), training.epochs, finetune, training.lr,
+        model, data, form.weights_text, form.wish(), training.epochs, finetune, training.lr,
         finetune_lr, training.batch_size, images, teacher, place.seed,
     )  # fmt: skip
     _expand(terminal, settings, out, place, form.trust)
 
 
-def _plan_expansion(terminal: Terminal, model: str, form: Reading, weights: Path | None, out: Path | None) -> None:
-    from convsmith.load import load
+def _plan_expansion(terminal: Terminal, model: str, form: Reading, out: Path | None) -> None:
     from convsmith.planning.expand import expand as plan_pairs
     from convsmith.report import plan_table
 
-    loaded = load(model, form.wish(), weights=weights, trust=form.trust)
-    terminal.notes(loaded.notes)
-    plan = plan_pairs(loaded.graph())
+    plan = plan_pairs(form.load(terminal, model).graph())
     publish(terminal, plan, out, told(plan), [plan_table(plan)])
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from convsmith.errors import CaptureError
 from convsmith.graph.call import Operand
 from convsmith.graph.constants import copied, same_memory
-from convsmith.graph.graph import GETITEM, Graph, Node
+from convsmith.graph.graph import Graph
+from convsmith.graph.node import GETITEM, Node
 from convsmith.graph.ops.writes import OVERWRITTEN
 
 Tensors = dict[str, Any]  # by the names of a graph: what is alive at one point of a run

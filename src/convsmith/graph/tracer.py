@@ -19,8 +19,8 @@ from convsmith.graph.arguments import bind, changed, schema_of, tensors, written
 from convsmith.graph.call import RULES, Call, Operand
 from convsmith.graph.constants import Constants
 from convsmith.graph.executions import Execution
-from convsmith.graph.graph import GETITEM, Node
 from convsmith.graph.lattice import Box
+from convsmith.graph.node import GETITEM, Node
 from convsmith.graph.ops.writes import OVERWRITTEN
 
 # What they make has a tensor's shape and nothing of its values.

@@ -29,9 +29,9 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 class DimensionWise(nn.Module):
     """One 3x3 filter for every row of the map (dim=2), over channels and columns, or for every column (dim=3).
 
-    The filters belong to the `size` rows (columns) of a base map; a map of another height (width) is resized along that
-    axis alone, and back. Zeros surround the first and the last channel, so that their order matters.
-    9 x size x C x (the other side) multiply-accumulates.
+    The filters belong to the `size` rows (columns) of a base map. A map of another height (width) is resized along that
+    axis alone, and back. Zeros surround the first and the last channel, so that their order matters. 9 x size x C x
+    (the other side) multiply-accumulates.
 
     >>> rows = DimensionWise(7, dim=2)
     >>> rows.conv.weight.shape, rows(torch.zeros(1, 16, 9, 5)).shape

@@ -36,7 +36,7 @@ class Clock:
     """Seconds in a target, of a convolution of any width or of a block in its place; no record: it learns.
 
     A layer stands between a 1x1 convolution and a ReLU, as its neighbours in a net do, so that conversions of formats
-    and fusions count; the time without it is taken off. Layers alike are read once, and kept in a file with what they
+    and fusions count. The time without it is taken off. Layers alike are read once, and kept in a file with what they
     were measured on. All are told at the pace at which the machine is now: that of a reference convolution.
     """
 

@@ -23,7 +23,7 @@ def take_turns(
 ) -> dict[str, Times]:
     """Seconds per run of every subject in each round; the order turns round from one round to the next.
 
-    Every reading starts with an untimed run, as the caches hold another subject, and is the median over half its share
+    Every reading starts with an untimed run, as the caches hold another subject. It is the median over half its share
     of the time, or one run. After FEWEST rounds, no more are begun once `seconds` per subject are over.
     """
     from torch.utils.benchmark import Timer  # importing it warns where there is a CUDA toolkit, but no GPU

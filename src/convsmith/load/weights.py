@@ -17,8 +17,8 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
 
     The dictionary may lie in others, as training scripts write it, and its keys may have a common prefix. What is told
     comes back: which of several dictionaries was taken, and what was left out as no weight.
-    Raises ConvsmithError when the file is missing or unreadable, when keys, shapes or kinds of number do not fit, and
-    on NaN and infinity, naming the keys. The model is then as it was.
+    Raises ConvsmithError when the file is missing or unreadable, and when keys, shapes or kinds of number do not fit.
+    On NaN and infinity it names the keys. The model is then as it was.
     """
     want = {key: tensor for key, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     found = read_state(path, want)

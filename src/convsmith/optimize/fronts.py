@@ -20,7 +20,7 @@ from convsmith.latency.latencies import Latencies
 from convsmith.latency.measure import measure_latency
 from convsmith.plan import Merge, Plan, Repeat, Request
 from convsmith.planning.allocation import GRAIN, Priced
-from convsmith.planning.by_error import price
+from convsmith.planning.by_error import Trained, price
 from convsmith.progress import Progress, silent
 from convsmith.rewriting.apply import rewrite
 from convsmith.target import Target
@@ -161,7 +161,7 @@ def front(
         width=timed if width is None else width, depth=timed if depth is None else depth, target=aim,
     )  # fmt: skip
     taken = take_images(data, images, seed, *form_of(graph))
-    found = price(model, graph, asked, taken, method, None, seed, latencies, progress, prices)
+    found = price(Trained(model, graph, taken, method, None, seed, latencies, progress, prices), asked)
     chosen = _points(found, asked, points)
     if not isinstance(data, Data) or data.classes == UNLABELLED or not len(data.test):
         return Front(chosen)

@@ -1,6 +1,8 @@
 """Plans for trained nets by the errors on images: what layers, channels and units may become, each with its price."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from math import prod
 from pathlib import Path
@@ -32,76 +34,94 @@ POINTWISE = "channel:r=4"
 FAMILIES = ("dw-pw", "cp:r=8", "spatial:r=8", "tucker:r=8,s=8", POINTWISE)
 
 
-def plan_by_error(
-    model: nn.Module,
-    graph: Graph,
-    asked: Request,
-    images: Pictures | None,
-    method: str | None = None,
-    statistics: Mapping[str, Statistics] | None = None,
-    seed: int = 0,
-    latencies: Latencies | None = None,
-    progress: Progress = silent,
-    prices: Path | None = None,
-    settle: Settle = as_planned,
-) -> Plan:
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained net, and what its errors are measured with.
+
+    Attributes:
+        model: The module.
+        graph: What was captured of it.
+        images: (n, c, h, w), normalized as it reads them. Without any, the errors of layers count themselves.
+        method: Whose errors choose; None for the best that each block knows.
+        statistics: Moments of layers; by default those of the images.
+        seed: Draws positions.
+        latencies: For a limit on latency.
+        progress: Told of every layer.
+        prices: A file that keeps what was worked out, so that the same call goes on where it was stopped.
+    """
+
+    model: nn.Module
+    graph: Graph
+    images: Pictures | None
+    method: str | None = None
+    statistics: Mapping[str, Statistics] | None = None
+    seed: int = 0
+    latencies: Latencies | None = None
+    progress: Progress = silent
+    prices: Path | None = None
+
+    @cached_property
+    def effect(self) -> Effect | None:
+        """Measures what edits do to the net's output, where there are images."""
+        return None if self.images is None else Effect(self.model, self.images)
+
+    def kept(self, costs: Costs) -> Prices:
+        """The prices worked out so far for these costs."""
+        told = (
+            self.model, self.images, self.graph.fingerprint, self.method, self.seed, self.statistics is not None,
+            costs.latencies is None,
+        )  # fmt: skip
+        return Prices(self.prices, "" if self.prices is None else digest(*told))
+
+    def moments(self, layers: Iterable[str]) -> Mapping[str, Statistics]:
+        """Those given, or those of layers on the images."""
+        if self.statistics is not None:
+            return self.statistics
+        if self.images is None:
+            raise ValueError("neither images nor statistics to choose ranks by")
+        wanted = list(dict.fromkeys(layers))
+        return calibrate(self.model, self.images, wanted, seed=self.seed, progress=self.progress)
+
+
+def plan_by_error(net: Trained, asked: Request, settle: Settle = as_planned) -> Plan:
     """A plan for a trained net that spends a limit by the errors it causes: per layer keep, decompose, and the rank.
 
-    A few ranks of each layer are fitted by `method` to the statistics. What each does to the output is measured by
-    running `images` (n, c, h, w) on from there. Between them the errors' logarithms are taken to fall in proportion to
-    the MACs, and the squared errors of layers to add up. Without images the errors of layers count themselves.
-    statistics: by default those of the images. latencies: for a limit on latency. progress: told of every layer.
-    prices: a file to keep what was worked out in, so that the same call goes on where it was stopped.
-    settle: holds plans to what is measured. Raises ConvsmithError where the limit cannot be met.
+    A few ranks of each layer are fitted by the net's method to the statistics. What each does to the output is measured
+    by running images on from there. Between them the errors' logarithms are taken to fall in proportion to the MACs,
+    and the squared errors of layers to add up. settle: holds plans to what is measured. Raises ConvsmithError where the
+    limit cannot be met.
     """
-    found = price(model, graph, asked, images, method, statistics, seed, latencies, progress, prices)
+    found = price(net, asked)
     return settle(lambda costs: found.within(asked, costs), found.costs)
 
 
-def price(
-    model: nn.Module,
-    graph: Graph,
-    asked: Request,
-    images: Pictures | None,
-    method: str | None = None,
-    statistics: Mapping[str, Statistics] | None = None,
-    seed: int = 0,
-    latencies: Latencies | None = None,
-    progress: Progress = silent,
-    prices: Path | None = None,
-) -> Priced:
+def price(net: Trained, asked: Request) -> Priced:
     """Work out what can be done to a net, for plans within the limit that is asked for, and cheaper ones."""
-    costs = Costs.of(graph, asked, latencies)
+    model, graph, effect = net.model, net.graph, net.effect
+    costs = Costs.of(graph, asked, net.latencies)
     fixed = overridden(graph, asked.overrides, asked.keep)
-    by_layer, refusals = _candidates(graph, asked, method)
-    given = statistics is not None
+    by_layer, refusals = _candidates(graph, asked, net.method)
     # What is refitted or goes must not be a layer that was asked to stay, or to become something of its own.
     left = (*asked.keep, *asked.overrides)
     groups, unfit = narrowable(graph, left) if asked.width else ([], [])
-    units = removable(graph, left) if asked.depth and images is not None else []
-    if statistics is None:
-        if images is None:
-            raise ValueError("neither images nor statistics to choose ranks by")
-        readers = [part.module for group in groups for part in group.consumers]
-        statistics = calibrate(model, images, list(dict.fromkeys([*by_layer, *readers])), seed=seed, progress=progress)
-    told = model, images, graph.fingerprint, method, seed, given, costs.latencies is None
-    kept = Prices(prices, "" if prices is None else digest(*told))
-    effect = None if images is None else Effect(model, images)
-    pricing = Pricing(model, graph, statistics, method, costs, effect, kept)
+    units = removable(graph, left) if asked.depth and net.images is not None else []
+    readers = [part.module for group in groups for part in group.consumers]
+    statistics, kept = net.moments([*by_layer, *readers]), net.kept(costs)
+    pricing = Pricing(model, graph, statistics, net.method, costs, effect, kept)
     done, total = count(), len(by_layer) + len(groups) + len(units)
     layers, widths, gone = [], [], []
     for layer, families in by_layer.items():
-        progress(f"pricing {layer}", next(done), total)
+        net.progress(f"pricing {layer}", next(done), total)
         layers.append((families[0], pricing.choices(families)))
     for group in groups:
-        progress(f"pricing widths of {group.name[0]}", next(done), total)
+        net.progress(f"pricing widths of {group.name[0]}", next(done), total)
         if all(part.module in statistics for part in group.consumers):
             widths.append(narrowings(model, graph, group, statistics, effect, kept))
     for stage, unit in units:
-        progress(f"pricing the net without {unit.modules[0]}", next(done), total)
-        if images is not None and effect is not None:
-            gone.append((Gone(unit, stage), without(model, graph, unit, images, effect, kept, seed)))
-    levers = Levers(layers, [each for each in widths if each], gone)
+        net.progress(f"pricing the net without {unit.modules[0]}", next(done), total)
+        if net.images is not None and effect is not None:
+            gone.append((Gone(unit, stage), without(model, graph, unit, net.images, effect, kept, net.seed)))
+    levers = Levers(layers, [narrowed for narrowed in widths if narrowed], gone)
     return Priced(graph, costs, levers, (*refusals, *unfit), fixed)
 
 

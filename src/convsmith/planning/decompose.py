@@ -16,7 +16,7 @@ from convsmith.latency.measure import measure_latency
 from convsmith.limits import share_of
 from convsmith.plan import Plan, Request
 from convsmith.planning.by_cost import plan_by_cost
-from convsmith.planning.by_error import plan_by_error
+from convsmith.planning.by_error import Trained, plan_by_error
 from convsmith.planning.settling import as_planned, measured_in
 from convsmith.progress import Progress, silent
 from convsmith.target import Target
@@ -49,10 +49,9 @@ def decompose(
 
     Without data, blocks follow costs. `auto` chooses per convolution among those that see as much and need each of
     their kernels for it. Without a limit it takes the cheaper of the two separable forms. Under one it takes their
-    ranks, and below them what `search_blocks` finds. Where these cannot meet it, 1x1 convolutions give way too, and at
-    last rolling blocks come in, which see as much over several convolutions one after another. With data (or
-    statistics) and a limit, each layer's block and rank are chosen by the error they cause at the output of the trained
-    net.
+    ranks, and below them what `search_blocks` finds. Where these cannot meet it, 1x1 convolutions give way too. At last
+    rolling blocks come in, which see as much over several convolutions one after another. With data (or statistics) and
+    a limit, each layer's block and rank are chosen by the error they cause at the net's output.
 
     Args:
         net: A captured graph, or a module with an `example` input.
@@ -72,7 +71,7 @@ def decompose(
         progress: Told how far the work is.
         prices: With data, a file that keeps what was worked out: a call that was stopped goes on from it.
         width: With data, whether groups of channels may be narrowed as well. None for yes where block is `auto` and
-            latency is limited, or where ranks alone cannot meet a limit on MACs, for which they lose less.
+        latency is limited. Under a limit on MACs ranks lose less, so there only where ranks alone cannot meet it.
         depth: The same of units of a stage that may go.
         target: Where the net is to be fast, as `cs.Target.parse` takes it. Times are measured there, and so is the new
             net beside the old one. It keeps the limit and is not slower than the old one, or no plan is given.
@@ -110,16 +109,14 @@ def decompose(
     assert model is not None
     taken = None if data is None else take_images(data, images, seed, *form_of(graph))
 
-    def planned(asked: Request) -> Plan:
-        return plan_by_error(model, graph, asked, taken, method, statistics, seed, latencies, progress, prices, settle)
-
+    trained = Trained(model, graph, taken, method, statistics, seed, latencies, progress, prices)
     try:
-        return planned(asked)
+        return plan_by_error(trained, asked, settle)
     except BudgetError:
         more = replace(asked, width=width is not False, depth=data is not None and depth is not False)
         if block != "auto" or more == asked:
             raise
-    return planned(more)
+    return plan_by_error(trained, more, settle)
 
 
 def _allowed(asked: bool | None, block: str, max_latency: float | str | None) -> bool:

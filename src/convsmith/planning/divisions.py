@@ -96,8 +96,8 @@ def divide(
 ) -> dict[int, list[Choice]]:
     """By number of blocks in all, up to `most`, the choices of one option per stage that can be best.
 
-    Stage by stage, of the choices that have used as many blocks one is dropped when another ranks before it and is as
-    good in every measure. What follows costs and gains the same behind both (dynamic programming).
+    Stage by stage, choices that have used as many blocks are compared. One is dropped when another ranks before it and
+    is as good in every measure. What follows costs and gains the same behind both (dynamic programming).
     """
     kept = {0: [Choice((), 0.0, 0, 0)]}
     for stage in options:

@@ -136,7 +136,7 @@ class Joint:
 def choose_jointly(joint: Joint, limit: float) -> State | None:
     """The ways with the least sum of errors whose cost keeps the limit; None where none was found that does.
 
-    Few states are enumerated. Of more, cost is given a price, found by halving; at each price items are treated in turn
+    Few states are enumerated. Of more, cost is given a price, found by halving. At each price items are treated in turn
     as is best with the others as they are, until nothing changes. What is left of the limit is spent by exchanges of
     one item, and of two, as long as the error falls.
 

@@ -58,9 +58,9 @@ def give_way(
 ) -> tuple[list[W | None], int]:
     """What each layer becomes (None: it stays) and the cost of all, at most `limit` where that can be.
 
-    costs: of the layers as they are. The layer of highest relative cost takes the next rung of its ladder, and below it
-    those of its joint, with the others of the joint. This goes on until the limit is kept or all ladders are at their
-    end.
+    costs: of the layers as they are. The layer of highest relative cost takes the next rung of its ladder. Below that
+    it takes those of its joint, with the others of the joint. This goes on until the limit is kept or all ladders are
+    at their end.
     """
     chosen: list[W | None] = [None] * len(costs)
     now, total = list(costs), sum(costs)

@@ -12,7 +12,8 @@ from convsmith.planning.edits import plan_of
 from convsmith.planning.joint import Item, Joint, Way
 from convsmith.planning.narrowing import Narrowing
 from convsmith.planning.pricing import Choice
-from convsmith.score.metric import published_growth, score, value
+from convsmith.score.growth import published_growth, value
+from convsmith.score.metric import score
 from convsmith.structure.stages import effective_kernel, find_stages
 from convsmith.structure.units import Unit, calls_inside
 from convsmith.structure.widths import NOTHING, Widths

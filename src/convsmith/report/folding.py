@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from convsmith.score.metric import Layer
+from convsmith.score.records import Layer
 
 LONGEST = 16  # layers in a block that is recognized as repeated
 Placed = tuple[int, Layer]  # a layer and its place in the net

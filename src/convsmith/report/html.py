@@ -15,7 +15,7 @@ from convsmith.report.charts import Figure
 from convsmith.report.net_tables import SHOWN, by_cost, kernel, more_idle
 from convsmith.report.numbers import count
 from convsmith.score.advice import Advice, Finding
-from convsmith.score.metric import Layer, Scores
+from convsmith.score.records import Layer, Scores
 from convsmith.text import times
 
 

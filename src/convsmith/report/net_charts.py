@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from convsmith.report.charts import BASE_COLOR, COLORS, NEW_COLOR, Figure, plain, plain_text
 from convsmith.report.numbers import count
 from convsmith.score.advice import Advice
-from convsmith.score.metric import Layer, Scores
+from convsmith.score.records import Layer, Scores
 from convsmith.structure.stages import HEAD, STEM
 from convsmith.text import times
 

@@ -8,7 +8,7 @@ from convsmith.report.html import Tile, findings, layer_table, page, pair, plot,
 from convsmith.report.net_tables import STAGE_COLUMNS, Analyzed, compare_rows, names_of, stage_rows
 from convsmith.report.numbers import change, count, share
 from convsmith.score.advice import Advice
-from convsmith.score.metric import Scores
+from convsmith.score.records import Scores
 from convsmith.text import times
 
 ADVICE_NOTE = "What the numbers mean: an idle layer sees little or nothing that is new for its share of the cost."

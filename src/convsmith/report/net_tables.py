@@ -12,7 +12,7 @@ from convsmith.report.grids import Grid
 from convsmith.report.numbers import change, count, share, side
 from convsmith.report.tables import grid
 from convsmith.score.advice import Advice, Finding
-from convsmith.score.metric import Layer, Scores, Stage
+from convsmith.score.records import Layer, Scores, Stage
 from convsmith.text import times
 
 Analyzed = tuple[Scores, Advice]

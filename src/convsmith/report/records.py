@@ -26,7 +26,7 @@ from convsmith.optimize import (
     read_evaluations,
 )
 from convsmith.plan import Plan
-from convsmith.score.metric import Scores
+from convsmith.score.records import Scores
 from convsmith.train import Epoch
 
 T = TypeVar("T")

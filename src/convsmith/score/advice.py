@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from convsmith.graph import Graph, Node
 from convsmith.reach import Reach
-from convsmith.score.metric import Layer, Scores, Stage, gain, score
+from convsmith.score.growth import gain
+from convsmith.score.metric import score
+from convsmith.score.records import Layer, Scores, Stage
 from convsmith.structure.stages import StageNodes, Stages, entry, find_stages, is_depthwise, is_spatial
 from convsmith.structure.units import find_units
 from convsmith.text import times

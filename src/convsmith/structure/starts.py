@@ -1,8 +1,7 @@
 """What to set in a copy of a unit so that it passes on what it reads: zeros, identity kernels, identity norms.
 
-A residual unit passes its input on where the last layer of its branch is zero; a plain one where each of its
-convolutions is an identity kernel and each of its norms an identity, behind a ReLU that changes nothing any more
-(Net2DeeperNet, Chen et al., "Net2Net", ICLR 2016).
+A residual unit passes its input on where the last layer of its branch is zero. A plain one does where its convolutions
+and norms are identities and its ReLU changes nothing any more (Net2DeeperNet, Chen et al., "Net2Net", ICLR 2016).
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """The training loop: one run of a recipe, resumable after every epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from time import perf_counter
@@ -10,44 +10,23 @@ from typing import overload
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from convsmith.data import PLAIN, Data, epoch_seed
 from convsmith.errors import ConvsmithError, DataError
 from convsmith.locks import owned
 from convsmith.progress import Progress, silent
-from convsmith.train.checkpoint import Parts, State, copied, resumed, write
+from convsmith.train.checkpoint import State, copied, resumed, write
 from convsmith.train.evaluate import evaluate
-from convsmith.train.losses import Objective, objective
 from convsmith.train.optimizer import check_finite, sgd
-from convsmith.train.place import autocast, check_fit, lent
+from convsmith.train.place import autocast
 from convsmith.train.probe import Held, Probe, find_rate
-from convsmith.train.processes import Processes, joined, together
+from convsmith.train.processes import together
 from convsmith.train.records import USUAL, Epoch, Evaluation, History, Recipe, recipe_for
-from convsmith.train.responses import Responses
+from convsmith.train.run import Run, prepared
 from convsmith.train.schedules import SCHEDULES
-from convsmith.train.synced import synced_norms
 from convsmith.train.tasks import Batches, Loss, Metric, Outcome, train_task
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the GPU
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What stays the same over the epochs; `net` is the model, wrapped where several processes share the work."""
-
-    recipe: Recipe
-    data: Data
-    parts: Parts
-    net: nn.Module
-    loss_of: Objective
-    judge: Objective
-    processes: Processes
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.processes.device
 
 
 @overload
@@ -115,7 +94,7 @@ def train(
         told: Called when a learning rate was found.
         steps: Called after each step, with how many of how many are over.
         loss: A loss of one's own, of outputs and targets of a batch. `data` may then be two iterables of batches
-            (images, targets) of any kind, to train on and to judge; `out`, a teacher and `progress` are not for it.
+            (images, targets) of any kind, to train on and to judge. `out`, a teacher and `progress` are not for it.
         metric: Of the same, what judges then, the more the better; by default the loss does.
 
     Returns:
@@ -142,7 +121,7 @@ def train(
     recipe = recipe or recipe_for(data)
     with ExitStack() as held:
         held.enter_context(together())
-        run = held.enter_context(_prepared(model, data, recipe, teacher, responses))
+        run = held.enter_context(prepared(model, data, recipe, teacher, responses))
         if out is not None and run.processes.first:
             held.enter_context(owned(out))
         fresh = State(recipe, data.name, teacher is not None, tuple(responses), start)
@@ -158,7 +137,7 @@ def train(
         return History(state.epochs, _final(run, state), state.best, state.lr, state.before)
 
 
-def _resumed(run: _Run, out: Path | None, fresh: State, resume: bool) -> State:
+def _resumed(run: Run, out: Path | None, fresh: State, resume: bool) -> State:
     """The state of the checkpoint, read by the first process and told to all, or `fresh` where there is none."""
 
     def read() -> tuple[State, dict[str, Tensor]]:
@@ -173,7 +152,7 @@ def _resumed(run: _Run, out: Path | None, fresh: State, resume: bool) -> State:
     return state
 
 
-def _begun(run: _Run, state: State, told: Callable[[Probe], None] | None, steps: Progress) -> State:
+def _begun(run: Run, state: State, told: Callable[[Probe], None] | None, steps: Progress) -> State:
     """A fresh run's start: judged where it may be what is kept, and a learning rate found where none is given."""
     recipe = run.recipe
     if state.epochs or not recipe.epochs:
@@ -191,7 +170,7 @@ def _begun(run: _Run, state: State, told: Callable[[Probe], None] | None, steps:
     return replace(state, lr=found.rate)
 
 
-def _epoch(run: _Run, epoch: int, top: float, told: Progress) -> Epoch:
+def _epoch(run: Run, epoch: int, top: float, told: Progress) -> Epoch:
     """One epoch, and how its weights do on the test split."""
     began = perf_counter()
     rate, loss, top1 = _train_epoch(run, epoch, top, told)
@@ -202,7 +181,7 @@ def _epoch(run: _Run, epoch: int, top: float, told: Progress) -> Epoch:
     return Epoch(epoch + 1, rate, loss, top1, test.loss, test.top1, test.top5, perf_counter() - began)
 
 
-def _judged(run: _Run, state: State) -> State:
+def _judged(run: Run, state: State) -> State:
     """Remember an epoch's weights where they are the best so far."""
     images = len(run.data.test)
     best = state.judged(images)
@@ -212,7 +191,7 @@ def _judged(run: _Run, state: State) -> State:
     return replace(state, best=len(state.epochs))
 
 
-def _train_epoch(run: _Run, epoch: int, top: float, told: Progress) -> tuple[float, float, float]:
+def _train_epoch(run: Run, epoch: int, top: float, told: Progress) -> tuple[float, float, float]:
     """Take the steps of one epoch; give its last learning rate, mean loss and top-1 accuracy."""
     recipe, rank = run.recipe, run.processes.share[0]
     torch.manual_seed(epoch_seed(epoch_seed(recipe.seed, epoch), rank))  # what dropout draws
@@ -232,7 +211,7 @@ def _train_epoch(run: _Run, epoch: int, top: float, told: Progress) -> tuple[flo
     return rate, loss_sum / count, hits / count
 
 
-def _step(run: _Run, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+def _step(run: Run, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, rate: float) -> Tensor:
     """Take a step at a rate; give the sum of losses, the hits, and the images of this process."""
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -246,7 +225,7 @@ def _step(run: _Run, optimizer: torch.optim.Optimizer, images: Tensor, labels: T
     return torch.stack([loss.detach() * count, (logits.argmax(1) == labels).sum(), count])
 
 
-def _find_rate(run: _Run) -> Probe:
+def _find_rate(run: Run) -> Probe:
     """Try learning rates in short from the weights as they are, which come back; the images held out judge."""
     recipe, processes, usual = run.recipe, run.processes, recipe_for(run.data, device="cpu").lr or USUAL
     held = Held.of(len(run.data.train), recipe.batch_size, recipe.epochs, processes.share[1])
@@ -271,7 +250,7 @@ def _find_rate(run: _Run) -> Probe:
 
 
 @torch.no_grad()
-def _held_loss(run: _Run, judges: Sequence[tuple[Tensor, Tensor]]) -> float:
+def _held_loss(run: Run, judges: Sequence[tuple[Tensor, Tensor]]) -> float:
     """The mean loss of the model, as it is used, on batches of all processes."""
     run.processes.agree(run.parts.model)
     model = run.parts.model.eval()
@@ -283,7 +262,7 @@ def _held_loss(run: _Run, judges: Sequence[tuple[Tensor, Tensor]]) -> float:
     return float(loss_sum / count)
 
 
-def _batches(run: _Run, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(run: Run, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     recipe, data = run.recipe, run.data
     augment = data.augment if recipe.augment else PLAIN
     for images, labels in data.train.shuffled(
@@ -292,50 +271,12 @@ def _batches(run: _Run, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield _laid(run, images), labels
 
 
-def _laid(run: _Run, images: Tensor) -> Tensor:
+def _laid(run: Run, images: Tensor) -> Tensor:
     """Images in the memory layout of the recipe."""
     return images.contiguous(memory_format=torch.channels_last if run.recipe.channels_last else torch.contiguous_format)
 
 
-@contextmanager
-def _prepared(
-    model: nn.Module, data: Data, recipe: Recipe, teacher: nn.Module | None, responses: Sequence[str]
-) -> Iterator[_Run]:
-    """Bring everything to the device; at the end nets, but for their weights, and torch's generator are as before."""
-    # One process may train in several precisions, which Accelerator's own setting does not allow: autocast is torch's.
-    processes = joined(recipe.device)
-    number = processes.share[1]
-    if recipe.batch_size % number or len(data.train) < number:
-        shared = f"{min(recipe.batch_size, len(data.train))} cannot be shared evenly by {number} processes"
-        raise ConvsmithError(f"Recipe: batch_size {shared}; make it a multiple of them.")
-    with ExitStack() as borrowed:
-        borrowed.enter_context(torch.random.fork_rng(devices=()))
-        for net in (model, teacher) if teacher else (model,):
-            layout = torch.channels_last if recipe.channels_last else torch.preserve_format
-            borrowed.enter_context(lent(net, processes.device, layout))
-            check_fit(net, data.shape, len(data.classes), processes.device)
-        parts = Parts(model, sgd(model, recipe), _average(model, recipe))
-        net = processes.accelerator.prepare_model(model)
-        borrowed.callback(vars(net).pop, "_is_accelerate_prepared")  # a net with this mark is not wrapped again
-        matched, plain = None, replace(recipe, label_smoothing=0.0)
-        if responses:
-            if teacher is None:
-                raise ConvsmithError("Responses are matched with a teacher's; give one.")
-            matched = Responses(model, teacher, responses)
-            borrowed.enter_context(matched.watched())
-        if recipe.sync_norms and processes.several:
-            borrowed.enter_context(synced_norms(model))
-        yield _Run(recipe, data, parts, net, objective(recipe, teacher, matched), objective(plain, teacher), processes)
-
-
-def _average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    if recipe.ema is None:
-        return None
-    blend = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
-
-
-def _final(run: _Run, state: State) -> Evaluation:
+def _final(run: Run, state: State) -> Evaluation:
     if not state.epochs:
         return evaluate(run.parts.model, run.data.test, among=run.processes)
     return state.judged(len(run.data.test)) or state.epochs[-1].evaluation(len(run.data.test))

@@ -9,7 +9,7 @@ from onnx import NodeProto
 
 from convsmith.bounds import SIDE, TENSOR
 from convsmith.graph.call import RULES, Call, Operand
-from convsmith.graph.graph import GETITEM
+from convsmith.graph.node import GETITEM
 from convsmith.graph.onnx.op import TRANSLATIONS, Declined, Misfit, Op, Shape, name_of
 
 # What a translation raises on a node that lacks an attribute, or has one of another kind.

@@ -13,7 +13,8 @@ from onnx.shape_inference import InferenceError
 from convsmith.bounds import TENSOR
 from convsmith.errors import CaptureError
 from convsmith.graph.call import RULES, Call, Operand
-from convsmith.graph.graph import Graph, Node
+from convsmith.graph.graph import Graph
+from convsmith.graph.node import Node
 from convsmith.graph.onnx.batch import check_same, for_batch, tied_to
 from convsmith.graph.onnx.calls import FAULTS, Calls, calls_of, plain, reads, renamed, told
 from convsmith.graph.onnx.facts import Fact, constant, fold, foldable, infer, shape_of, shape_only, stored

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 
 from convsmith.graph.call import Operand
-from convsmith.graph.graph import GETITEM
+from convsmith.graph.node import GETITEM
 from convsmith.graph.onnx.op import Declined, Emit, Misfit, Op, Shape, translates
 
 RUNS = 1 << 10  # slices that one node may become

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convsmith.graph.call import Call, Operand
-from convsmith.graph.graph import Node
+from convsmith.graph.node import Node
 
 LINEAR, SUM = "aten.linear.default", "aten.add.Tensor"
 

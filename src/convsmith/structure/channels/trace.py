@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from convsmith.graph import Graph, Node
-from convsmith.graph.graph import GETITEM
+from convsmith.graph.node import GETITEM
 from convsmith.structure.channels import alone, joins, layers, moves
 from convsmith.structure.channels.book import CHANNEL_RULES, Answer, Book, Channels, place, stay
 
