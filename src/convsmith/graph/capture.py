@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from convsmith.bounds import NUMBERED
 from convsmith.errors import CaptureError
+from convsmith.garbage import kept_back
 from convsmith.graph.answers import answered
 from convsmith.graph.call import Operand
 from convsmith.graph.executions import Execution, OnNumbers, OnShapes
@@ -38,6 +39,7 @@ LOOSE = "Behind {} sizes depend on values: calls there are counted for this inpu
 MACHINERY = (Path(torch.__file__).parent, Path(__file__).parent)
 
 
+@kept_back()
 def capture(model: nn.Module, *inputs: Any, name: str = "", batch: int = 1, **named: Any) -> Graph:
     """Capture a model: run it once in evaluation mode on shapes, and keep its calls as a graph.
 
@@ -106,7 +108,7 @@ class _Run:
         self._tape = tape = Tape(model, execution)
         pairs = list(zip(sources, signature.slots, strict=True))
         self._inputs = tuple(tape.source(x, slot.name) for x, slot in pairs)
-        contexts = (left_as_it_is(model), _evaluated(model), tape.watching(model), torch.inference_mode(), tape)
+        contexts = (left_as_it_is(model), _evaluated(model), tape.watching(), torch.inference_mode(), tape)
         with ExitStack() as stack:
             for each in contexts:
                 stack.enter_context(each)
@@ -125,18 +127,18 @@ class _Run:
             self._inputs,
             tuple(tape.nodes),
             outputs,
-            sum(p.numel() for p in model.parameters()),
-            {path: tuple(m._modules) for path, m in model.named_modules() if isinstance(m, nn.Sequential)},
+            sum(p.numel() for p in tape.parameters.values()),
+            {path: tuple(m._modules) for path, m in tape.modules.items() if isinstance(m, nn.Sequential)},
             Counter(node.module for node in tape.nodes if node.kind and node.leaf),
             frozenset(_sharing(model)),
-            frozenset(path for path, module in model.named_modules() if is_plain(module)),
+            frozenset(path for path, module in tape.modules.items() if is_plain(module)),
             tape.constants,
             tape.tables.total(),
             self._signature,
             notes,
             frozenset(tape.tables),
-            _functional(model, tape),
-            frozenset(path for path, _ in model.named_parameters()),
+            _functional(tape),
+            frozenset(tape.parameters),
         )
 
     def _outputs(self) -> tuple[str, ...]:
@@ -157,11 +159,11 @@ def _loose(tape: Tape) -> tuple[str, ...]:
     return (LOOSE.format(ops),) if ops else ()
 
 
-def _functional(model: nn.Module, tape: Tape) -> Mapping[str, str]:
+def _functional(tape: Tape) -> Mapping[str, str]:
     """By call, the parameter that convolves, where no convolution module of torch's holds it."""
-    modules, weights = dict(model.named_modules()), {path for path, _ in model.named_parameters()}
-    calls = [node for node in tape.nodes if node.kind == "conv" and node.call["weight"].name in weights]
-    return {node.name: node.call["weight"].name for node in calls if not isinstance(modules[node.module], _ConvNd)}
+    calls = [node for node in tape.nodes if node.kind == "conv" and node.call["weight"].name in tape.parameters]
+    own = [node for node in calls if not isinstance(tape.modules[node.module], _ConvNd)]
+    return {node.name: node.call["weight"].name for node in own}
 
 
 def _laid_out(slot: Any, batch: int) -> tuple[int, ...]:

@@ -1,14 +1,16 @@
 """The tape that a capture writes: every ATen call that depends on the inputs, with its module."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convsmith.bounds import TABLES, check_tensor
@@ -75,7 +77,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.nodes: list[Node] = []
         self.constants = Constants()
         self.tables: Counter[str] = Counter()  # multiply-accumulates by module on tables made anew in every run
-        self._leaves = {path for path, module in model.named_modules() if not any(module.children())}
+        self.modules, self.parameters = dict(model.named_modules()), dict(model.named_parameters())
+        self._leaves = {path for path, module in self.modules.items() if not any(module.children())}
         self._running = [""]
         self._names: Counter[str] = Counter()
         self._unknown: set[str] = set()
@@ -84,12 +87,11 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._execution = execution
         self._called, self._growth = type(model).__name__, Growth(TABLES)
         self._aliases = Aliases(execution.refer)
-        self._sizes = {path: parameter.numel() for path, parameter in model.named_parameters()}
+        self._sizes = {path: parameter.numel() for path, parameter in self.parameters.items()}
         self._inside = {path: frozenset([path]) for path in self._sizes}  # the parameters that own tensors are made of
         self._held: set[str] = set()
-        self._model = model
         self._read_out = False
-        for path, tensor in chain(model.named_parameters(), model.named_buffers()):
+        for path, tensor in chain(self.parameters.items(), model.named_buffers()):
             self._keep(tensor, _Value(Operand(path, tuple(tensor.shape), own=True)))
             self._held.add(path)
 
@@ -100,22 +102,30 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return operand
 
     @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Know at every call which module runs."""
-        handles = []
+    def watching(self) -> Iterator[None]:
+        """Know at every call which module runs: by one hook for all, and behind hooks of a module's own by another."""
+        paths = {id(module): path for path, module in self.modules.items()}
+        hooked = {id(module): module for module in self.modules.values() if module._forward_hooks}
+
+        def entering(module: nn.Module, args: Any) -> None:
+            if id(module) in paths:
+                self._running.append(paths[id(module)])
+
+        def leaving(module: nn.Module, args: Any, out: Any) -> None:
+            if id(module) in paths and id(module) not in hooked:
+                self._running.pop()
+
+        handles = [register_module_forward_pre_hook(entering), register_module_forward_hook(leaving)]
+        handles += [module.register_forward_hook(lambda *_: self._left()) for module in hooked.values()]
         try:
-            for path, module in model.named_modules():
-                handles.append(module.register_forward_pre_hook(self._entering(path), prepend=True))
-                handles.append(module.register_forward_hook(self._leaving))
-            yield
+            with catch_warnings():  # compiled parts warn of hooks that run twice, which does no harm here
+                filterwarnings("ignore", "Using `torch.compile", UserWarning)
+                yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _entering(self, path: str) -> Callable[[nn.Module, Any], None]:
-        return lambda module, args: self._running.append(path)
-
-    def _leaving(self, module: nn.Module, args: Any, out: Any) -> None:
+    def _left(self) -> None:
         self._running.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -279,7 +289,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _leave_torch(self) -> None:
         """Values that depend on the inputs become Python's: the tables that modules hold are known before."""
         if not self._read_out:
-            for module in self._model.modules():
+            for module in self.modules.values():
                 for tensor in answered(vars(module)):
                     self._value(tensor)
         self._read_out = True
