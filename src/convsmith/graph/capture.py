@@ -108,7 +108,7 @@ class _Run:
         self._tape = tape = Tape(model, execution)
         pairs = list(zip(sources, signature.slots, strict=True))
         self._inputs = tuple(tape.source(x, slot.name) for x, slot in pairs)
-        contexts = (left_as_it_is(model), _evaluated(model), tape.watching(), torch.inference_mode(), tape)
+        contexts = (left_as_it_is(model), _evaluated(model), tape.running.watched(), torch.inference_mode(), tape)
         with ExitStack() as stack:
             for each in contexts:
                 stack.enter_context(each)

@@ -1,16 +1,13 @@
 """The tape that a capture writes: every ATen call that depends on the inputs, with its module."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
-from warnings import catch_warnings, filterwarnings
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convsmith.bounds import TABLES, check_tensor
@@ -24,6 +21,7 @@ from convsmith.graph.growth import Growth
 from convsmith.graph.lattice import Box
 from convsmith.graph.node import GETITEM, Node
 from convsmith.graph.ops.writes import OVERWRITTEN
+from convsmith.graph.running import Running
 
 # What they make has a tensor's shape and nothing of its values.
 SHAPE_ONLY = frozenset(
@@ -79,7 +77,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.tables: Counter[str] = Counter()  # multiply-accumulates by module on tables made anew in every run
         self.modules, self.parameters = dict(model.named_modules()), dict(model.named_parameters())
         self._leaves = {path for path, module in self.modules.items() if not any(module.children())}
-        self._running = [""]
+        self.running = Running(self.modules)
         self._names: Counter[str] = Counter()
         self._unknown: set[str] = set()
         self._loose: set[str] = set()
@@ -101,33 +99,6 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._keep(x, _Value(operand))
         return operand
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Know at every call which module runs: by one hook for all, and behind hooks of a module's own by another."""
-        paths = {id(module): path for path, module in self.modules.items()}
-        hooked = {id(module): module for module in self.modules.values() if module._forward_hooks}
-
-        def entering(module: nn.Module, args: Any) -> None:
-            if id(module) in paths:
-                self._running.append(paths[id(module)])
-
-        def leaving(module: nn.Module, args: Any, out: Any) -> None:
-            if id(module) in paths and id(module) not in hooked:
-                self._running.pop()
-
-        handles = [register_module_forward_pre_hook(entering), register_module_forward_hook(leaving)]
-        handles += [module.register_forward_hook(lambda *_: self._left()) for module in hooked.values()]
-        try:
-            with catch_warnings():  # compiled parts warn of hooks that run twice, which does no harm here
-                filterwarnings("ignore", "Using `torch.compile", UserWarning)
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _left(self) -> None:
-        self._running.pop()
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call: as the execution says where it depends on the inputs, as it is where it does not."""
         kwargs, name = kwargs or {}, schema_of(func).name
@@ -142,7 +113,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._growth.enter(func, args, kwargs, self._called)
             out = func(*args, **kwargs)
             self._keep_own(given, out)
-            self.tables += Counter({self._running[-1]: self._multiplied(func, bound, out)})
+            self.tables += Counter({self.running.path: self._multiplied(func, bound, out)})
             return out
         if name in SHAPE_ONLY:
             out = func(*args, **kwargs | {"device": self._execution.at_home(kwargs.get("device") or given[0].device)})
@@ -179,7 +150,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _write_down(self, func: Any, call: Call, bound: Mapping[str, Any], out: Any, loose: bool) -> None:
         for shape in call.outs:
             check_tensor(shape, f"{self._called}: {call.op}")
-        module, changing = self._running[-1], [*written(func, bound)]
+        module, changing = self.running.path, [*written(func, bound)]
         if call.outs:
             name = self._append(func.__name__.partition(".")[0], call, module, loose)
             for tensor in changing:
@@ -193,7 +164,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _write_lists(self, func: Any, call: Call, changing: Sequence[Tensor], loose: bool) -> None:
         """A call that changes the tensors of a list and answers nothing, as `_foreach_add_` does."""
-        module, shapes = self._running[-1], tuple(tuple(tensor.shape) for tensor in changing)
+        module, shapes = self.running.path, tuple(tuple(tensor.shape) for tensor in changing)
         name = self._append(func.__name__.partition(".")[0], replace(call, outs=shapes), module, loose)
         for index, tensor in enumerate(changing):
             one = Call(GETITEM, {"self": Operand(name, shapes[index]), "index": index}, (shapes[index],))
@@ -281,8 +252,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._keep(tensor, replace(self._value(mine[0]), writes=(write,)))
         elif self._read_out and not shared and tensor.dim():
             call = Call(READ_IN, {}, (tuple(tensor.shape),))
-            name = self._append("read_in", call, self._running[-1], loose=True)
-            self._keep(tensor, _Value(Operand(name, tuple(tensor.shape)), module=self._running[-1]))
+            name = self._append("read_in", call, self.running.path, loose=True)
+            self._keep(tensor, _Value(Operand(name, tuple(tensor.shape)), module=self.running.path))
         else:
             self._keep_own(shared, tensor)
 
