@@ -60,8 +60,8 @@ def check(who: str, name: str, value: Any, hint: Any) -> None:
     if not fits(value, hint):
         got = repr(value)
         short = f"{got}, " if len(got) <= 40 and "\n" not in got else ""
-        told = f"{short}of type {type(value).__name__}"
-        raise ConvsmithError(f"{who}: {name} is {told}; give {words(hint)}.")
+        what = f"{short}of type {type(value).__name__}"
+        raise ConvsmithError(f"{who}: {name} is {what}; give {words(hint)}.")
 
 
 def check_fields(record: Any) -> None:

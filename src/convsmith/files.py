@@ -87,8 +87,8 @@ def is_marked(path: Path) -> bool:
 def sweep(folder: Path, pattern: str = ".*.part") -> None:
     """Remove what processes that were killed had begun to write in a folder."""
     for path in folder.glob(pattern):
-        found = DRAFT.fullmatch(path.name)
-        if found and path.is_file() and not _runs(int(found["process"])):
+        draft = DRAFT.fullmatch(path.name)
+        if draft and path.is_file() and not _runs(int(draft["process"])):
             path.unlink(missing_ok=True)
 
 
@@ -120,5 +120,5 @@ def _runs(process: int) -> bool:
 
 def _reason(error: OSError | SafetensorError) -> str:
     """What the system said: `strerror`, or what is left of it behind a library's own words."""
-    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return re.sub(r" \(os error \d+\)$", "", told).split(": ")[-1]
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return re.sub(r" \(os error \d+\)$", "", text).split(": ")[-1]

@@ -21,10 +21,10 @@ class Lazy(ModuleType):
     def __getattr__(self, name: str) -> Any:
         homes = self.__dict__.get("homes", {})
         if name in homes:
-            found = getattr(import_module(homes[name]), name)
-            found = checked(found) if isinstance(found, FunctionType) else found
-            self.__dict__[name] = found
-            return found
+            value = getattr(import_module(homes[name]), name)
+            value = checked(value) if isinstance(value, FunctionType) else value
+            self.__dict__[name] = value
+            return value
         path = f"{self.__name__}.{name}"
         if name.startswith("_") or find_spec(path) is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")

@@ -83,8 +83,8 @@ def _locked(folder: Path) -> int | None:
             if owner == _me():
                 return None
             who = f" (process {owner[1]} on {owner[2]})" if len(owner) == 3 else ""
-            told = f"another run is writing there{who}; wait for its end, or choose another folder"
-            raise ConvsmithError(f"{folder}: {told}.") from error
+            sentence = f"another run is writing there{who}; wait for its end, or choose another folder"
+            raise ConvsmithError(f"{folder}: {sentence}.") from error
         if _same(path, handle):
             break
         os.close(handle)  # its owner removed it between the two calls

@@ -45,8 +45,8 @@ def als_depthwise_first(form: DepthwiseFirst, target: Target) -> Factors:
         wanted = target.cross @ weight.T.view(channels, rank, -1).transpose(1, 2)
         return 1 - (answers * weight.T).sum() / target.energy, (2 / target.energy * (made - wanted.transpose(1, 2)),)
 
-    (found,) = descend((F.normalize(filters, dim=2),), measure, target.evaluations(EVALUATIONS))
-    return target.best(form, (found, mix(found, see(found))[0].view_as(pointwise)), start)
+    (directions,) = descend((F.normalize(filters, dim=2),), measure, target.evaluations(EVALUATIONS))
+    return target.best(form, (directions, mix(directions, see(directions))[0].view_as(pointwise)), start)
 
 
 @fits("als", PointwiseFirst)
@@ -71,10 +71,10 @@ def als_pointwise_first(form: PointwiseFirst, target: Target) -> Factors:
         return torch.cholesky_solve(answers[..., None], root)[..., 0], seen, answers
 
     def measure(at: Point) -> tuple[Tensor, Point]:
-        found, seen, answers = filters(at[0] / units)
-        missed = (found[:, None] @ seen).view_as(cross) - cross  # V G - B
-        gradient = found.view(outputs, rank, taps) @ missed.transpose(1, 2)  # (n, r, c)
-        return 1 - (answers * found).sum() / target.energy, (2 / target.energy * gradient / units,)
+        directions, seen, answers = filters(at[0] / units)
+        missed = (directions[:, None] @ seen).view_as(cross) - cross  # V G - B
+        gradient = directions.view(outputs, rank, taps) @ missed.transpose(1, 2)  # (n, r, c)
+        return 1 - (answers * directions).sum() / target.energy, (2 / target.energy * gradient / units,)
 
-    (found,) = descend((F.normalize(pointwise * units, dim=2),), measure, target.evaluations(EVALUATIONS))
-    return target.best(form, (found / units, filters(found / units)[0].view_as(depthwise)), start)
+    (directions,) = descend((F.normalize(pointwise * units, dim=2),), measure, target.evaluations(EVALUATIONS))
+    return target.best(form, (directions / units, filters(directions / units)[0].view_as(depthwise)), start)

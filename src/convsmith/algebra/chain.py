@@ -108,8 +108,8 @@ class Chain(Form):
         weights, maps, inputs = iter(factors), [], self.inputs
         for link in self.links:
             weight = next(weights) if link.weighted else torch.ones(link.shape).to(factors[0])
-            own = torch.arange(inputs)[:, None]
-            if torch.equal(link.reads, own):
+            place = torch.arange(inputs)[:, None]
+            if torch.equal(link.reads, place):
                 maps.append(_Map(weight[:, 0]))
             else:
                 index = link.reads[..., None, None].expand(link.shape).to(weight.device)
@@ -154,6 +154,6 @@ def _objective(made: Tensor, weight: Tensor, energy: Tensor, moments: tuple[Tens
 def _start(links: Sequence[Link], weight: Tensor) -> Factors:
     """Kernels that pass the variance on; none where the weight is zero."""
     draw = torch.Generator().manual_seed(0)
-    found = [torch.randn(link.shape, generator=draw) / prod(link.shape[1:]) ** 0.5 for link in links if link.weighted]
-    found[-1] *= float(weight.any())
-    return tuple(factor.to(weight) for factor in found)
+    kernels = [torch.randn(link.shape, generator=draw) / prod(link.shape[1:]) ** 0.5 for link in links if link.weighted]
+    kernels[-1] *= float(weight.any())
+    return tuple(factor.to(weight) for factor in kernels)

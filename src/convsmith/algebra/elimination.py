@@ -78,9 +78,9 @@ class _State:
 
     def rises(self) -> Tensor:
         """By how much the relative error rises for each set; of no meaning for those that are gone."""
-        own = self.inverse[self.inputs[:, :, None], self.inputs[:, None, :]]  # (s, i, i)
+        block = self.inverse[self.inputs[:, :, None], self.inputs[:, None, :]]  # (s, i, i)
         read = self.weight[self.inputs]  # (s, i, n)
-        solved = torch.cholesky_solve(read, factorize(own))
+        solved = torch.cholesky_solve(read, factorize(block))
         return (read * solved).sum((1, 2)).cpu() / self.energy.cpu()
 
     def take(self, atom: int) -> float:

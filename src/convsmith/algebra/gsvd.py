@@ -33,7 +33,7 @@ def gsvd_pointwise_first(form: PointwiseFirst, target: Target) -> Factors:
 
     The Gram matrix of all patches is no Kronecker product, so each output takes that fit of the two which loses less.
     """
-    over_channels, over_taps = (factorize(each) for each in _kronecker(target.gram))
+    over_channels, over_taps = (factorize(factor) for factor in _kronecker(target.gram))
     left, right = low_rank(over_channels.T @ target.weight @ over_taps, form.rank)  # (n, c, r) and (n, r, k)
     maps = torch.linalg.solve_triangular(over_channels.T, left, upper=True).transpose(1, 2)
     fitted = maps, torch.linalg.solve_triangular(over_taps, right, upper=False, left=False)

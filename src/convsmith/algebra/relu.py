@@ -25,7 +25,7 @@ def relu_refit(form: Form, factors: Factors, bias: Tensor, rows: Rows) -> tuple[
     """
     *before, last = factors
     dtype = torch.promote_types(rows.patches.dtype, torch.float32)
-    patches, wanted = (each.to(last.device, dtype) for each in (rows.patches, rows.responses))
+    patches, wanted = (tensor.to(last.device, dtype) for tensor in (rows.patches, rows.responses))
     scale = (torch.ones_like(bias) if rows.scale is None else rows.scale).to(patches)
     shift = (torch.zeros_like(bias) if rows.shift is None else rows.shift).to(patches).expand_as(wanted)
     if rows.offset is not None:

@@ -78,15 +78,15 @@ class Statistics:
     def joined(self, other: Self) -> Self:
         """Those of both sets of rows together."""
         samples = self.samples + other.samples
-        own, theirs = self.samples / samples, other.samples / samples
+        ours, theirs = self.samples / samples, other.samples / samples
         x, y = self.mean_x - other.mean_x, self.mean_y - other.mean_y  # between the sets: own theirs x x^T
-        both = own * theirs
+        both = ours * theirs
         return replace(
-            self, gram=(own * self.gram).add_(other.gram, alpha=theirs).addr_(x, x, alpha=both),
-            cross=(own * self.cross).add_(other.cross, alpha=theirs).addr_(x, y, alpha=both),
-            energy=own * self.energy + theirs * other.energy + both * y.square(),
-            mean_x=own * self.mean_x + theirs * other.mean_x, mean_y=own * self.mean_y + theirs * other.mean_y,
-            size_x=own * self.size_x + theirs * other.size_x, samples=samples,
+            self, gram=(ours * self.gram).add_(other.gram, alpha=theirs).addr_(x, x, alpha=both),
+            cross=(ours * self.cross).add_(other.cross, alpha=theirs).addr_(x, y, alpha=both),
+            energy=ours * self.energy + theirs * other.energy + both * y.square(),
+            mean_x=ours * self.mean_x + theirs * other.mean_x, mean_y=ours * self.mean_y + theirs * other.mean_y,
+            size_x=ours * self.size_x + theirs * other.size_x, samples=samples,
         )  # fmt: skip
 
     def answers(self, weight: Tensor) -> bool:
@@ -162,10 +162,10 @@ class Moments:
     def _add(self, x: Tensor, y: Tensor) -> None:
         """Add few rows by products of what is left without their mean, which lose nothing by cancellation."""
         count, sum_x, sum_y, size_x, xx, xy, yy = self.sums
-        own = _product_type(x, y)
-        size_x += x.to(own).abs().sum(0)
+        dtype = _product_type(x, y)
+        size_x += x.to(dtype).abs().sum(0)
         mean_x, mean_y = (rows.mean(0, dtype=torch.float64) for rows in (x, y))
-        x, y = x.to(own) - mean_x.to(own), y.to(own) - mean_y.to(own)
+        x, y = x.to(dtype) - mean_x.to(dtype), y.to(dtype) - mean_y.to(dtype)
         for strip, stop in _strips(x.shape[1]):
             xx[strip, :stop] += x[:, strip].T @ x[:, :stop]
             xx[strip, :stop].addr_(mean_x[strip], mean_x[:stop], alpha=len(x))

@@ -40,8 +40,8 @@ def gsvd_spatial(form: Spatial, target: Target) -> Factors:
     columns = gram.diagonal(dim1=2, dim2=5).mean(-1).reshape(inputs * height, inputs * height)
     root = factorize(columns)
     left, right = low_rank((root.T @ _matrix(form, target))[None], form.rank)
-    found = _factors(form, target, torch.linalg.solve_triangular(root.T, left[0], upper=True), right[0])
-    return target.best(form, found, svd_spatial(form, target))
+    factors = _factors(form, target, torch.linalg.solve_triangular(root.T, left[0], upper=True), right[0])
+    return target.best(form, factors, svd_spatial(form, target))
 
 
 @fits("als", Spatial)
@@ -55,10 +55,10 @@ def als_spatial(form: Spatial, target: Target) -> Factors:
     start = vertical, _ = gsvd_spatial(form, target)
     objective = _Objective.of(form, target)
     units = target.deviations[:, None]
-    (found,) = descend((vertical * units,), objective.measure, target.evaluations(EVALUATIONS))
-    horizontal, _, _ = objective.solve(found)
+    (kernels,) = descend((vertical * units,), objective.measure, target.evaluations(EVALUATIONS))
+    horizontal, _, _ = objective.solve(kernels)
     made = horizontal.view(-1, form.kernel[1], form.rank).transpose(1, 2)
-    return target.best(form, (found / units, made), start)
+    return target.best(form, (kernels / units, made), start)
 
 
 @dataclass(frozen=True)

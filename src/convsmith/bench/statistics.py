@@ -13,12 +13,12 @@ RESAMPLES = 2000  # of the bootstrap
 def compare(times: Mapping[str, Times], runtime: str, batch: int, seed: int) -> Iterator[Latency]:
     """Each model's times against the first one's, round by round; times are in seconds."""
     base = next(iter(times.values()), np.zeros(0))
-    for number, (name, own) in enumerate(times.items()):
-        low, high = (1.0, 1.0) if number == 0 else ratio_bounds(base, own, seed)
-        q1, median, q3 = (1e3 * float(q) for q in np.quantile(own, (0.25, 0.5, 0.75)))
-        ratio = float(np.median(own) / np.median(base))
-        told = "" if number == 0 else verdict(low, high)
-        yield Latency(name, runtime, batch, median, q1, q3, len(own), ratio, low, high, told)
+    for number, (name, readings) in enumerate(times.items()):
+        low, high = (1.0, 1.0) if number == 0 else ratio_bounds(base, readings, seed)
+        q1, median, q3 = (1e3 * float(q) for q in np.quantile(readings, (0.25, 0.5, 0.75)))
+        ratio = float(np.median(readings) / np.median(base))
+        word = "" if number == 0 else verdict(low, high)
+        yield Latency(name, runtime, batch, median, q1, q3, len(readings), ratio, low, high, word)
 
 
 def ratio_bounds(base: Times, own: Times, seed: int) -> tuple[float, float]:

@@ -40,20 +40,22 @@ class Block(ABC):
     fitted: ClassVar[bool] = True  # whether what a layer sees and answers changes what is carried
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            check(self.name, each, getattr(self, each.name))
+        for field in fields(self):
+            check(self.name, field, getattr(self, field.name))
 
     def __str__(self) -> str:
         """The text that `parse_block` reads back: parameters without a default, and those that differ from it."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        told = [f"{each.name}={values[each.name]}" for each in fields(self) if values[each.name] != each.default]
-        return f"{self.name}:{','.join(told)}" if told else self.name
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        parameters = [
+            f"{field.name}={values[field.name]}" for field in fields(self) if values[field.name] != field.default
+        ]
+        return f"{self.name}:{','.join(parameters)}" if parameters else self.name
 
     @classmethod
     def read(cls, text: str) -> Self:
         """The block whose parameters `text` gives, in order or by name."""
         values = read(cls.name, fields(cls), text.split(",") if text else [])
-        missing = [each.name for each in fields(cls) if each.default is MISSING and each.name not in values]
+        missing = [field.name for field in fields(cls) if field.default is MISSING and field.name not in values]
         if missing:
             raise ConvsmithError(f"{cls.name}: {' and '.join(missing)} missing; {usage(cls.name, fields(cls))}.")
         return cls(**values)
@@ -119,13 +121,13 @@ class Factored(Block):
     def carry(self, conv: Convolution, block: nn.Sequential, request: FitRequest = WEIGHT_ALONE) -> Carried:
         """Fit the form and write its factors, and the bias refitted with them where the convolution has one."""
         spec = ConvSpec.of(conv)
-        found = fit(self.form(spec), taps(conv), request)
+        fitted = fit(self.form(spec), taps(conv), request)
         weighted = [kernel for kernel in block.children() if list(kernel.parameters())]
-        *first, last = zip(weighted, self.weights(spec, found.factors), strict=True)
+        *first, last = zip(weighted, self.weights(spec, fitted.factors), strict=True)
         for kernel, weight in first:
             write(kernel, weight)
-        write(*last, conv.bias if found.bias is None or conv.bias is None else found.bias)
-        return Carried(found.error, found.bias if conv.bias is None else None)
+        write(*last, conv.bias if fitted.bias is None or conv.bias is None else fitted.bias)
+        return Carried(fitted.error, fitted.bias if conv.bias is None else None)
 
 
 _AXES = {1: "one axis", 3: "three axes"}

@@ -34,11 +34,11 @@ class Kernel:
     o: float = 0.0
 
     def __str__(self) -> str:
-        told = ",".join(
+        parameters = ",".join(
             f"{name}={value:g}" for name, value in (("g", self.g), ("o", self.o)) if name in KINDS[self.kind]
         )
         size = "" if self.size is None else f"{self.size[0]}x{self.size[1]}"
-        return f"{self.kind}{size}({told})" if told else f"{self.kind}{size}"
+        return f"{self.kind}{size}({parameters})" if parameters else f"{self.kind}{size}"
 
     @property
     def spatial(self) -> bool:
@@ -86,18 +86,23 @@ class Kernel:
 
 def read_kernel(text: str) -> Kernel:
     """Read `dw`, `dw1x3`, `gpw(g=4)`, `rpw(4,0.5)`; raises ConvsmithError where it is none."""
-    found = _TEXT.fullmatch(text.replace(" ", ""))
-    kind = found[1] if found else ""
-    if found is None or kind not in KINDS or (found[2] and kind not in ("dw", "gc")):
+    match = _TEXT.fullmatch(text.replace(" ", ""))
+    kind = match[1] if match else ""
+    if match is None or kind not in KINDS or (match[2] and kind not in ("dw", "gc")):
         raise ConvsmithError(f"seq: {text.strip()!r} is no kernel; write {', '.join(map(_usage, KINDS))}.")
-    size = (int(found[2]), int(found[3])) if found[2] else None
-    told = [part.rpartition("=") for part in found[4].split(",")] if found[4] else []
-    values = {key or name: value for name, (key, _, value) in zip(KINDS[kind], told, strict=False)}
+    size = (int(match[2]), int(match[3])) if match[2] else None
+    parameters = [part.rpartition("=") for part in match[4].split(",")] if match[4] else []
+    values = {key or name: value for name, (key, _, value) in zip(KINDS[kind], parameters, strict=False)}
     try:
         kernel = Kernel(kind, size, int(values.get("g", 1)), float(values.get("o", 0)))
     except ValueError:
         raise _mistake(text, kind) from None
-    if len(told) != len(KINDS[kind]) or values.keys() != set(KINDS[kind]) or kernel.g < 1 or not 0 <= kernel.o < 1:
+    if (
+        len(parameters) != len(KINDS[kind])
+        or values.keys() != set(KINDS[kind])
+        or kernel.g < 1
+        or not 0 <= kernel.o < 1
+    ):
         raise _mistake(text, kind)
     return kernel
 

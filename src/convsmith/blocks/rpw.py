@@ -85,8 +85,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     wanted = list(ctx.needs_input_grad[:3])
-    found = rolling_pointwise_backward(grad, *ctx.saved_tensors, *ctx.settings, wanted)
-    return *(each if want else None for each, want in zip(found, wanted, strict=True)), None, None, None
+    gradients = rolling_pointwise_backward(grad, *ctx.saved_tensors, *ctx.settings, wanted)
+    return *(each if want else None for each, want in zip(gradients, wanted, strict=True)), None, None, None
 
 
 rolling_pointwise.register_autograd(_backward, setup_context=_save)

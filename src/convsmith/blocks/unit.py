@@ -64,8 +64,8 @@ def spatial(conv: ConvSpec, channels: int, *after: nn.Module) -> nn.Sequential:
 
 def undivided(groups: int, **channels: int) -> str | None:
     """Why a pointwise kernel between these channels cannot have so many groups."""
-    told = " and ".join(f"{number} {kind}" for kind, number in channels.items())
-    return f"g={groups} does not divide its {told} channels" if any(n % groups for n in channels.values()) else None
+    counted = " and ".join(f"{number} {kind}" for kind, number in channels.items())
+    return f"g={groups} does not divide its {counted} channels" if any(n % groups for n in channels.values()) else None
 
 
 def beyond_3x3(conv: ConvSpec) -> str | None:

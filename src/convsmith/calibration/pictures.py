@@ -128,13 +128,13 @@ def _slots_of(batch: Any, signature: Signature, wanted: str) -> tuple[Tensor, ..
     """The tensors of one batch, in the order of the slots."""
     slots = signature.slots
     if isinstance(batch, dict) and all(slot.name in batch for slot in slots):
-        found = [batch[slot.name] for slot in slots]
+        tensors = [batch[slot.name] for slot in slots]
     else:
-        found = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)][: len(slots)]
-    shapes = [tuple(x.shape) for x in found]
+        tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)][: len(slots)]
+    shapes = [tuple(x.shape) for x in tensors]
     fits = [shape[1:] == slot.shape[1:] for shape, slot in zip(shapes, slots, strict=False)]
-    if len(found) < len(slots) or not all(fits) or len({shape[0] for shape in shapes}) > 1:
-        told = " and ".join(map(str, shapes)) or type(batch).__name__
+    if len(tensors) < len(slots) or not all(fits) or len({shape[0] for shape in shapes}) > 1:
+        got = " and ".join(map(str, shapes)) or type(batch).__name__
         shaped = ", ".join(f"{slot.name} (n, {', '.join(map(str, slot.shape[1:]))})" for slot in slots)
-        raise DataError(f"A batch of the calibration data has {told}, and the net reads {shaped}; {wanted}.")
-    return tuple(found)
+        raise DataError(f"A batch of the calibration data has {got}, and the net reads {shaped}; {wanted}.")
+    return tuple(tensors)

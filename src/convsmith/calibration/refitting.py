@@ -71,16 +71,16 @@ def refit_in_order(
     samplers = calibration.halves(layer, rows)
     seen = [sampler.rows() for sampler in samplers] if rows else []
     fitted, *held_out = (fitted_to(graph, layer, sampler.statistics()) for sampler in samplers)
-    found = refit(conv.weight.detach().flatten(2), fitted, held_out[0] if held_out else None, seen, kept)
+    solution = refit(conv.weight.detach().flatten(2), fitted, held_out[0] if held_out else None, seen, kept)
     with torch.no_grad():
-        conv.weight.copy_(found.factors[0].view_as(conv.weight))
-        if found.bias is not None:
+        conv.weight.copy_(solution.factors[0].view_as(conv.weight))
+        if solution.bias is not None:
             if conv.bias is None:
-                shift_norm(model, graph, layer, found.bias)
+                shift_norm(model, graph, layer, solution.bias)
             else:
-                conv.bias.copy_(found.bias)
+                conv.bias.copy_(solution.bias)
     agree(conv)
-    return found.error
+    return solution.error
 
 
 def shift_norm(model: nn.Module, graph: Graph, layer: str, shift: Tensor) -> None:

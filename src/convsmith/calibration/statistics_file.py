@@ -31,19 +31,19 @@ def load_statistics(path: Path, fingerprint: str) -> dict[str, Statistics]:
     """Read such a file; raises ConvsmithError where it cannot be read or is of another net or version."""
     try:
         with safe_open(path, "pt") as file:
-            told = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dictionary
     except (OSError, SafetensorError) as error:
         raise FileError(
             f"{path}: cannot be read as statistics ({error}); remove it, and it is made anew with --data."
         ) from error
-    if told.get("fingerprint") != fingerprint:
+    if metadata.get("fingerprint") != fingerprint:
         raise FileError(f"{path}: was made for another net or input; remove it, and it is made anew with --data.")
     names = [field.name for field in fields(Statistics) if field.name != "samples"]
     try:
         return {
             layer: Statistics(**{name: tensors[f"{layer}/{name}"] for name in names}, samples=samples)
-            for layer, samples in json.loads(told["samples"]).items()
+            for layer, samples in json.loads(metadata["samples"]).items()
         }
     except KeyError as error:
         raise FileError(

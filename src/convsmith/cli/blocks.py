@@ -39,11 +39,11 @@ def search(
 
     pad = kernel // 2
     conv = ConvSpec(inputs, outputs, (kernel, kernel), (stride, stride), (pad, pad))
-    found = search_blocks(conv, in_a_row, size=(map, map), rank=rank)
-    shown = (list(found) if every else cheapest_by_form(found))[:first]
-    terminal.record({"found": len(found), "blocks": [told(each) for each in shown]})
+    blocks = search_blocks(conv, in_a_row, size=(map, map), rank=rank)
+    shown = (list(blocks) if every else cheapest_by_form(blocks))[:first]
+    terminal.record({"found": len(blocks), "blocks": [told(block) for block in shown]})
     size = f"{kernel}x{kernel}" + (f", {in_a_row} in a row" if in_a_row > 1 else "")
-    title = f"{inputs} to {outputs} channels, {size}: {len(found)} found, {len(shown)} shown"
+    title = f"{inputs} to {outputs} channels, {size}: {len(blocks)} found, {len(shown)} shown"
     terminal.show(search_table(shown, title))
 
 

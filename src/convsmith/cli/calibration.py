@@ -43,11 +43,11 @@ def with_images(
 def refuse_several(reference: str, model: nn.Module, plan: Plan | None) -> None:
     """Say where data for a net of several inputs can be given; raises ConvsmithError on such a net."""
     arguments = signature(model.forward).parameters.values()
-    needed = [each.name for each in arguments if each.default is Parameter.empty and each.kind in NAMED]
+    needed = [argument.name for argument in arguments if argument.default is Parameter.empty and argument.kind in NAMED]
     if len(needed) > 1 or (plan is not None and plan.call is not None):
-        told = f"several inputs ({', '.join(needed)})" if len(needed) > 1 else "more than one image"
+        inputs = f"several inputs ({', '.join(needed)})" if len(needed) > 1 else "more than one image"
         raise ConvsmithError(
-            f"{reference}: takes {told}, and --data gives images alone; from Python cs.decompose and cs.apply take "
+            f"{reference}: takes {inputs}, and --data gives images alone; from Python cs.decompose and cs.apply take "
             "data= as batches, each a tuple or a dictionary of the inputs."
         )
 
@@ -73,9 +73,9 @@ def statistics_of(
     if path is None:
         return None
     fingerprint = loaded.graph().fingerprint
-    found = of_first(lambda: load_statistics(path, fingerprint) if path.is_file() else None)
-    if found is not None:
-        return found
+    kept = of_first(lambda: load_statistics(path, fingerprint) if path.is_file() else None)
+    if kept is not None:
+        return kept
     if images is None:
         raise ConvsmithError(f"{path}: no such file; give --data as well to have it made.")
     statistics = calibrate(loaded.model, images, layers, seed=seed, progress=terminal.progress)
@@ -103,8 +103,8 @@ def few_positions(
         return []
     least = min(few, key=few.__getitem__)
     of_all = f"{len(few)} of {len(layers)} layers had fewer than {ROWS_PER_TAP} for each number of a patch"
-    told = f"{of_all} ({least}: {few[least]:.1f}); on other images their errors are larger: give more --images"
-    return [f"few positions to fit to: {told}"]
+    sentence = f"{of_all} ({least}: {few[least]:.1f}); on other images their errors are larger: give more --images"
+    return [f"few positions to fit to: {sentence}"]
 
 
 def layers_to_fit(plan: Plan) -> list[str]:

@@ -82,10 +82,10 @@ class Reading(Deep):
         """The net for a data set, and that; what a user should know about both is told."""
         from convsmith.load import load_with_data
 
-        loaded, found = load_with_data(reference, data, self.wish(), weights=self.weights, trust=self.trust)
-        terminal.step(found.summary)
+        loaded, images = load_with_data(reference, data, self.wish(), weights=self.weights, trust=self.trust)
+        terminal.step(images.summary)
         terminal.notes(loaded.notes)
-        return loaded, found
+        return loaded, images
 
 
 @dataclass(frozen=True)
@@ -237,8 +237,8 @@ def command(example: str, page: str) -> Callable[[Callable[..., None]], Command]
 
     def made(run: Callable[..., None]) -> Command:
         help = cleandoc(run.__doc__ or "")
-        told = f"{help}\n\n\b\nExample:\n  {example}\nMore: {page}"
-        return Command(told_in_one_line(_flat(run)), run.__name__, told, help.splitlines()[0].rstrip("."))
+        text = f"{help}\n\n\b\nExample:\n  {example}\nMore: {page}"
+        return Command(told_in_one_line(_flat(run)), run.__name__, text, help.splitlines()[0].rstrip("."))
 
     return made
 

@@ -93,8 +93,8 @@ def _for_us(out: Path) -> Iterator[None]:
 
 
 def _log(loaded: Loaded, images: Data, device: str | None, terminal: Terminal) -> Evaluations:
-    told = read_evaluations(loaded.folder) if loaded.folder else ()
-    return Evaluations(images, device, told, terminal.progress)
+    before = read_evaluations(loaded.folder) if loaded.folder else ()
+    return Evaluations(images, device, before, terminal.progress)
 
 
 def _in_place(loaded: Loaded, out: Path) -> bool:
@@ -109,13 +109,13 @@ def recover_norms(
     with _for_us(out):
         log.begin(loaded, teacher)
         terminal.progress("estimating norms anew", 0, 1)
-        found = reestimate_norms(loaded.model, images, teacher=teacher, seed=place.seed, device=place.device)
-        log.renormed(loaded.model, found.kept)
-        verdict = "kept" if found.kept else "worse on held-out images, so the old ones stay"
-        told = f"statistics: {verdict} (loss {found.before:.4g} -> {found.after:.4g})"
-        _keep(terminal, loaded, images, log, out, told)
-    before, after = ({name: asdict(each)[name] for name in MEASURED} for each in log.told[-2:])
-    terminal.record({"before": before, "final": after, "kept": found.kept})
+        norms = reestimate_norms(loaded.model, images, teacher=teacher, seed=place.seed, device=place.device)
+        log.renormed(loaded.model, norms.kept)
+        verdict = "kept" if norms.kept else "worse on held-out images, so the old ones stay"
+        sentence = f"statistics: {verdict} (loss {norms.before:.4g} -> {norms.after:.4g})"
+        _keep(terminal, loaded, images, log, out, sentence)
+    before, after = ({name: asdict(evaluation)[name] for name in MEASURED} for evaluation in log.told[-2:])
+    terminal.record({"before": before, "final": after, "kept": norms.kept})
 
 
 def tells_classes(loaded: Loaded, images: Data) -> bool:
@@ -139,13 +139,16 @@ def match_teacher(
     check_alone("train --no-labels of nets that tell no classes")
     recipe = replace(Recipe(epochs=10, batch_size=32, lr=None, weight_decay=0.0), **changes)
     with _for_us(out):
-        found = recover(
+        recovered = recover(
             loaded.model, teacher, images, recipe, match=match, told=lambda probe: terminal.step(rate_line(probe)),
             steps=terminal.progress,
         )  # fmt: skip
         save(loaded.trained_on(images.mean, images.std), out)
-    kept = f"epoch {found.kept} of {len(found.judged)}" if found.kept else "the start, as no epoch was better"
-    terminal.show(
-        f"distance to the teacher on held-out images: {found.start:.4g} -> {found.final:.4g} ({kept})", f"model: {out}"
+    kept = (
+        f"epoch {recovered.kept} of {len(recovered.judged)}" if recovered.kept else "the start, as no epoch was better"
     )
-    terminal.record(asdict(found))
+    terminal.show(
+        f"distance to the teacher on held-out images: {recovered.start:.4g} -> {recovered.final:.4g} ({kept})",
+        f"model: {out}",
+    )
+    terminal.record(asdict(recovered))

@@ -52,7 +52,7 @@ class _Half:
 
     def images(self, classes: Sequence[str]) -> FileImages:
         """All files in the order of their classes, labelled."""
-        pairs = [(file, classes.index(name)) for name, found in self.listings.items() for file in found.files]
+        pairs = [(file, classes.index(name)) for name, listing in self.listings.items() for file in listing.files]
         return FileImages(*(tuple(each) for each in zip(*pairs, strict=True)))
 
 
@@ -83,15 +83,15 @@ def open_images(folder: Path) -> Archive:
 
     Raises ConvsmithError where there is none.
     """
-    found = list_images(folder)
-    train = FileImages(found.files, (0,) * len(found.files))
-    return Archive(UNLABELLED, None, Augment(), train, FileImages((), ()), _passed_over(found.hidden))
+    listing = list_images(folder)
+    train = FileImages(listing.files, (0,) * len(listing.files))
+    return Archive(UNLABELLED, None, Augment(), train, FileImages((), ()), _passed_over(listing.hidden))
 
 
 def _named(folder: Path, names: Sequence[str]) -> list[Path]:
     """The folders in a folder that are called so, in the order of the names."""
-    found = [path for path in folders_in(folder) if path.name.lower() in names]
-    return sorted(found, key=lambda path: names.index(path.name.lower()))
+    matching = [path for path in folders_in(folder) if path.name.lower() in names]
+    return sorted(matching, key=lambda path: names.index(path.name.lower()))
 
 
 def _why(labelled: bool, chosen: Path) -> str:
@@ -103,31 +103,31 @@ def _passed_over(hidden: int) -> tuple[str, ...]:
 
 
 def _half(half: Path, classes: Sequence[str]) -> _Half:
-    found = folders_in(half)
-    for path in found:
+    folders = folders_in(half)
+    for path in folders:
         if path.name not in classes:
             raise DataError(f"{path}: a class that train does not have; remove it or add it there.")
-    if not found:
+    if not folders:
         raise DataError(f"{half}: holds no class; put the images of each class into a folder of its own.")
-    return _listed(half, found)
+    return _listed(half, folders)
 
 
 def _listed(half: Path, found: Sequence[Path]) -> _Half:
     listings = {path.name: list_images(path) for path in found}
     stray = images_in(half)
     notes = (f"{stray} images of {half.name} lie in no class and are passed over",) if stray else ()
-    return _Half(listings, notes, hidden_in(half) + sum(each.hidden for each in listings.values()))
+    return _Half(listings, notes, hidden_in(half) + sum(names.hidden for names in listings.values()))
 
 
 def _split(folder: Path, tests: Sequence[Path]) -> Archive:
     """Both halves of a folder that holds nothing but classes, each with its images directly in it."""
-    found = folders_in(folder)
-    others = [path for path in found if path.name.lower() not in TEST_FOLDERS[:2]]
-    flat = [path for path in found if path not in others]
+    folders = folders_in(folder)
+    others = [path for path in folders if path.name.lower() not in TEST_FOLDERS[:2]]
+    flat = [path for path in folders if path not in others]
     if len(others) < 2:
-        others, flat = list(found), []
+        others, flat = list(folders), []
     if len(others) < 2 or any(folders_in(half) for half in tests) or not all(map(images_in, others)):
-        raise _needs(folder, _inner(found))
+        raise _needs(folder, _inner(folders))
     classes = [path.name for path in others]
     whole = _listed(folder, others)
     train, test = (_drawn(folder, whole, test).images(classes) for test in (False, True))
@@ -140,11 +140,11 @@ def _split(folder: Path, tests: Sequence[Path]) -> Archive:
 def _drawn(folder: Path, whole: _Half, test: bool) -> _Half:
     """One side of the split: of each class the files whose names hash lowest are tested on."""
     listings = {}
-    for name, found in whole.listings.items():
-        if len(found.files) < 2:
+    for name, listing in whole.listings.items():
+        if len(listing.files) < 2:
             raise DataError(f"{folder / name}: one image cannot be split; add more, or make train and test.")
-        drawn = set(sorted(found.files, key=lambda file: _hash(file.relative_to(folder)))[: _count(found)])
-        listings[name] = Listing(tuple(file for file in found.files if (file in drawn) == test))
+        drawn = set(sorted(listing.files, key=lambda file: _hash(file.relative_to(folder)))[: _count(listing)])
+        listings[name] = Listing(tuple(file for file in listing.files if (file in drawn) == test))
     return _Half(listings, (), 0)
 
 

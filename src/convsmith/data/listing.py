@@ -88,8 +88,8 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 
 def _place(folder: Path) -> tuple[int, int]:
     """What tells a folder from others, whatever links lead there."""
-    found = folder.stat()
-    return found.st_dev, found.st_ino
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

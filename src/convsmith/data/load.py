@@ -89,8 +89,8 @@ def _decoded(half: Stored, archive: Archive, input: Shape | None, normalize: Nor
 
 def _streamed(half: Stored, archive: Archive, input: Shape | None, normalize: Normalize, workers: int) -> Split:
     if input is None:
-        own, count = times(archive.shape), len(archive.train)
-        raise DataError(f"data: {count} images of {own} are too many to keep decoded; give an input shape.")
+        shape, count = times(archive.shape), len(archive.train)
+        raise DataError(f"data: {count} images of {shape} are too many to keep decoded; give an input shape.")
     return StreamSplit(half, len(archive.classes), input, normalize, workers)
 
 

@@ -272,7 +272,7 @@ class Graph:
 
 
 def _shapes(graph: Graph) -> str:
-    return " and ".join("x".join(map(str, each.shape[1:])) for each in graph.inputs)
+    return " and ".join("x".join(map(str, source.shape[1:])) for source in graph.inputs)
 
 
 def _answer(node: Node, known: Mapping[str, Any]) -> Any:

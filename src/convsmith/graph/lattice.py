@@ -76,10 +76,10 @@ def box_in(view: Layout, owner: Layout) -> Box | None:
         return None
     pieces: list[Piece] = []
     for size, stride in zip(view.size, view.stride, strict=True):
-        found = _split(size, stride, owner, dims, start) if size > 1 else []
-        if found is None:
+        spans = _split(size, stride, owner, dims, start) if size > 1 else []
+        if spans is None:
             return None
-        pieces += found
+        pieces += spans
     return _boxed(view.size, _merged(pieces), start)
 
 
@@ -98,9 +98,9 @@ def _corner(offset: int, owner: Layout, dims: Sequence[int]) -> list[int] | None
 def _split(size: int, stride: int, owner: Layout, dims: Sequence[int], start: Sequence[int]) -> list[Piece] | None:
     """A view's dimension as steps along the owner's, outer ones first: several where the view has flattened them."""
     for dim in dims:
-        own, length = owner.stride[dim], owner.size[dim]
-        if own and 0 < own <= stride < own * length and stride % own == 0:
-            step = stride // own
+        pitch, length = owner.stride[dim], owner.size[dim]
+        if pitch and 0 < pitch <= stride < pitch * length and stride % pitch == 0:
+            step = stride // pitch
             if start[dim] + step * (size - 1) < length:
                 return [(dim, step, size)]
             inner = length // step

@@ -95,6 +95,6 @@ def dense_backward(
     if wanted[1]:
         # (o, i, 1, 1) -> (o, cg)
         grad_dense = grad_dense[..., 0, 0].gather(1, windows(x.shape[1], len(weight), groups, overlap, x.device))
-    found = (grad_x, grad_dense, grad_bias)
-    empty = (x.new_empty(0) for _ in found)
-    return tuple(each if want else none for each, want, none in zip(found, wanted, empty, strict=True))  # type: ignore[return-value]
+    gradients = (grad_x, grad_dense, grad_bias)
+    empty = (x.new_empty(0) for _ in gradients)
+    return tuple(each if want else none for each, want, none in zip(gradients, wanted, empty, strict=True))  # type: ignore[return-value]

@@ -178,8 +178,8 @@ def _to_weight(layout: "_Planes | _Pixels", above: Tensor, maps: Tensor) -> Tens
     """The gradient of the weight, (o, cg), from those of the outputs in order of start."""
     band = layout.band
     high, wide = band.together * band.rows, band.together * band.depth
-    own = _runs(above[(band.reach - 1) * band.rows :], band, high, high)
-    blocks = layout.outer(own, _runs(maps, band, band.span, wide))
+    runs = _runs(above[(band.reach - 1) * band.rows :], band, high, high)
+    blocks = layout.outer(runs, _runs(maps, band, band.span, wide))
     rows = _windows(blocks, band)[..., : band.at.width].flatten(0, 1)
     if band.move != 1:
         rows = rows.index_select(0, band.places)

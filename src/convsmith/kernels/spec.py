@@ -93,8 +93,8 @@ def is_plain(module: nn.Module) -> TypeGuard[Convolution]:
     >>> is_plain(nn.Conv2d(3, 8, 3)), is_plain(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3)))
     (True, False)
     """
-    own = isinstance(module, KINDS) and any(type(module).forward is kind.forward for kind in KINDS)
-    return own and "weight" in module._parameters
+    plain = isinstance(module, KINDS) and any(type(module).forward is kind.forward for kind in KINDS)
+    return plain and "weight" in module._parameters
 
 
 def _whole(value: Any) -> tuple[int, ...]:

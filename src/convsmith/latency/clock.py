@@ -81,15 +81,15 @@ class Clock:
         """Seconds that modules add to what stands around them, on images (c, h, w), at the reference's pace."""
         base = _surrounded(nn.Identity(), shape[0])
         nets = {CONTEXT: base} | {name: _surrounded(module, shape[0]) for name, module in modules.items()}
-        found = self._medians(self._started(nets, shape))
-        slower = found[REFERENCE] / self.reference
-        return {name: max(LEAST, (found[name] - found[CONTEXT]) / slower) for name in modules}
+        medians = self._medians(self._started(nets, shape))
+        slower = medians[REFERENCE] / self.reference
+        return {name: max(LEAST, (medians[name] - medians[CONTEXT]) / slower) for name in modules}
 
     def set_pace(self, whole: Run) -> float:
         """Seconds of a whole net's run, now; times of layers are told at the machine's pace of this moment."""
-        found = self._medians({CONTEXT: whole}, {CONTEXT: 0}, seconds=1.0)
-        self._pace = found[REFERENCE] / self.reference
-        return found[CONTEXT]
+        medians = self._medians({CONTEXT: whole}, {CONTEXT: 0}, seconds=1.0)
+        self._pace = medians[REFERENCE] / self.reference
+        return medians[CONTEXT]
 
     def fit_below(self, total: float, layers: Sequence[float]) -> None:
         """Scale times down where those of a net's layers add up to more than the net's own."""

@@ -90,7 +90,7 @@ def feeds_of(slots: Sequence[Slot], images: NDArray[Any]) -> dict[str, NDArray[A
     """
     first, *others = slots
     _require_fit(first, images.shape)
-    names = {own: size for own, size in zip(first.sizes, images.shape, strict=False) if isinstance(own, str)}
+    names = {name: size for name, size in zip(first.sizes, images.shape, strict=False) if isinstance(name, str)}
     feeds = {first.name: _numbers(first.dtype, images)}
     generator = np.random.default_rng(0)
     for slot in others:
@@ -104,11 +104,11 @@ def feeds_of(slots: Sequence[Slot], images: NDArray[Any]) -> dict[str, NDArray[A
 
 
 def _require_fit(slot: Slot, wanted: Shape) -> None:
-    own = slot.sizes or (None,) * len(wanted)
-    if isinstance(own[0], int) and own[0] != wanted[0]:
-        raise ConvsmithError(f"its batch is fixed at {own[0]}")
-    if len(own) != len(wanted) or any(isinstance(a, int) and a != b for a, b in zip(own, wanted, strict=True)):
-        raise ConvsmithError(f"its input {slot.name!r} is {_by(own[1:])}, not {_by(wanted[1:])}")
+    sizes = slot.sizes or (None,) * len(wanted)
+    if isinstance(sizes[0], int) and sizes[0] != wanted[0]:
+        raise ConvsmithError(f"its batch is fixed at {sizes[0]}")
+    if len(sizes) != len(wanted) or any(isinstance(a, int) and a != b for a, b in zip(sizes, wanted, strict=True)):
+        raise ConvsmithError(f"its input {slot.name!r} is {_by(sizes[1:])}, not {_by(wanted[1:])}")
 
 
 def _filled(slot: Slot, names: dict[str, int], batch: int) -> Shape:

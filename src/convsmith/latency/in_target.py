@@ -57,10 +57,10 @@ class TargetLatencies(Latencies):
 
     def _first(self, path: str) -> Node:
         inside = (n for n in self._graph.nodes if n.module == path or n.module.startswith(f"{path}."))
-        found = next(inside, None)
-        if found is None:
+        first = next(inside, None)
+        if first is None:
             raise ConvsmithError(f"{path} is never called as a module, so its latency is unknown; limit MACs.")
-        return found
+        return first
 
     def _in_a_row(self, paths: Sequence[str], shape: tuple[int, ...]) -> float:
         """Modules alike on maps alike are read once."""

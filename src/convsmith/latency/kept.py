@@ -71,14 +71,16 @@ def _lines(path: Path) -> list[tuple[str, float]]:
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"{path}: cannot be read as times of layers ({error}); name another file.") from error
-    found = []
+    records = []
     for line in text.splitlines():
         try:
             record = json.loads(line)
-            found.append((_key({name: record[name] for name in record if name != "seconds"}), float(record["seconds"])))
+            records.append(
+                (_key({name: record[name] for name in record if name != "seconds"}), float(record["seconds"]))
+            )
         except (ValueError, TypeError, KeyError):  # cut off, or of another program
             continue
-    return found
+    return records
 
 
 def _key(record: Mapping[str, Any]) -> str:

@@ -73,8 +73,8 @@ class Latencies:
         if key not in self.ratios:
             modules = {"": conv.standard(), "other": other.standard()}
             inputs = {name: (spec.in_channels, *size) for name, spec in (("", conv), ("other", other))}
-            found = {n: median_seconds({n: m}, inputs[n], SECONDS_A_BLOCK)[n] for n, m in modules.items()}
-            self.ratios[key] = found["other"] / found[""]
+            medians = {n: median_seconds({n: m}, inputs[n], SECONDS_A_BLOCK)[n] for n, m in modules.items()}
+            self.ratios[key] = medians["other"] / medians[""]
         return self.of([layer]) * self.ratios[key]
 
     def blocks(self, layer: str, conv: ConvSpec, size: tuple[int, ...], blocks: Sequence[Block]) -> list[float]:
@@ -85,10 +85,10 @@ class Latencies:
         wanted = [block for block in blocks if (conv, size, str(block)) not in self.ratios]
         if wanted:
             modules = {"": conv.standard()} | {str(b): b.build(conv) for b in wanted}
-            found = median_seconds(modules, (conv.in_channels, *size), SECONDS_A_BLOCK)
-            self.ratios.update({(conv, size, name): seconds / found[""] for name, seconds in found.items() if name})
-        own = self.of([layer])
-        return [own * self.ratios[conv, size, str(block)] for block in blocks]
+            medians = median_seconds(modules, (conv.in_channels, *size), SECONDS_A_BLOCK)
+            self.ratios.update({(conv, size, name): seconds / medians[""] for name, seconds in medians.items() if name})
+        layer_seconds = self.of([layer])
+        return [layer_seconds * self.ratios[conv, size, str(block)] for block in blocks]
 
 
 # Channels last, by the axes of a map.
@@ -120,4 +120,4 @@ def median_seconds(modules: Mapping[str, nn.Module], shape: Sequence[int], secon
         for run in runs.values():
             run()
         times = take_turns(runs, seconds, torch.get_num_threads())
-    return {name: float(np.median(found)) for name, found in times.items()}
+    return {name: float(np.median(readings)) for name, readings in times.items()}

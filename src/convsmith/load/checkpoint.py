@@ -134,11 +134,11 @@ def _why(path: pathlib.Path, error: Exception) -> str:
         return "it is empty; copy or write it again"
     if "TorchScript" in str(error):
         return "it is TorchScript, which holds code; save model.state_dict() and give that file"
-    if found := refused(path):
-        shown = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+    if refusal := refused(path):
+        shown = ", ".join(refusal[:SHOWN]) + (f" and {len(refusal) - SHOWN} more" if len(refusal) > SHOWN else "")
         return f"it holds {shown}, which is code to be run; save model.state_dict() and give that file"
-    told = next(filter(None, (line.strip() for line in str(error).splitlines())), type(error).__name__)
-    return f"{told.rstrip('.')[:150]}; give a .safetensors file, or a .pth file of model.state_dict()"
+    text = next(filter(None, (line.strip() for line in str(error).splitlines())), type(error).__name__)
+    return f"{text.rstrip('.')[:150]}; give a .safetensors file, or a .pth file of model.state_dict()"
 
 
 def refused(path: pathlib.Path) -> list[str]:
@@ -156,11 +156,11 @@ def mappings(raw: Any, name: str = "", depth: int = 4) -> list[tuple[str, Mappin
     """
     if not isinstance(raw, Mapping):
         return []
-    own = [(name, raw)] if any(isinstance(value, torch.Tensor) for value in raw.values()) else []
+    here = [(name, raw)] if any(isinstance(value, torch.Tensor) for value in raw.values()) else []
     inner = [
-        found
+        mapping
         for key, value in raw.items()
         if depth and isinstance(key, str)
-        for found in mappings(value, f"{name}.{key}".lstrip("."), depth - 1)
+        for mapping in mappings(value, f"{name}.{key}".lstrip("."), depth - 1)
     ]
-    return own + inner
+    return here + inner

@@ -60,8 +60,8 @@ def _capture_pt2(path: Path, input: Given, trust: bool) -> Graph:
             "export it with fixed sizes."
         )
     images = [
-        torch.empty(settled(name, own.shape, shapes.get(name), path), dtype=own.dtype, device="meta")
-        for name, own in inputs.items()
+        torch.empty(settled(name, slot.shape, shapes.get(name), path), dtype=slot.dtype, device="meta")
+        for name, slot in inputs.items()
     ]
     return capture(model, *images, name=path.name)
 

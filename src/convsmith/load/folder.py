@@ -43,11 +43,11 @@ def save(loaded: Loaded, folder: Path) -> None:
 
 def check_own(folder: Path) -> None:
     """Refuse a folder where a model's files would replace those of another program."""
-    own = holds_model(folder) and bool(read_origin(folder))
+    is_ours = holds_model(folder) and bool(read_origin(folder))
     plans = [path for path in folder.glob("plan*.json") if PLANS.fullmatch(path.name)]
     for path in plans:
         read_plan(path)
-    if (folder / WEIGHTS).exists() and not own and not is_marked(folder / WEIGHTS):
+    if (folder / WEIGHTS).exists() and not is_ours and not is_marked(folder / WEIGHTS):
         raise FileError(f"{folder / WEIGHTS}: is of another program; choose another folder, or remove it.")
 
 
@@ -90,8 +90,8 @@ def load_folder(folder: Path, *, trust: bool = False) -> Loaded:
         ConvsmithError: Where a file is missing or unreadable, and on an origin in code that is not trusted.
     """
     origin = read_origin(folder)
-    own = not is_built_in(origin.reference)
-    if own and not trust and not KNOWN.holds(origin.reference):
+    is_own_code = not is_built_in(origin.reference)
+    if is_own_code and not trust and not KNOWN.holds(origin.reference):
         raise FileError(
             f"{folder}: its {MODEL} names {origin.reference!r}, which you have not named yourself before: "
             "loading the folder imports that module and runs its code; "
@@ -99,7 +99,7 @@ def load_folder(folder: Path, *, trust: bool = False) -> Loaded:
         )
     source, name = source_of(origin.reference)
     model = source.build(name, origin)
-    if own:
+    if is_own_code:
         KNOWN.add(origin.reference)
     plans = [read_plan(folder / file) for file in origin.plans]
     for plan in plans:

@@ -53,10 +53,10 @@ def find_state(candidates: Collection[tuple[str, Mapping[Any, Any]]], wanted: Co
     if not fits:
         return None
     best = max(fits, key=lambda fit: (fit.hits, _averaged(fit.name)))
-    own = best.own()
-    left = [key for key in own if key not in wanted and _aside(key, own[key])]
+    tensors = best.own()
+    left = [key for key in tensors if key not in wanted and _aside(key, tensors[key])]
     elsewhere = [key for key in best.tensors if not key.startswith(best.extra)]
-    kept = {key: tensor for key, tensor in own.items() if key not in left}
+    kept = {key: tensor for key, tensor in tensors.items() if key not in left}
     return Found(kept, (*_where(best, fits), *best.notes, *_left_out([*best.others, *elsewhere, *left])))
 
 

@@ -88,7 +88,10 @@ class Evaluations:
         if last.images != now.images or not isclose(last.loss, now.loss, rel_tol=1e-2):  # other weights, or data
             self.told = [now]
         if teacher is not None:
-            self.told = [self._evaluated(TEACHER, teacher), *(each for each in self.told if each.when != TEACHER)]
+            self.told = [
+                self._evaluated(TEACHER, teacher),
+                *(evaluation for evaluation in self.told if evaluation.when != TEACHER),
+            ]
 
     def renormed(self, model: nn.Module, kept: bool) -> None:
         """Evaluate a net whose BatchNorm statistics were estimated anew; it is as before where they were not kept."""
@@ -114,5 +117,5 @@ class Evaluations:
         write_text(folder / EVALUATIONS, _RECORDS.dump_json(tuple(self.told), indent=1).decode() + "\n")
 
     def _evaluated(self, when: str, model: nn.Module) -> Evaluated:
-        found = evaluate(model, self._data.test, device=self._device, progress=self._progress)
-        return Evaluated(when, **asdict(found))
+        evaluation = evaluate(model, self._data.test, device=self._device, progress=self._progress)
+        return Evaluated(when, **asdict(evaluation))

@@ -46,20 +46,20 @@ def claim(settings: Any, out: Path, command: str) -> Iterator[None]:
 
 
 def _claim(settings: Any, out: Path, command: str) -> None:
-    path, told = out / RUN, json.loads(json.dumps(asdict(settings)))
+    path, asked = out / RUN, json.loads(json.dumps(asdict(settings)))
     if path.is_file():
         try:
             before = dict(json.loads(path.read_text())["settings"])
         except (ValueError, KeyError, TypeError) as error:
             raise ConvsmithError(f"{path}: cannot be read as a run's record; choose another folder.") from error
-        changed = [name for name in told if before.get(name) != told[name]]
+        changed = [name for name in asked if before.get(name) != asked[name]]
         if changed:
-            got = f"{changed[0]} = {before.get(changed[0])!r}, not {told[changed[0]]!r}"
+            got = f"{changed[0]} = {before.get(changed[0])!r}, not {asked[changed[0]]!r}"
             raise ConvsmithError(f"{out}: holds a run with {got}; repeat that one, or choose another folder.")
     elif contents(out):
         raise ConvsmithError(f"{out}: is not empty and holds no run of convsmith; choose another folder.")
     else:
-        write(path, {"command": command, "settings": told, "environment": environment()})
+        write(path, {"command": command, "settings": asked, "environment": environment()})
 
 
 def finish(net: Loaded, data: Data, recipe: Recipe, teacher: nn.Module | None, folder: Path, watch: Watch) -> Loaded:
@@ -91,8 +91,8 @@ def finish(net: Loaded, data: Data, recipe: Recipe, teacher: nn.Module | None, f
 def _renorm(net: Loaded, data: Data, recipe: Recipe, teacher: nn.Module | None, log: Evaluations) -> None:
     """Estimate the norms anew, and undo that where the test split gets worse though the held-out images did not."""
     before = {name: value.clone() for name, value in net.model.state_dict().items()}
-    found = reestimate_norms(net.model, data, teacher=teacher, seed=recipe.seed, device=recipe.device)
-    log.renormed(net.model, found.kept)
+    norms = reestimate_norms(net.model, data, teacher=teacher, seed=recipe.seed, device=recipe.device)
+    log.renormed(net.model, norms.kept)
     if log.worse:
         net.model.load_state_dict(before)
         log.undo()

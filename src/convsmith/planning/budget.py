@@ -47,12 +47,12 @@ class Costs:
     def narrowed(self, node: Node, narrowings: Sequence[Narrowing]) -> float:
         """Of a layer once groups of channels that it makes, changes or reads are narrower."""
         if self.latencies is None:
-            return node.macs * prod(share for each in narrowings for share in each.shares(node.name).values())
+            return node.macs * prod(share for narrowing in narrowings for share in narrowing.shares(node.name).values())
         conv = node.conv_spec()
-        own = 1e9 * self.latencies.of([node.module])
-        if conv is None or not any(each.shares(node.name) for each in narrowings):
-            return own
-        made, read = (prod(each.shares(node.name).get(dim, 1.0) for each in narrowings) for dim in (0, 1))
+        nanoseconds = 1e9 * self.latencies.of([node.module])
+        if conv is None or not any(narrowing.shares(node.name) for narrowing in narrowings):
+            return nanoseconds
+        made, read = (prod(narrowing.shares(node.name).get(dim, 1.0) for narrowing in narrowings) for dim in (0, 1))
         if conv.groups > 1:  # its groups go with its channels
             read = made
         other = replace(

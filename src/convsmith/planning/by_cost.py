@@ -64,14 +64,14 @@ def _within(graph: Graph, asked: Request, costs: Costs, progress: Progress) -> P
     fixed = overridden(graph, asked.overrides, asked.keep)
     least = inf
     for candidates, refusals, joints in _offers(graph, wanted, asked.block == "auto", asked, costs, progress):
-        own = [costs.layer(candidate) for candidate in candidates]
-        rest = costs.total + costs.change(fixed) - sum(own)
+        costs_kept = [costs.layer(candidate) for candidate in candidates]
+        rest = costs.total + costs.change(fixed) - sum(costs_kept)
         limit = costs.limit - rest
         falling: list[list[Priced[Trial]]] = []
         for candidate in candidates:
             progress(f"pricing {candidate.layer}", len(falling), len(candidates))
             falling.append(costs.falling(candidate))
-        chosen, total = give_way(own, falling, joints, limit)
+        chosen, total = give_way(costs_kept, falling, joints, limit)
         least = min(least, total + rest)
         if total <= limit:
             proved = [(c, _proved(c, trial)) for c, trial in zip(candidates, chosen, strict=True)]
@@ -102,9 +102,9 @@ def _joints(graph: Graph, candidates: Sequence[Candidate], costs: Costs) -> Iter
     windows = find_windows(graph, [candidates[i].node for i in able.values()])
     for row in split(windows):
         members = tuple(able[node.name] for node in row.nodes)
-        own = [window for window in windows if set(window.layers) <= set(row.layers)]
+        inside = [window for window in windows if set(window.layers) <= set(row.layers)]
         layers = [candidates[i] for i in members]
-        if rungs := tuple(_priced(layers, rung, costs) for rung in _rungs(layers, own)):
+        if rungs := tuple(_priced(layers, rung, costs) for rung in _rungs(layers, inside)):
             yield Joint(members, rungs)
 
 
@@ -132,10 +132,12 @@ def _rungs(row: Sequence[Candidate], windows: Sequence[Window]) -> Iterator[tupl
 def _sound(row: Sequence[Candidate], trials: Sequence[Trial], windows: Sequence[Window]) -> tuple[Trial, ...] | None:
     """The same with their windows, where each is in one over which all see as much and need every kernel for it."""
     standing = placed(list(zip(row, trials, strict=True)))
-    found = shortest(windows, standing)
-    if found.keys() != standing.keys() or not all(window.is_compact(standing) for window in set(found.values())):
+    shortest_windows = shortest(windows, standing)
+    if shortest_windows.keys() != standing.keys() or not all(
+        window.is_compact(standing) for window in set(shortest_windows.values())
+    ):
         return None
-    return tuple(replace(t, window=found[c.node.name].layers) for c, t in zip(row, trials, strict=True))
+    return tuple(replace(t, window=shortest_windows[c.node.name].layers) for c, t in zip(row, trials, strict=True))
 
 
 def _proved(candidate: Candidate, trial: Trial | None) -> Trial | None:

@@ -109,8 +109,8 @@ def searched_all(conv: ConvSpec, size: tuple[int, ...], macs: int) -> Sequence[T
     """The same, and for 1x1 convolutions too; not for those on one pixel, layers of a gate or of the head."""
     if prod(size) == 1 or refused(conv, size):
         return ()
-    found = find_sequences(conv, size)
-    dearest_first = sorted(found, key=lambda f: (-f.macs, f.params, len(f.kernels)))
+    sequences = find_sequences(conv, size)
+    dearest_first = sorted(sequences, key=lambda f: (-f.macs, f.params, len(f.kernels)))
     return [Trial(f.block, f.params, f.macs, 1.0, True, found=True) for f in ladder(dearest_first, macs)]
 
 
@@ -137,11 +137,11 @@ def consider(
     convolutions = [node for node in graph.layers if node.kind == "conv" and node.module not in skip]
     for number, node in enumerate(convolutions):
         progress(f"trying blocks for {node.module}", number, len(convolutions))
-        found: Candidate | Refusal = Refusal(node.module, graph.functional_reason(node) or graph.why_unknown(node))
+        decision: Candidate | Refusal = Refusal(node.module, graph.functional_reason(node) or graph.why_unknown(node))
         if node.name in reaches:
-            found = _consider(graph, node, blocks, forced=forced, ranked=ranked, keep=keep, below=below)
-        candidates += [found] if isinstance(found, Candidate) else []
-        refusals += [found] if isinstance(found, Refusal) else []
+            decision = _consider(graph, node, blocks, forced=forced, ranked=ranked, keep=keep, below=below)
+        candidates += [decision] if isinstance(decision, Candidate) else []
+        refusals += [decision] if isinstance(decision, Refusal) else []
     refusals += [Refusal(path, TABLE) for path in sorted(graph.tables & graph.convolutions) if path not in skip]
     return candidates, refusals
 
@@ -177,7 +177,7 @@ def overridden(graph: Graph, overrides: Mapping[str, str], keep: Collection[str]
     Raises ConvsmithError where there is no such layer, where it is to be kept too, and where the block cannot be there.
     """
     _known(graph, "overrides", overrides)
-    found = []
+    pairs = []
     for node in (node for node in graph.layers if node.module in overrides):
         spec, block = node.conv_spec(), parse_block(overrides[node.module])
         reason = "it was asked to be kept" if node.module in keep else untouchable(graph, node, spec)
@@ -186,8 +186,8 @@ def overridden(graph: Graph, overrides: Mapping[str, str], keep: Collection[str]
             reason = block.refuses(spec)
         if spec is None or reason:
             raise PlanError(f"{node.module} cannot become {block}: {reason}; leave its override out.")
-        found.append((Candidate(node, node.params, ()), try_block(block, spec, _size(node))))
-    return found
+        pairs.append((Candidate(node, node.params, ()), try_block(block, spec, _size(node))))
+    return pairs
 
 
 def _known(graph: Graph, what: str, layers: Collection[str]) -> None:

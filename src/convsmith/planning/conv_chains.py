@@ -71,8 +71,8 @@ class Window:
 
     def sees(self, inside: Mapping[str, Graph]) -> float:
         """The 3DRF of the exit for what enters, with other calls in places of the row."""
-        found = self.graph.reaches(self.entry, [self.exit], inside).get(self.exit)
-        return 0.0 if found is None else found.extent().volume
+        reach = self.graph.reaches(self.entry, [self.exit], inside).get(self.exit)
+        return 0.0 if reach is None else reach.extent().volume
 
     @cached_property
     def _seen(self) -> float:
@@ -103,8 +103,8 @@ def find_windows(graph: Graph, nodes: Sequence[Node]) -> list[Window]:
     last_read = {name: place for place, node in enumerate(graph.nodes) for name in graph.sources(node)}
     last_read |= dict.fromkeys(graph.outputs, len(graph.nodes))
     chosen = {node.name for node in nodes}
-    found = [window for node in nodes for window in _from(graph, order[node.name], chosen, last_read)]
-    return sorted(filter(_alone, found), key=lambda window: len(window.nodes))
+    windows = [window for node in nodes for window in _from(graph, order[node.name], chosen, last_read)]
+    return sorted(filter(_alone, windows), key=lambda window: len(window.nodes))
 
 
 def _alone(window: Window) -> bool:
@@ -120,7 +120,7 @@ def _alone(window: Window) -> bool:
 
 def _from(graph: Graph, start: int, chosen: Collection[str], last_read: Mapping[str, int]) -> Iterator[Window]:
     """The windows that begin with one convolution."""
-    row, told = [graph.nodes[start]], 1
+    row, counted = [graph.nodes[start]], 1
     changed = {row[0].name}  # what depends on the first of the row
     since = set(changed)  # what depends on the last
     for place, node in enumerate(graph.nodes[start + 1 :], start + 1):
@@ -138,19 +138,19 @@ def _from(graph: Graph, start: int, chosen: Collection[str], last_read: Mapping[
             since.add(node.name)
         changed.add(node.name)
         alive = {name for name in changed if last_read.get(name, -1) > place}
-        if alive == {node.name} and len(row) > told:
-            told = len(row)
+        if alive == {node.name} and len(row) > counted:
+            counted = len(row)
             yield Window(graph, tuple(row), node.name)
 
 
 def shortest(windows: Sequence[Window], placed: Mapping[str, StandIn]) -> dict[str, Window]:
     """For each call that has a block in its place the first of the windows around it that meets Quality, if any."""
-    found: dict[str, Window] = {}
+    windows_by_layer: dict[str, Window] = {}
     for window in windows:
-        open_ = [node.name for node in window.nodes if node.name not in found]
+        open_ = [node.name for node in window.nodes if node.name not in windows_by_layer]
         if open_ and window.meets_quality(placed):
-            found |= dict.fromkeys(open_, window)
-    return found
+            windows_by_layer |= dict.fromkeys(open_, window)
+    return windows_by_layer
 
 
 def split(windows: Sequence[Window]) -> list[Window]:

@@ -36,10 +36,10 @@ def measure_losses(effect: Effect, stages: Sequence[Sequence[Unit]], progress: P
     for unit in (unit for units in movable for unit in units):
         progress(f"measuring without {unit.modules[0]}", len(alone), count)
         alone[unit.modules] = effect.without([unit.modules])
-    found = []
+    losses = []
     for units in movable:
         order = sorted(units, key=lambda unit: alone[unit.modules])
         together = [effect.without([unit.modules for unit in order[:k]]) for k in range(2, len(order) + 1)]
-        own = tuple(alone[unit.modules] for unit in order)
-        found.append(Losses(tuple(order), own, (0.0, *own[:1], *together)))
-    return found
+        errors = tuple(alone[unit.modules] for unit in order)
+        losses.append(Losses(tuple(order), errors, (0.0, *errors[:1], *together)))
+    return losses

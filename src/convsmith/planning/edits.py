@@ -32,10 +32,10 @@ def plan_of(
     changed = [*fixed, *((c, trial) for c, trial in chosen if trial is not None)]
     changed.sort(key=lambda pair: order[pair[0].node.name])
     windows = _windows(graph, [(c, trial) for c, trial in changed if not (trial.quality or trial.window)])
-    own = {candidate.layer for candidate, _ in fixed}
+    overridden_layers = {candidate.layer for candidate, _ in fixed}
     edits = []
     for candidate, trial in changed:
-        why = "asked for;" if candidate.layer in own else _why(asked, trial)
+        why = "asked for;" if candidate.layer in overridden_layers else _why(asked, trial)
         window = windows.get(candidate.node.name, trial.window)
         edits.append(_edit(candidate, trial, f"{why} {_told(trial, len(window))}", window, costs))
     base_ms = None if costs is None or costs.latencies is None else costs.total / 1e6
@@ -78,8 +78,8 @@ def placed(changed: Sequence[tuple[Candidate, Trial]]) -> dict[str, StandIn]:
 
 def _windows(graph: Graph, lacking: Sequence[tuple[Candidate, Trial]]) -> dict[str, tuple[str, ...]]:
     """For each of some blocks that see less, the layers of the shortest row of them that sees as much, if any."""
-    found = shortest(find_windows(graph, [candidate.node for candidate, _ in lacking]), placed(lacking))
-    return {name: window.layers for name, window in found.items()}
+    windows_by_layer = shortest(find_windows(graph, [candidate.node for candidate, _ in lacking]), placed(lacking))
+    return {name: window.layers for name, window in windows_by_layer.items()}
 
 
 def _edit(candidate: Candidate, trial: Trial, reason: str, window: tuple[str, ...], costs: Costs | None) -> Replace:

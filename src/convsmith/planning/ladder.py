@@ -64,18 +64,20 @@ def give_way(
     """
     chosen: list[W | None] = [None] * len(costs)
     now, total = list(costs), sum(costs)
-    own = [deque(rungs) for rungs in ladders]
+    rungs_left = [deque(rungs) for rungs in ladders]
     rungs = {layer: below for joint in joints for below in [deque(joint.rungs)] for layer in joint.layers}
     together = {layer: joint.layers for joint in joints for layer in joint.layers}
     while total > limit:
-        open_ = [i for i in range(len(costs)) if own[i] or rungs.get(i)]
+        open_ = [i for i in range(len(costs)) if rungs_left[i] or rungs.get(i)]
         if not open_:
             break
         i = max(open_, key=lambda j: (now[j] / costs[j], now[j]))
-        step = {i: own[i].popleft()} if own[i] else dict(zip(together[i], rungs[i].popleft(), strict=True))
+        step = (
+            {i: rungs_left[i].popleft()} if rungs_left[i] else dict(zip(together[i], rungs[i].popleft(), strict=True))
+        )
         for layer, taken in step.items():
             total += taken.cost - now[layer]
             now[layer], chosen[layer] = taken.cost, taken.what
             if len(step) > 1:
-                own[layer].clear()
+                rungs_left[layer].clear()
     return chosen, total

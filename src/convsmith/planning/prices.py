@@ -67,22 +67,22 @@ class Prices:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a file up to the first that is no record; none where there is no file."""
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
-            found.append(json.loads(line))
+            records.append(json.loads(line))
     except (OSError, ValueError):
-        return found
-    return found
+        return records
+    return records
 
 
 def digest(model: nn.Module, images: Pictures | None, *settings: object) -> str:
     """What prices depend on, in few letters: the weights, the images, and what else was asked for."""
-    found = hashlib.sha256(repr(settings).encode())
+    hashed = hashlib.sha256(repr(settings).encode())
     for tensor in (*model.state_dict().values(), *_pixels(images)):
-        found.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(-1).numpy().tobytes())
-    return found.hexdigest()[:16]
+        hashed.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
+        hashed.update(tensor.detach().cpu().contiguous().flatten().view(-1).numpy().tobytes())
+    return hashed.hexdigest()[:16]
 
 
 def _pixels(images: Pictures | None) -> list[Tensor]:

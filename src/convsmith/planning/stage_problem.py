@@ -106,9 +106,9 @@ class StageProblem:
         def measures(choice: Choice) -> tuple[float, ...]:
             return (-self.rank(choice)[0], *(getattr(choice, name) for name in limits))
 
-        found = divide(options, total, measures, self.rank)
+        divisions = divide(options, total, measures, self.rank)
         totals = range(total + 1) if self.losses and blocks is None else (total,)
-        return [choice for each in totals for choice in found.get(each, []) if fits(choice)]
+        return [choice for each in totals for choice in divisions.get(each, []) if fits(choice)]
 
     def _options(self, stage: int, total: int) -> list[Option]:
         """From the fewest units the stage can have to as many as there are in all."""
@@ -148,7 +148,7 @@ class StageProblem:
         """Of a trained net: the share of the whole gain that is added, less the share of all errors that is made."""
         more = count - len(self.units[stage])
         if more <= 0:
-            return -self.losses[stage].together[-more] / max(sum(sum(each.alone) for each in self.losses), LEAST)
+            return -self.losses[stage].together[-more] / max(sum(sum(loss.alone) for loss in self.losses), LEAST)
         at = get_args(Objective).index(self.by)
         before, after = (self._gains(stage, *self._change(stage, n))[at] for n in (count - more, count))
         return (after - before) / sum(self._gains(i, [], [])[at] for i in range(len(self.stages)))
@@ -205,8 +205,8 @@ class StageProblem:
         gone = [edit.unit for edit in edits if isinstance(edit, Remove)]
         if self.effect is None or not gone:
             return tuple(edits)
-        told = f"without all {len(gone)} that go by {100 * sqrt(self.effect.without(gone)):.3g} %"
-        return tuple(replace(e, reason=f"{e.reason}, {told}") if isinstance(e, Remove) else e for e in edits)
+        sentence = f"without all {len(gone)} that go by {100 * sqrt(self.effect.without(gone)):.3g} %"
+        return tuple(replace(e, reason=f"{e.reason}, {sentence}") if isinstance(e, Remove) else e for e in edits)
 
     def _edits(self, stage: int, name: str, count: int) -> list[Repeat | Remove]:
         """One edit for all copies, or one for each unit that goes."""
@@ -217,9 +217,9 @@ class StageProblem:
         reason = f"{name}: {now} to {count} units change its {self.by} by {change:+.4f}"
         if added:
             original = next(unit for unit in self.units[stage] if unit.modules == added[0].modules)
-            told = self._told(original, added, sums[now], sums[count])
+            costs = self._told(original, added, sums[now], sums[count])
             start: dict[str, Any] = {"start": "identity"} if self.losses else {}
-            return [Repeat(original.modules, len(added), name, reason, **told, **start)]
+            return [Repeat(original.modules, len(added), name, reason, **costs, **start)]
         return [
             self._removal(stage, Remove(unit.modules, name, reason, **self._told(unit, None, sums[n], sums[n - 1])))
             for unit, n in zip(removed, range(now, count, -1), strict=True)
@@ -230,19 +230,19 @@ class StageProblem:
         if not self.losses:
             return edit
         error = self.losses[stage].relative(edit.unit)
-        told = f"without this unit alone the output is off by {100 * error:.3g} %"
-        return replace(edit, output_error=error, reason=f"{edit.reason}; {told}")
+        sentence = f"without this unit alone the output is off by {100 * error:.3g} %"
+        return replace(edit, output_error=error, reason=f"{edit.reason}; {sentence}")
 
     def _told(self, unit: Unit, copies: list[Unit] | None, before: Option, after: Option) -> dict[str, Any]:
         """What an edit tells of itself: a unit's costs, those with copies (None: without it), and what is gained."""
         stay = [] if copies is None else [unit, *copies]
-        told: dict[str, Any] = {
+        costs: dict[str, Any] = {
             name: (getattr(unit, name), sum(getattr(each, name) for each in stay)) for name in ("params", "macs")
         }
         if self.latencies:
             ms = 1e3 * self.latencies.of(unit.modules)
-            told["latency_ms"] = (ms, sum(1e3 * self._seconds(each) for each in stay))
-        return told | {"gain": after.gain - before.gain, "value": after.value - before.value}
+            costs["latency_ms"] = (ms, sum(1e3 * self._seconds(each) for each in stay))
+        return costs | {"gain": after.gain - before.gain, "value": after.value - before.value}
 
     def _immovable(self, stage: int) -> list[Refusal]:
         copied = self._copied(stage)
@@ -260,7 +260,7 @@ class StageProblem:
 
 def _widened(graph: Graph, unit: Unit) -> Unit | None:
     """A copy of a unit that changes its channels, as one that does not; None where there is none."""
-    found = None if unit.uniform else widening(graph, unit.modules)
-    if found is None or isinstance(found, str):
+    widened = None if unit.uniform else widening(graph, unit.modules)
+    if widened is None or isinstance(widened, str):
         return None
-    return replace(unit, in_shape=unit.out_shape, params=found.params, macs=found.macs)
+    return replace(unit, in_shape=unit.out_shape, params=widened.params, macs=widened.macs)

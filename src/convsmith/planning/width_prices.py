@@ -26,12 +26,12 @@ TRIED = 6
 def narrowable(graph: Graph, keep: Sequence[str]) -> tuple[list[ChannelGroup], list[Refusal]]:
     """Groups that data can narrow: made by one layer, and read by convolutions whose weights can be solved anew."""
     groups, refusals = find_groups(graph)
-    found = []
+    narrowed = []
     for group in groups:
         reason = _unfit(graph, group, keep)
-        found += [] if reason else [group]
+        narrowed += [] if reason else [group]
         refusals += [Refusal(group.name[0], reason)] if reason else []
-    return found, refusals
+    return narrowed, refusals
 
 
 def _unfit(graph: Graph, group: ChannelGroup, keep: Sequence[str]) -> str | None:
@@ -53,7 +53,7 @@ def narrowings(
 ) -> list[tuple[Narrowing, float]]:
     """Widths of a group, widest first, with the squared relative error of the net's output at each."""
     order, errors = order_of(model, graph, group, statistics)
-    found = []
+    steps = []
     for gone in _counts(group, order, multiple):
         kept = kept_of(group, order, group.width - gone * len(group.atoms[0]))
         here = errors[gone - 1]
@@ -66,8 +66,8 @@ def narrowings(
             }
             return here, effect.of(modules)
 
-        found.append((Narrowing(group, kept), prices.output(" + ".join(group.name), f"narrow:{len(kept)}", price)))
-    return found
+        steps.append((Narrowing(group, kept), prices.output(" + ".join(group.name), f"narrow:{len(kept)}", price)))
+    return steps
 
 
 def _counts(group: ChannelGroup, order: Sequence[int], multiple: int) -> list[int]:
@@ -84,11 +84,11 @@ def _refitted(model: nn.Module, graph: Graph, part: Part, kept: Sequence[int], s
     """A layer that reads only the channels kept, its other weights solved anew."""
     conv = copied(model.get_submodule(part.module))
     assert is_plain(conv)
-    found = refit(taps(conv), fitted_to(graph, part.module, statistics), kept=mask(part, kept))
+    solution = refit(taps(conv), fitted_to(graph, part.module, statistics), kept=mask(part, kept))
     with torch.no_grad():
-        conv.weight.copy_(found.factors[0].view_as(conv.weight))
-        if conv.bias is not None and found.bias is not None:
-            conv.bias.copy_(found.bias)
-    if conv.bias is None and found.bias is not None:
-        return nn.Sequential(conv, Shifted(found.bias.view(-1, *(1 for _ in conv.kernel_size))))
+        conv.weight.copy_(solution.factors[0].view_as(conv.weight))
+        if conv.bias is not None and solution.bias is not None:
+            conv.bias.copy_(solution.bias)
+    if conv.bias is None and solution.bias is not None:
+        return nn.Sequential(conv, Shifted(solution.bias.view(-1, *(1 for _ in conv.kernel_size))))
     return conv

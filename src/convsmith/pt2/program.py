@@ -31,12 +31,12 @@ class Input:
     def check(self, name: str, given: Tensor) -> None:
         """Raise ValueError on a tensor of another shape."""
         same = len(self.shape) == given.ndim and all(
-            own is None or own == got for own, got in zip(self.shape, given.shape, strict=False)
+            expected is None or expected == got for expected, got in zip(self.shape, given.shape, strict=False)
         )
         if not same:
-            own, got = ("x".join("?" if size is None else str(size) for size in sizes)
+            expected, got = ("x".join("?" if size is None else str(size) for size in sizes)
                         for sizes in (self.shape, given.shape))  # fmt: skip
-            raise ValueError(f"its input {name!r} is {own}, and was given {got}")
+            raise ValueError(f"its input {name!r} is {expected}, and was given {got}")
 
 
 def inputs_of(program: ExportedProgram) -> dict[str, Input]:

@@ -74,16 +74,16 @@ def latency(bench: Bench) -> Figure:
         bases = [_first(bench, cell) for cell in cells]
         places = [step * groups.index((cell.runtime, cell.batch)) + number for cell in cells]
         tops = [cell.q3_ms / base for cell, base in zip(cells, bases, strict=True)]
-        told = [milliseconds(cell.median_ms) for cell in cells]
+        texts = [milliseconds(cell.median_ms) for cell in cells]
         figure.add_bar(
             x=[cell.median_ms / base for cell, base in zip(cells, bases, strict=True)], y=places, orientation="h",
             width=0.86, name=plain_text(name), marker={"color": (BASE_COLOR, *COLORS)[number % 9]},
             error_x={"type": "data", "symmetric": False, "thickness": 1.5, "width": 3} | _spread(cells, bases),
-            text=told, textposition="none",
+            text=texts, textposition="none",
             hovertemplate="%{text}<br>%{x:.3f} of the first<extra>" + plain_text(name) + "</extra>",
         )  # fmt: skip
         figure.add_scatter(
-            x=tops, y=places, text=[f" {text}" for text in told], mode="text", textposition="middle right",
+            x=tops, y=places, text=[f" {text}" for text in texts], mode="text", textposition="middle right",
             cliponaxis=False, showlegend=False, hoverinfo="skip",
         )  # fmt: skip
     centers = [step * place + (len(names) - 1) / 2 for place in range(len(groups))]

@@ -18,8 +18,10 @@ def quantize_only(bench: Bench, base: NetRecords, new: NetRecords, names: tuple[
         return []
     if not _as_exact(before, after):
         return []
-    told = [_told(bench, f"{name} int8", pairs[0], file) for name, file in zip(names, (before, after), strict=True)]
-    return [f"quantize only: int8 of the original takes {told[0]}; int8 of the plan takes {told[1]}."]
+    sentences = [
+        _told(bench, f"{name} int8", pairs[0], file) for name, file in zip(names, (before, after), strict=True)
+    ]
+    return [f"quantize only: int8 of the original takes {sentences[0]}; int8 of the plan takes {sentences[1]}."]
 
 
 def run_quantize_only(run: RunRecords) -> list[str]:

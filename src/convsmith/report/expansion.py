@@ -25,8 +25,8 @@ def expansion_rows(nets: list[NetRecords]) -> list[tuple[str, ...]]:
         ("parameters", *(count(net.scores.params) if net.scores else "" for net in nets)),
         ("MACs", *(count(net.scores.macs) if net.scores else "" for net in nets)),
     ]
-    told = [{each.when: percent(each.top1) for each in net.evaluations} for net in nets]
+    columns = [{evaluation.when: percent(evaluation.top1) for evaluation in net.evaluations} for net in nets]
     order = (*STARTS, NORMS, TRAINED, RECOVERED)
-    for when in (when for when in order if any(when in net for net in told)):
-        rows.append((f"top-1 {when}", *(net.get(when, "") for net in told)))
+    for when in (when for when in order if any(when in net for net in columns)):
+        rows.append((f"top-1 {when}", *(net.get(when, "") for net in columns)))
     return rows

@@ -11,27 +11,27 @@ from convsmith.train import Probe
 
 def falls(net: NetRecords) -> list[str]:
     """What happened to one net on its own way, each in a sentence; nothing where all is well."""
-    own = [each for each in net.evaluations if each.when != TEACHER]
-    if not own:
+    evaluations = [evaluation for evaluation in net.evaluations if evaluation.when != TEACHER]
+    if not evaluations:
         return []
-    told = _fall(f"{own[0].when} -> {own[-1].label}", own[0], own[-1])
-    if net.history and not own[-1].kept:
+    sentences = _fall(f"{evaluations[0].when} -> {evaluations[-1].label}", evaluations[0], evaluations[-1])
+    if net.history and not evaluations[-1].kept:
         best = max(epoch.test_top1 for epoch in net.history)
-        told.append(
+        sentences.append(
             f"TRAINING DID NOT HELP: no epoch of {net.name} is better than its start (top-1 {percent(best)} at best, "
-            f"{percent(own[-1].top1)} before), so its weights are those of the start; give more images or --epochs, "
-            "or another --lr."
+            f"{percent(evaluations[-1].top1)} before), so its weights are those of the start; give more images or "
+            "--epochs, or another --lr."
         )
-    if not isfinite(own[-1].loss):
-        told.append(f"THE NET ANSWERS WITH NaN: the test loss of {net.name} is no number; give sound weights.")
-    return told
+    if not isfinite(evaluations[-1].loss):
+        sentences.append(f"THE NET ANSWERS WITH NaN: the test loss of {net.name} is no number; give sound weights.")
+    return sentences
 
 
 def run_falls(run: RunRecords) -> list[str]:
     """What happened to the optimized net, beside the baseline and on its own way."""
     base, new = run.nets
-    told = _fall(f"{base.name} -> {new.name}", base.final, new.final) if base.final and new.final else []
-    return [*told, *falls(new)]
+    sentences = _fall(f"{base.name} -> {new.name}", base.final, new.final) if base.final and new.final else []
+    return [*sentences, *falls(new)]
 
 
 def alerts(told: list[str]) -> list[str]:
@@ -42,8 +42,8 @@ def alerts(told: list[str]) -> list[str]:
 def rate_line(found: Probe) -> str:
     """What a search for a learning rate came to."""
     losses = dict(found.tried)
-    told = f"held-out loss {found.before:.4g} -> {losses[found.rate]:.4g}"
-    return f"learning rate {found.rate:.2g}: found among {len(losses)} tried in short, {told}"
+    change = f"held-out loss {found.before:.4g} -> {losses[found.rate]:.4g}"
+    return f"learning rate {found.rate:.2g}: found among {len(losses)} tried in short, {change}"
 
 
 def _fall(what: str, before: Evaluated, after: Evaluated) -> list[str]:

@@ -77,9 +77,9 @@ def facts(groups: Mapping[str, Mapping[str, Any]]) -> str:
     """Names and values in titled lists, side by side where there is room; what is empty is left out."""
     lists = []
     for title, values in groups.items():
-        told = [(name, shown) for name, value in values.items() if (shown := _shown(value))]
-        pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(shown)}</dd>" for name, shown in told)
-        lists += [f"<div><h3>{escape(title)}</h3><dl>{pairs}</dl></div>"] if told else []
+        shown_values = [(name, shown) for name, value in values.items() if (shown := _shown(value))]
+        pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(shown)}</dd>" for name, shown in shown_values)
+        lists += [f"<div><h3>{escape(title)}</h3><dl>{pairs}</dl></div>"] if shown_values else []
     return f'<div class="facts">{"".join(lists)}</div>'
 
 
@@ -142,8 +142,8 @@ def findings(advice: Advice) -> str:
 
 
 def _list(findings: Sequence[Finding]) -> str:
-    told = (f"<li><b>{escape(finding.kind)}</b> <span>{_code(finding.advice)}</span></li>" for finding in findings)
-    return f'<ul class="advice">{"".join(told)}</ul>'
+    items = (f"<li><b>{escape(finding.kind)}</b> <span>{_code(finding.advice)}</span></li>" for finding in findings)
+    return f'<ul class="advice">{"".join(items)}</ul>'
 
 
 def _code(text: str) -> str:

@@ -61,8 +61,8 @@ def same_axes(figures: Sequence[Figure]) -> None:
 
 
 def _top(figure: Figure, axis: str) -> float:
-    own = [trace for trace in figure["data"] if trace.get("yaxis", "y") == axis.replace("axis", "")]
-    return 1.06 * max((value for trace in own for value in trace["y"] if value is not None), default=1.0)
+    traces = [trace for trace in figure["data"] if trace.get("yaxis", "y") == axis.replace("axis", "")]
+    return 1.06 * max((value for trace in traces for value in trace["y"] if value is not None), default=1.0)
 
 
 def windows(scores: Scores, advice: Advice) -> Figure:
@@ -218,5 +218,5 @@ def _hover(layer: Layer) -> str:
 
 
 def _color(scores: Scores, stage: str) -> str:
-    number = [own.name for own in scores.stages].index(stage)
+    number = [row.name for row in scores.stages].index(stage)
     return COLORS[number % len(COLORS)]

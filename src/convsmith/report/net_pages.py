@@ -97,6 +97,6 @@ def _advised(name: str, advice: Advice) -> str:
 
 
 def _unknown(scores: Scores) -> str:
-    told = ", ".join(f"{op} ({calls})" for op, calls in scores.unknown_ops.items())
-    lost = f"No rule for {told}: its cost is not in the totals, and layers behind it are neither scored nor replaced."
-    return " ".join([*scores.notes, *([lost] if told else [])])
+    ops = ", ".join(f"{op} ({calls})" for op, calls in scores.unknown_ops.items())
+    lost = f"No rule for {ops}: its cost is not in the totals, and layers behind it are neither scored nor replaced."
+    return " ".join([*scores.notes, *([lost] if ops else [])])

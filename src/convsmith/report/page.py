@@ -86,12 +86,12 @@ def headline(records: RunRecords) -> str:
     a, b = base.scores, new.scores
     edits = sum(len(plan.edits) for plan in (records.organize, records.decompose) if plan)
     costs = f"{count(a.params)} parameters to {count(b.params)} and {count(a.macs)} MACs to {count(b.macs)}"
-    told = f"{edits} edits take {costs}."
+    sentence = f"{edits} edits take {costs}."
     if not (base.final and new.final):
-        return f"{told} The run is not finished; the same command goes on with it."
+        return f"{sentence} The run is not finished; the same command goes on with it."
     points = 100 * (new.final.top1 - base.final.top1)
     return (
-        f"{told} Accuracy on {new.final.images:,} test images: {percent(base.final.top1)} before, "
+        f"{sentence} Accuracy on {new.final.images:,} test images: {percent(base.final.top1)} before, "
         f"{percent(new.final.top1)} after ({points:+.2f} points). {_speed(records)}"
     ).strip()
 

@@ -66,15 +66,15 @@ class NetRecords:
     @property
     def teacher(self) -> Evaluated | None:
         """The evaluation of the net that it learned from."""
-        return next((each for each in self.evaluations if each.when == TEACHER), None)
+        return next((evaluation for evaluation in self.evaluations if evaluation.when == TEACHER), None)
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """Its own evaluations in order, those after each epoch in the place of the one that ends the training."""
-        own = [each for each in self.evaluations if each.when != TEACHER]
-        place = next((place for place, each in enumerate(own) if each is self._training), len(own))
+        evaluations = [evaluation for evaluation in self.evaluations if evaluation.when != TEACHER]
+        place = next((place for place, each in enumerate(evaluations) if each is self._training), len(evaluations))
         epochs = [Step(f"epoch {e.epoch}", e.test_top1, e.test_top5, e.test_loss, e.epoch) for e in self.history]
-        return (*map(Step.of, own[:place]), *epochs, *map(Step.of, own[place + 1 :]))
+        return (*map(Step.of, evaluations[:place]), *epochs, *map(Step.of, evaluations[place + 1 :]))
 
     def label(self, told: Evaluated) -> str:
         """An evaluation's step in words, a training with its epochs."""
@@ -85,7 +85,11 @@ class NetRecords:
     @property
     def _training(self) -> Evaluated | None:
         """The evaluation that ended the training whose epochs are known."""
-        ends = [each for each in self.evaluations if each.when in (TRAINED, RECOVERED)] if self.history else []
+        ends = (
+            [evaluation for evaluation in self.evaluations if evaluation.when in (TRAINED, RECOVERED)]
+            if self.history
+            else []
+        )
         return ends[-1] if ends else None
 
 
@@ -113,11 +117,11 @@ def read_run(folder: str | Path) -> RunRecords:
     folder = Path(folder)
     if not (folder / RUN).is_file():
         raise FileError(f"{folder}: holds no run; give a folder that `convsmith optimize` wrote.")
-    told = _read(folder / RUN, _RUN.validate_json) or _Run("", {}, {})
+    run = _read(folder / RUN, _RUN.validate_json) or _Run("", {}, {})
     return RunRecords(
-        told.command,
-        told.settings,
-        told.environment,
+        run.command,
+        run.settings,
+        run.environment,
         _read(folder / ORGANIZE, Plan.from_json),
         _read(folder / DECOMPOSE, Plan.from_json),
         read_net(folder / BASELINE),
@@ -156,8 +160,8 @@ def read_scores(text: str) -> Scores:
     totals = record.pop("totals")
     for layer in record["layers"]:
         layer["in_shape"], layer["out_shape"] = layer.pop("in"), layer.pop("out")
-    own = {name: totals[name] for name in ("params", "macs", "unknown_ops")}
-    return _SCORES.validate_python(record | own)
+    fields = {name: totals[name] for name in ("params", "macs", "unknown_ops")}
+    return _SCORES.validate_python(record | fields)
 
 
 def accuracy_record(nets: Sequence[NetRecords]) -> dict[str, Any]:
@@ -170,7 +174,7 @@ def accuracy_record(nets: Sequence[NetRecords]) -> dict[str, Any]:
 
 def run_record(records: RunRecords) -> dict[str, Any]:
     """A run as JSON values: what each net costs and attains, and what was measured."""
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         net.name: {
             "params": net.scores.params if net.scores else None, "macs": net.scores.macs if net.scores else None,
             "top1": net.final.top1 if net.final else None, "top5": net.final.top5 if net.final else None,
@@ -178,7 +182,7 @@ def run_record(records: RunRecords) -> dict[str, Any]:
         }
         for net in records.nets
     }  # fmt: skip
-    return told | {"latency": [] if records.bench is None else records.bench.to_dict()["cells"]}
+    return record | {"latency": [] if records.bench is None else records.bench.to_dict()["cells"]}
 
 
 def _read(path: Path, parse: Callable[[str], T]) -> T | None:

@@ -17,7 +17,7 @@ NORMS_NOTE = "Re-estimated BatchNorm statistics are kept where held-out training
 
 def accuracy_section(nets: Sequence[NetRecords], figures: dict[str, Figure]) -> list[str]:
     """The accuracy of nets after each of their steps as chart and table; nothing where none was evaluated."""
-    told = [each for net in nets for each in net.evaluations]
+    evaluations = [evaluation for net in nets for evaluation in net.evaluations]
     curves: dict[str, Sequence[Step]] = {net.teacher.when: [Step.of(net.teacher)] for net in nets if net.teacher}
     curves |= {net.name: net.steps for net in nets}
     if not any(curves.values()):
@@ -26,7 +26,7 @@ def accuracy_section(nets: Sequence[NetRecords], figures: dict[str, Figure]) -> 
     if any(map(charts.moves, curves.values())):
         figures["accuracy"] = charts.accuracy(curves)
         parts.append(plot("accuracy"))
-    if told:
+    if evaluations:
         parts.append(_by_net(nets, ACCURACY_COLUMNS, accuracy_rows(nets)))
     epochs = [
         (net.name, step.name, percent(step.top1), percent(step.top5), f"{step.loss:.4f}")
@@ -37,8 +37,10 @@ def accuracy_section(nets: Sequence[NetRecords], figures: dict[str, Figure]) -> 
     if epochs:
         every = _by_net(nets, ("step", ">top-1", ">top-5", ">loss"), epochs)
         parts.append(f"<details><summary>Every epoch</summary>{every}</details>")
-    note = f"On {told[0].images:,} test images. " if told else "On the test images. "
-    return [section("Accuracy after each step", note + NORMS_NOTE * any(each.when == NORMS for each in told), *parts)]
+    note = f"On {evaluations[0].images:,} test images. " if evaluations else "On the test images. "
+    return [
+        section("Accuracy after each step", note + NORMS_NOTE * any(each.when == NORMS for each in evaluations), *parts)
+    ]
 
 
 def _by_net(nets: Sequence[NetRecords], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -78,8 +78,8 @@ def _moved(edit: Repeat | Remove, placed: Graph) -> Edit:
     if isinstance(edit, Remove):
         return replace(edit, params=(params, 0), macs=(macs, 0))
     wider = widening(placed, edit.unit)
-    own = (params, macs) if isinstance(wider, str) else (wider.params, wider.macs)
-    after = params + edit.copies * own[0], macs + edit.copies * own[1]
+    unit_costs = (params, macs) if isinstance(wider, str) else (wider.params, wider.macs)
+    after = params + edit.copies * unit_costs[0], macs + edit.copies * unit_costs[1]
     return replace(edit, params=(params, after[0]), macs=(macs, after[1]))
 
 

@@ -251,14 +251,14 @@ def _set_sizes(model: nn.Module, widths: Widths, gone: Gone) -> bool:
 
     Answers whether there were any.
     """
-    found: dict[tuple[str, str], set[int]] = {}
+    sizes: dict[tuple[str, str], set[int]] = {}
     for node in widths.graph.nodes:
         module = model.get_submodule(node.module)
         kept = {name: value for name, value in vars(module).items() if type(value) is int and name[0] != "_"}
         for before, after in _sizes(node, widths, gone) if kept and not node.leaf else ():
             for name in (name for name, value in kept.items() if value == before):
-                found.setdefault((node.module, name), set()).add(after)
-    certain = {key: values.pop() for key, values in found.items() if len(values) == 1}
+                sizes.setdefault((node.module, name), set()).add(after)
+    certain = {key: values.pop() for key, values in sizes.items() if len(values) == 1}
     for (path, name), value in certain.items():
         setattr(model.get_submodule(path), name, value)
     return bool(certain)

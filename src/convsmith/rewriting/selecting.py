@@ -58,17 +58,17 @@ def _chosen(
     """By group the edits with the channels that stay: those given, or those that the readers miss most."""
     layers = [part.module for edit, group in edits if edit.kept is None for part in group.consumers]
     statistics = calibrate(model, images, list(dict.fromkeys(layers)), seed=seed) if layers else {}
-    found: dict[tuple[str, ...], Narrow] = {}
+    narrowed: dict[tuple[str, ...], Narrow] = {}
     for edit, group in edits:
         kept = edit.kept
         if kept is None:
             chosen = kept_of(group, order_of(model, graph, group, statistics)[0], edit.width)
             kept = chosen if len(chosen) == edit.width else None  # the width is no multiple of the sets: told later
         if kept is not None:
-            found[edit.group] = replace(edit, kept=tuple(checked(group, kept)))
-    return found
+            narrowed[edit.group] = replace(edit, kept=tuple(checked(group, kept)))
+    return narrowed
 
 
 def _told(edit: Narrow, group: ChannelGroup, errors: Mapping[str, float | None]) -> Narrow:
-    found = [errors.get(part.module) for part in group.consumers]
-    return replace(edit, error=max((error for error in found if error is not None), default=None))
+    part_errors = [errors.get(part.module) for part in group.consumers]
+    return replace(edit, error=max((error for error in part_errors if error is not None), default=None))

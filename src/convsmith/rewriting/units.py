@@ -40,8 +40,8 @@ def _reason(graph: Graph, edit: Repeat | Remove) -> str | None:
     unit = movable(graph, edit.unit)
     if isinstance(unit, str) or unit.uniform:
         return unit if isinstance(unit, str) else None
-    found = widening(graph, edit.unit) if isinstance(edit, Repeat) else "so it cannot be left out"
-    return f"{unit.shapes}, {found}" if isinstance(found, str) else None
+    reason = widening(graph, edit.unit) if isinstance(edit, Repeat) else "so it cannot be left out"
+    return f"{unit.shapes}, {reason}" if isinstance(reason, str) else None
 
 
 def _done(edit: Repeat | Remove) -> str:
@@ -72,11 +72,11 @@ def move_units(model: nn.Module, graph: Graph, edits: Iterable[Repeat | Remove],
 
 def _copies(parent: nn.Module, graph: Graph, move: Repeat, start: Start) -> Iterator[list[nn.Module]]:
     """The modules of each copy, in order; they read what the unit makes."""
-    found = None if _is_uniform(graph, move) else widening(graph, move.unit)
+    widened = None if _is_uniform(graph, move) else widening(graph, move.unit)
     for _ in range(move.copies):
         modules = {path: copied(parent.get_submodule(path.rpartition(".")[2])) for path in move.unit}
-        if isinstance(found, Widening):
-            modules = widen(modules, found)
+        if isinstance(widened, Widening):
+            modules = widen(modules, widened)
         start.set(modules)
         yield [*modules.values()]
 

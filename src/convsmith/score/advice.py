@@ -131,11 +131,11 @@ def _steps(
         source = graph.sources(node)[0]
         if node.name in seen and source in seen:
             before, after = seen[source].extent(), seen[node.name].extent()
-            own = [layers[other] for other in nodes[start:stop]]
+            stage_layers = [layers[other] for other in nodes[start:stop]]
             yield _Step(
                 node,
-                gain=sum(layer.gain for layer in own) / (scores.gain or 1.0),
-                macs=sum(layer.macs for layer in own) / max(scores.macs, 1),
+                gain=sum(layer.gain for layer in stage_layers) / (scores.gain or 1.0),
+                macs=sum(layer.macs for layer in stage_layers) / max(scores.macs, 1),
                 own=layers[node].macs / max(scores.macs, 1),
                 late=before.window == size,
                 blind=after.volume <= before.volume,
@@ -148,16 +148,16 @@ def _idle(step: _Step, remedy: str) -> Finding:
     cost = f"{100 * step.own:.1f} % of the MACs"
     if f"{step.own:.3f}" != f"{step.macs:.3f}":
         cost += f", {100 * step.macs:.1f} % with the layers up to the next"
-    told = f"{name or 'The layer'} {why} for {cost}; {remedy}."
-    return Finding("idle", told, layer=name, share=step.macs)
+    sentence = f"{name or 'The layer'} {why} for {cost}; {remedy}."
+    return Finding("idle", sentence, layer=name, share=step.macs)
 
 
 def _saturated(stage: StageNodes, steps: Sequence[_Step], remedies: "_Remedies") -> Iterator[Finding]:
     late = [step for step in steps if step.late]
     if late:
-        told = f"{stage.name} sees all of its {_px(stage.map)} map after {len(steps) - len(late)} of {len(steps)}"
+        sentence = f"{stage.name} sees all of its {_px(stage.map)} map after {len(steps) - len(late)} of {len(steps)}"
         remedy = remedies.of(late[-1], stage, "the rest")
-        yield Finding("saturated", f"{told} convolutions; {remedy}.", stage=stage.name)
+        yield Finding("saturated", f"{sentence} convolutions; {remedy}.", stage=stage.name)
 
 
 def _names(stage: StageNodes) -> list[str]:
@@ -170,8 +170,10 @@ def _unmixed(graph: Graph, stage: StageNodes, seen: Mapping[str, Reach]) -> Iter
         first = next(node for node in stage.nodes if node.kind)
         reached, entering = _channels(graph, stage, first, graph.reaches(entry(graph, first), wanted=_names(stage)))
     if reached < entering:
-        told = f"{stage.name} never mixes: its layers reach {reached:.4g} of {entering} channels that enter, at most"
-        yield Finding("unmixed", f"{told}; add a pointwise convolution, as block dw-pw has.", stage=stage.name)
+        sentence = (
+            f"{stage.name} never mixes: its layers reach {reached:.4g} of {entering} channels that enter, at most"
+        )
+        yield Finding("unmixed", f"{sentence}; add a pointwise convolution, as block dw-pw has.", stage=stage.name)
 
 
 def _channels(graph: Graph, stage: StageNodes, first: Node, seen: Mapping[str, Reach]) -> tuple[float, int]:
@@ -191,13 +193,13 @@ def _input(graph: Graph, reaches: Mapping[str, Reach]) -> Iterator[Finding]:
     needed = tuple(map(max, zip(*free.values(), strict=True)))
     widest = max(spatial, key=lambda node: max(free[node]))
     if all(need <= side for need, side in zip(needed, size, strict=True)):
-        told = f"The net's window of {_px(needed)} fits into the input of {_px(size)}, which is large enough."
+        sentence = f"The net's window of {_px(needed)} fits into the input of {_px(size)}, which is large enough."
     else:
         late = sum(reaches[graph.sources(node)[0]].extent().window == size for node in spatial)
-        told = f"The net's window needs an input of {_px(needed)}; at {_px(size)}, {late or 'none'} of "
-        told += f"{len(spatial)} convolutions start where all of it is seen already"
-        told += ": enlarge the input, or remove units by `organize --blocks`." if late else "."
-    yield Finding("input", told, layer=widest.module)
+        sentence = f"The net's window needs an input of {_px(needed)}; at {_px(size)}, {late or 'none'} of "
+        sentence += f"{len(spatial)} convolutions start where all of it is seen already"
+        sentence += ": enlarge the input, or remove units by `organize --blocks`." if late else "."
+    yield Finding("input", sentence, layer=widest.module)
 
 
 def _slides(node: Node) -> bool:

@@ -160,12 +160,12 @@ def _by_group(book: Book) -> list[list[Cut]]:
         for label in cut.labels.tolist() if cut.role == "filters" else ():
             together.join(int(cut.labels[0]), label)
             together.join(book.tied.root(label), label)
-    found: dict[int, list[Cut]] = defaultdict(list)
+    cuts_by_group: dict[int, list[Cut]] = defaultdict(list)
     for cut in book.cuts:
         for root in dict.fromkeys(together.root(book.tied.root(label)) for label in cut.labels.tolist() if label):
-            found[root].append(cut)
+            cuts_by_group[root].append(cut)
     made = {together.root(int(cut.labels[0])): None for cut in book.cuts if cut.role == "filters"}
-    return [found[root] for root in made]
+    return [cuts_by_group[root] for root in made]
 
 
 def _group(book: Book, cuts: Sequence[Cut]) -> ChannelGroup:

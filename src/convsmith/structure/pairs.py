@@ -63,11 +63,11 @@ def find_pairs(graph: Graph) -> tuple[list[Pair], list[Refusal]]:
     pairs: list[Pair] = []
     refusals: list[Refusal] = []
     for node in filter(is_depthwise, graph.nodes):
-        found = _pair(graph, node) if node.name in reaches else "it stands behind an op without a rule"
-        if isinstance(found, Pair):
-            pairs.append(found)
+        pair = _pair(graph, node) if node.name in reaches else "it stands behind an op without a rule"
+        if isinstance(pair, Pair):
+            pairs.append(pair)
         else:
-            refusals.append(Refusal(node.module, found))
+            refusals.append(Refusal(node.module, pair))
     return pairs, refusals
 
 

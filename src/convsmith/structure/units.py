@@ -45,12 +45,12 @@ def find_units(graph: Graph, stages: Stages) -> tuple[list[list[Unit]], list[Ref
         for conv in stage.counted:
             if conv.name in taken:
                 continue
-            found = _unit(graph, stage, conv)
-            if isinstance(found, Refusal):
-                refusals.append(found)
+            unit = _unit(graph, stage, conv)
+            if isinstance(unit, Refusal):
+                refusals.append(unit)
                 continue
-            taken.update(node.name for node in calls_inside(graph, found.modules))
-            here.append(found)
+            taken.update(node.name for node in calls_inside(graph, unit.modules))
+            here.append(unit)
         units.append(here)
     return units, refusals
 
@@ -73,8 +73,8 @@ def _ancestors(path: str) -> Iterator[str]:
 
 def _candidate(graph: Graph, stage: StageNodes, conv: Node, path: str) -> tuple[str, ...] | None:
     """The module at `path`, or a run of its children, if that is the smallest thing around `conv` that can move."""
-    own = [n for n in stage.counted if _within(n.module, path)]
-    divisible = len(own) > 1 and len({graph.before(n) for n in own}) > 1
+    inside = [n for n in stage.counted if _within(n.module, path)]
+    divisible = len(inside) > 1 and len({graph.before(n) for n in inside}) > 1
     alone = path and _closed(graph, (path,)) and not _leaves_stage(graph, stage, (path,))
     if path in graph.sequences and (divisible or not alone):
         return _run(graph, stage, conv, path)

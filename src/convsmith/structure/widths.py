@@ -100,10 +100,10 @@ class Widths:
     @cached_property
     def by_tensor(self) -> Mapping[str, tuple[Cut, ...]]:
         """The dimensions that hold channels, by tensor."""
-        found: dict[str, tuple[Cut, ...]] = {}
+        cuts: dict[str, tuple[Cut, ...]] = {}
         for cut in self.cuts:
-            found[cut.tensor.name] = (*found.get(cut.tensor.name, ()), cut)
-        return found
+            cuts[cut.tensor.name] = (*cuts.get(cut.tensor.name, ()), cut)
+        return cuts
 
     @cached_property
     def _own(self) -> Mapping[str, Operand]:

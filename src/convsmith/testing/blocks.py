@@ -48,15 +48,15 @@ def check_block(block: Block | str, convs: tuple[ConvSpec, ...] = CONVS, *, less
     hold(fitting, f"{block} refuses every convolution, the first since {block.refuses(convs[0])}; give `convs`.")
     for conv in fitting:
         placed = block.on_map(conv, MAP)
-        told = f"{placed} for {conv}"
-        _check_built(placed, conv, told)
-        _check_reach(placed, conv, told, less)
+        case = f"{placed} for {conv}"
+        _check_built(placed, conv, case)
+        _check_reach(placed, conv, case, less)
         if placed.carries:
-            _check_carried(placed, conv, told)
+            _check_carried(placed, conv, case)
             if placed.fitted and conv.padding_mode == "zeros":
-                _check_fitted(placed, conv, told)
+                _check_fitted(placed, conv, case)
         else:
-            _check_left(placed, conv, told)
+            _check_left(placed, conv, case)
 
 
 def example(kind: type[Block], conv: ConvSpec = CONVS[0]) -> Block:
@@ -68,7 +68,7 @@ def example(kind: type[Block], conv: ConvSpec = CONVS[0]) -> Block:
     if kind.name == "seq":  # its parameters are kernels
         return parse_block("seq:gpw(2),shuffle(2),dw,pw")
     small = (2, 4, 1, 8, 0.5)
-    tried = [(each.default, *small) if isinstance(each.default, str) else small for each in fields(kind)]
+    tried = [(field.default, *small) if isinstance(field.default, str) else small for field in fields(kind)]
     for values in product(*tried):
         if all(each.metadata["kind"].takes(value) for each, value in zip(fields(kind), values, strict=True)):
             block = kind(*values).on_map(conv, MAP)
@@ -147,7 +147,9 @@ def _check_carried(block: Block, spec: ConvSpec, told: str) -> None:
     before = deepcopy(conv.state_dict())
     built, carried = _carry(block, conv)
     hold(all(map(torch.equal, conv.state_dict().values(), before.values())), f"{told}: `carry` changes the original.")
-    hold(all(each.requires_grad for each in built.parameters()), f"{told}: a carried weight cannot be trained.")
+    hold(
+        all(parameter.requires_grad for parameter in built.parameters()), f"{told}: a carried weight cannot be trained."
+    )
     weight = conv.weight.detach() if spec.groups == 1 else _weight(conv, spec)
     made = ((weight - _weight(built, spec)).norm() / weight.norm()).item()
     error = carried.error

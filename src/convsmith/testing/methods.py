@@ -57,10 +57,10 @@ def check_method(method: str, forms: Sequence[Form] = FORMS, *, near: float = 0.
     left = [kind.name for kind in table if not any(isinstance(form, kind) for form in judged)]
     hold(not left, f"{method} fits {', '.join(left)}, of which `forms` holds no instance; add one.")
     for form in judged:
-        told = f"{method} of {form.name}"
-        _check_weight(form, method, told, near)
-        _check_responses(form, method, told, near)
-        _check_trouble(form, method, told)
+        case = f"{method} of {form.name}"
+        _check_weight(form, method, case, near)
+        _check_responses(form, method, case, near)
+        _check_trouble(form, method, case)
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
@@ -102,16 +102,16 @@ def _check_weight(form: Form, method: str, told: str, near: float) -> None:
         return
     weight = _normal(N, C, K, seed=7)
     given = weight.clone().requires_grad_()
-    found, again = (fit(form, given, FitRequest(method)) for _ in range(2))
+    fitted, again = (fit(form, given, FitRequest(method)) for _ in range(2))
     hold(torch.equal(given, weight), f"{told}: changes the weight.")
-    hold(all(map(torch.equal, found.factors, again.factors)), f"{told}: a second fit gives other factors; seed draws.")
-    made = _made(form, found)
+    hold(all(map(torch.equal, fitted.factors, again.factors)), f"{told}: a second fit gives other factors; seed draws.")
+    made = _made(form, fitted)
     hold(
         made.shape == weight.shape,
         f"{told}: the factors make {tuple(made.shape)}, the weight is {tuple(weight.shape)}.",
     )
     error = ((weight - made).norm() / weight.norm()).item()
-    hold(abs(found.error - error) < 1e-6, f"{told}: tells an error of {found.error} and makes {error:.4g}.")
+    hold(abs(fitted.error - error) < 1e-6, f"{told}: tells an error of {fitted.error} and makes {error:.4g}.")
     hold(0 < error < 1, f"{told}: an error of {error:.4g} is no better than zeros.")
     if _permuted(form):
         moved = fit(form, weight[:, ORDER], FitRequest(method)).error
@@ -123,12 +123,12 @@ def _check_weight(form: Form, method: str, told: str, near: float) -> None:
 
 def _check_responses(form: Form, method: str, told: str, near: float) -> None:
     weight, x, y = _problem()
-    found = fit(form, weight, FitRequest(method, _moments(x, y)))
-    if found.bias is None:
+    fitted = fit(form, weight, FitRequest(method, _moments(x, y)))
+    if fitted.bias is None:
         raise AssertionError(f"{told}: tells no bias.")
-    missed = y - x @ _made(form, found).flatten(1).T - found.bias
+    missed = y - x @ _made(form, fitted).flatten(1).T - fitted.bias
     error = (missed.square().sum() / (y - y.mean(0)).square().sum()).sqrt().item()
-    hold(abs(found.error - error) < 1e-5, f"{told}: with data tells an error of {found.error} and makes {error:.4g}.")
+    hold(abs(fitted.error - error) < 1e-5, f"{told}: with data tells an error of {fitted.error} and makes {error:.4g}.")
     if _permuted(form) and _needs_data(form, method):
         moved = (x.view(-1, C, K) * SCALE[:, None])[:, ORDER].flatten(1)
         other = fit(form, (weight / SCALE[:, None])[:, ORDER], FitRequest(method, _moments(moved, y))).error
@@ -159,10 +159,10 @@ def _check_trouble(form: Form, method: str, told: str) -> None:
         statistics = _moments(x, x @ weight.flatten(1).T)
         for request in [FitRequest(method, statistics)] + [FitRequest(method)] * (not needs):
             try:
-                found = fit(form, weight, request)
+                fitted = fit(form, weight, request)
             except ConvsmithError:
                 continue  # to say that it cannot be done is as good
-            finite = all(factor.isfinite().all() for factor in found.factors)
-            hold(finite and found.error < 1.3, f"{told}: {trouble} gives an error of {found.error}.")
-            kept = all(factor.dtype == weight.dtype for factor in found.factors)
+            finite = all(factor.isfinite().all() for factor in fitted.factors)
+            hold(finite and fitted.error < 1.3, f"{told}: {trouble} gives an error of {fitted.error}.")
+            kept = all(factor.dtype == weight.dtype for factor in fitted.factors)
             hold(kept, f"{told}: {trouble} gives factors of another type.")

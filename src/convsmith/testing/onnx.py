@@ -39,8 +39,8 @@ def check_onnx(model: onnx.ModelProto | str, *, draws: int = DRAWS) -> Graph:
     shape = moved.shape[: 1 - len(graph.inputs[0].shape)]
     hold(graph.shapes[output] == shape, f"The translation says {graph.shapes[output]}, ONNX Runtime gives {shape}.")
     for index in sample(shape, 60):
-        computed, found = seen_by_reach(reach, index), seen_by_gradient(moved[index])
-        hold(computed == found, f"Output {index} sees {found} in ONNX Runtime, {computed} by the translation.")
+        computed, moved_by = seen_by_reach(reach, index), seen_by_gradient(moved[index])
+        hold(computed == moved_by, f"Output {index} sees {moved_by} in ONNX Runtime, {computed} by the translation.")
     return graph
 
 

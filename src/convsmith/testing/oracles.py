@@ -49,15 +49,15 @@ def gradient_support(
     net: Net, shape: Sequence[int], indices: Sequence[tuple[int, ...]], draws: int, seed: int = 0
 ) -> list[NDArray[np.bool_]]:
     """For each output index the input elements (c, *map) with a gradient in any of some draws of positive inputs."""
-    found = [np.zeros(tuple(shape), np.bool_) for _ in indices]
+    supports = [np.zeros(tuple(shape), np.bool_) for _ in indices]
     generator = torch.Generator().manual_seed(seed)
     for _ in range(draws):
         x = torch.rand(1, *shape, generator=generator, dtype=torch.float64).add_(0.05).requires_grad_()
         out = net(x)
-        for support, index in zip(found, indices, strict=True):
+        for support, index in zip(supports, indices, strict=True):
             (gradient,) = torch.autograd.grad(out[index], x, retain_graph=True, allow_unused=True)
             support |= gradient[0].numpy() != 0 if gradient is not None else False
-    return found
+    return supports
 
 
 def seen_by_gradient(support: NDArray[np.bool_]) -> Seen:
@@ -83,9 +83,9 @@ def disagreements(
     """The output indices where a computed reach is not what autograd finds, with both answers."""
     indices = sample(reach.shape, most)
     for index, support in zip(indices, gradient_support(net, shape, indices, draws), strict=True):
-        computed, found = seen_by_reach(reach, index), seen_by_gradient(support)
-        if computed != found:
-            yield index, computed, found
+        computed, by_gradient = seen_by_reach(reach, index), seen_by_gradient(support)
+        if computed != by_gradient:
+            yield index, computed, by_gradient
 
 
 def exceeded(computed: Seen, found: Seen) -> bool:

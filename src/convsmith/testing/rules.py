@@ -65,10 +65,11 @@ def check_reach(
         raise AssertionError("The rules say that the output sees nothing of the input.")
     hold(reach.shape == graph.shapes[graph.outputs[0]], f"The reach is of shape {reach.shape}, the output of another.")
     gated = reach.extent().gated  # by all that a gate saw, which is not part of a window
-    for index, computed, found in disagreements(net, x.shape[1:], reach, most=most, draws=draws):
-        if exceeded(found, computed) if gated else exceeded(computed, found) or not (bound or reach.bound):
+    for index, computed, by_gradient in disagreements(net, x.shape[1:], reach, most=most, draws=draws):
+        if exceeded(by_gradient, computed) if gated else exceeded(computed, by_gradient) or not (bound or reach.bound):
             raise AssertionError(
-                f"Output {index} sees channels and spans {_told(found)} by autograd, {_told(computed)} by the rules."
+                f"Output {index} sees channels and spans {_told(by_gradient)} by autograd, "
+                f"{_told(computed)} by the rules."
             )
 
 

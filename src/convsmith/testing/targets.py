@@ -28,10 +28,10 @@ def check_target(name: str, *, tolerance: float = 1e-3) -> None:
         images = torch.rand(batch, 3, 12, 12)
         with pack(nets, RUNTIMES[name], [images]) as packed, torch.inference_mode(), set_threads(1):
             for net, subject in packed.items():
-                answers = [torch.as_tensor(np.asarray(each)) for each in tree_leaves(started(
+                answers = [torch.as_tensor(np.asarray(leave)) for leave in tree_leaves(started(
                     subject, RUNTIMES[name], [images], 1, converted=True)())]  # fmt: skip
                 want = nets[net](images)
-                shapes = [tuple(each.shape) for each in answers]
+                shapes = [tuple(answer.shape) for answer in answers]
                 hold(shapes == [tuple(want.shape)], f"{name} answers {shapes}, not one tensor of {tuple(want.shape)}.")
                 error = ((answers[0] - want).abs().max() / want.abs().max()).item()
                 hold(error <= tolerance, f"{name}: the {net} net is off by {error:.2g} of its largest value.")

@@ -156,8 +156,8 @@ def resumed(out: Path | None, fresh: State, parts: Parts, resume: bool) -> State
 def check_own(out: Path) -> None:
     """Refuse a folder where a run's records would replace those of another program."""
     folder, history = out / FOLDER, out / HISTORY
-    own = (folder / STATE).is_file() and bool(_read_state(folder))
-    foreign = [path for path in folder.glob("epoch-*.safetensors") if not own and not is_marked(path)]
+    is_ours = (folder / STATE).is_file() and bool(_read_state(folder))
+    foreign = [path for path in folder.glob("epoch-*.safetensors") if not is_ours and not is_marked(path)]
     if history.is_file() and not _is_history(history):
         foreign.append(history)
     if foreign:
@@ -213,11 +213,11 @@ def _facts(state: State) -> dict[str, Any]:
 
 def digest(model: nn.Module) -> str:
     """A short name for a net's weights: the same for the same weights, another for others."""
-    told = sha256()
+    hashed = sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        told.update(name.encode())
-        told.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return told.hexdigest()[:12]
+        hashed.update(name.encode())
+        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()[:12]
 
 
 def _check_same_net(folder: Path, tensors: dict[str, Tensor], model: nn.Module) -> None:

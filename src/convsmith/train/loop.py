@@ -164,10 +164,10 @@ def _begun(run: Run, state: State, told: Callable[[Probe], None] | None, steps: 
         )
     if recipe.lr is not None:
         return replace(state, lr=recipe.lr)
-    found = _find_rate(run)
+    probe = _find_rate(run)
     if told:
-        told(found)
-    return replace(state, lr=found.rate)
+        told(probe)
+    return replace(state, lr=probe.rate)
 
 
 def _epoch(run: Run, epoch: int, top: float, told: Progress) -> Epoch:

@@ -56,9 +56,9 @@ class Processes:
         """What the first process makes, for all."""
         if not self.several:
             return make()
-        told = [make() if self.first else None]
-        distributed.broadcast_object_list(told, src=0, device=self.device)
-        made: T = told[0]  # type: ignore[assignment]
+        held = [make() if self.first else None]
+        distributed.broadcast_object_list(held, src=0, device=self.device)
+        made: T = held[0]  # type: ignore[assignment]
         return made
 
     def agree(self, model: nn.Module) -> None:

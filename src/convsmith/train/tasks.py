@@ -220,10 +220,10 @@ def _found(model: nn.Module, recipe: Recipe, task: Task, told: Told | None) -> f
         return loss
 
     able = task.held or judges
-    found = find_rate(USUAL, judged(), loss_after) if able else find_rate(USUAL, inf, lambda rate: inf)
+    probe = find_rate(USUAL, judged(), loss_after) if able else find_rate(USUAL, inf, lambda rate: inf)
     if told:
-        told(found)
-    return found.rate
+        told(probe)
+    return probe.rate
 
 
 def _passed(data: Split | Batches, size: int, place: torch.device) -> Iterator[Any]:

@@ -35,8 +35,8 @@ def _require_fit(op: Op, features: int, directions: int, rows: int, width: int) 
     for place, shape in enumerate(want, 1):
         given = op.get(place)
         if given is not None and given.shape != shape:
-            told, wanted = ("x".join(map(str, each)) for each in (given.shape, shape))
-            raise Misfit(f"{features} features want a tensor of {wanted}, and {given.name!r} is {told}")
+            got, wanted = ("x".join(map(str, each)) for each in (given.shape, shape))
+            raise Misfit(f"{features} features want a tensor of {wanted}, and {given.name!r} is {got}")
 
 
 def _one(weight: Operand) -> Operand:

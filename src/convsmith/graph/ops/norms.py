@@ -12,8 +12,8 @@ def _ptflops(call: Call) -> int:
 @unary("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default", ptflops=_ptflops)
 def batch_norm(call: Call, x: Reach) -> Answer:
     """In evaluation a scale and a shift per channel: nothing moves. With the map's own statistics, all of it mixes."""
-    own = call.args.get("training", False) or call["running_mean"] is None
-    x = x.mix(*range(2, len(x.shape))) if own else x
+    of_batch = call.args.get("training", False) or call["running_mean"] is None
+    x = x.mix(*range(2, len(x.shape))) if of_batch else x
     return x if len(call.outs) == 1 else (x, *(x.nothing(shape) for shape in call.outs[1:]))
 
 

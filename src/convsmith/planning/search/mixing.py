@@ -93,13 +93,13 @@ class Runs:
 
 def mixers(inputs: int, outputs: int) -> list[Mixer]:
     """Every kernel between so many channels that reads more than one; rolling ones of the same step once."""
-    found = [Mixer(Kernel("pw"), inputs, outputs)]
+    choices = [Mixer(Kernel("pw"), inputs, outputs)]
     for g in (g for g in range(2, inputs) if inputs % g == 0):
         if gcd(inputs, outputs) % g == 0:
-            found.append(Mixer(Kernel("gpw", g=g), inputs, outputs))
+            choices.append(Mixer(Kernel("gpw", g=g), inputs, outputs))
         rolling = [Mixer(Kernel("rpw", g=g, o=o), inputs, outputs) for o in OVERLAPS]
-        found += {mixer.step: mixer for mixer in reversed(rolling)}.values()
-    return found
+        choices += {mixer.step: mixer for mixer in reversed(rolling)}.values()
+    return choices
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,8 @@ def repeated(channels: int, times: int) -> tuple[Mixing, ...]:
     >>> [str(mixing.kernels[0]) for mixing in repeated(64, 4)]
     ['rpw(g=8,o=0.75)', 'rpw(g=16,o=0.25)']
     """
-    found = (mixer for mixer in mixers(channels, channels) if mixer.rolls)
-    return tuple(Mixing((x.kernel,), (True,)) for x in found if _fills(x, times) and not _fills(x, times - 1))
+    rolling = (mixer for mixer in mixers(channels, channels) if mixer.rolls)
+    return tuple(Mixing((x.kernel,), (True,)) for x in rolling if _fills(x, times) and not _fills(x, times - 1))
 
 
 def _fills(mixer: Mixer, times: int) -> bool:

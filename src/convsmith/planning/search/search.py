@@ -55,21 +55,24 @@ def search_blocks(
     if rank not in ("macs", "params", "latency"):
         raise PlanError(f"search: rank must be macs, params or latency, got {rank!r}.")
     spec = conv if isinstance(conv, ConvSpec) else ConvSpec.of(conv)
-    found = find_sequences(spec, size, in_a_row)
+    sequences = find_sequences(spec, size, in_a_row)
     if rank == "params":
-        return tuple(sorted(found, key=lambda each: (each.params, each.macs)))
+        return tuple(sorted(sequences, key=lambda each: (each.params, each.macs)))
     if rank == "latency":
-        best = _timed(cheapest_by_form(found)[:measured], size, seconds)
+        best = _timed(cheapest_by_form(sequences)[:measured], size, seconds)
         fastest = sorted(best, key=lambda each: each.latency or 0.0)
-        taken = {each.label for each in best}
-        return (*fastest, *(each for each in found if each.label not in taken))
-    return found
+        taken = {sequence.label for sequence in best}
+        return (*fastest, *(sequence for sequence in sequences if sequence.label not in taken))
+    return sequences
 
 
 def _timed(found: Sequence[Found], size: tuple[int, ...], seconds: float) -> list[Found]:
     """Each with its median latency; run in turns, so that what else the machine does strikes all alike."""
     if not found:
         return []
-    models = {each.label: nn.Sequential(*(each.block.build(each.conv) for _ in range(each.copies))) for each in found}
+    models = {
+        sequence.label: nn.Sequential(*(sequence.block.build(sequence.conv) for _ in range(sequence.copies)))
+        for sequence in found
+    }
     medians = median_seconds(models, (found[0].conv.in_channels, *size), seconds)
-    return [replace(each, latency=medians[each.label]) for each in found]
+    return [replace(sequence, latency=medians[sequence.label]) for sequence in found]

@@ -87,15 +87,15 @@ def find_sequences(conv: ConvSpec, size: Size, convolutions: int = 1) -> tuple[F
     """
     if reason := refused(conv, size, convolutions):
         raise PlanError(f"No block is searched for this convolution: {reason}.")
-    own = conv.macs(_out(conv, size))
+    macs = conv.macs(_out(conv, size))
     mixed = mixings(conv.in_channels, conv.out_channels)
-    found = list(_sequences(merged(conv, convolutions), size, convolutions * own, mixed))
+    sequences = list(_sequences(merged(conv, convolutions), size, convolutions * macs, mixed))
     if convolutions > 1:
-        alike = _sequences(conv, size, own, repeated(conv.in_channels, convolutions))
-        found += [
+        alike = _sequences(conv, size, macs, repeated(conv.in_channels, convolutions))
+        sequences += [
             replace(f, params=convolutions * f.params, macs=convolutions * f.macs, copies=convolutions) for f in alike
         ]
-    return tuple(sorted(found, key=lambda f: (f.macs, f.params, len(f.kernels))))
+    return tuple(sorted(sequences, key=lambda f: (f.macs, f.params, len(f.kernels))))
 
 
 def refused(conv: ConvSpec, size: Size, convolutions: int = 1) -> str | None:
@@ -130,8 +130,8 @@ def merged(conv: ConvSpec, convolutions: int) -> ConvSpec:
 def cheapest_by_form(found: Sequence[Found]) -> list[Found]:
     """The first of each form."""
     first: dict[str, Found] = {}
-    for each in found:
-        first.setdefault(each.form, each)
+    for sequence in found:
+        first.setdefault(sequence.form, sequence)
     return list(first.values())
 
 
@@ -194,8 +194,8 @@ def _cost(steps: Sequence[_Step], weights: Sequence[int], before: Sequence[int])
     """Parameters without the bias, and multiply-accumulates."""
     params = macs = done = 0
     for step in steps:
-        own = (before[done] if step.mix is None else weights[step.mix]) * step.taps
-        params, macs = params + own, macs + own * step.pixels
+        weight = (before[done] if step.mix is None else weights[step.mix]) * step.taps
+        params, macs = params + weight, macs + weight * step.pixels
         done += step.mix is not None
     return params, macs
 

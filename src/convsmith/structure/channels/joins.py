@@ -89,15 +89,15 @@ def cat(book: Book, node: Node, seen: Seen) -> Answer:
 def stack(book: Book, node: Node, seen: Seen) -> Answer:
     """Tensors side by side along a new dimension: channels that meet are one."""
     dim = node.call["dim"] % len(node.call.out)
-    found = _same_dims(seen)
-    if not found:
+    channel_dims = _same_dims(seen)
+    if not channel_dims:
         stay(book, seen, f"{place(node)} joins them with what is no channel that could go")
         return None
-    for x in found[1:]:
-        book.join(found[0].labels, x.labels, f"{place(node)} joins them")
-    return Channels(found[0].dim + (found[0].dim >= dim), found[0].labels)
+    for x in channel_dims[1:]:
+        book.join(channel_dims[0].labels, x.labels, f"{place(node)} joins them")
+    return Channels(channel_dims[0].dim + (channel_dims[0].dim >= dim), channel_dims[0].labels)
 
 
 def _same_dims(seen: Seen) -> Sequence[Channels]:
-    found = [x for x in seen if x is not None]
-    return found if len(found) == len(seen) and len({x.dim for x in found}) == 1 else []
+    known = [x for x in seen if x is not None]
+    return known if len(known) == len(seen) and len({x.dim for x in known}) == 1 else []

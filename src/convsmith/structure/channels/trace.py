@@ -36,8 +36,8 @@ def _answer(book: Book, node: Node, answers: dict[str, Answer]) -> Answer:
     if node.call.op == GETITEM:
         whole = answers[node.call.input.name]
         return whole[node.call["index"]] if isinstance(whole, tuple) else whole
-    found = [answers.get(x.name) for x in node.call.operands]
-    seen = [x[0] if isinstance(x, tuple) else x for x in found]
+    inputs = [answers.get(x.name) for x in node.call.operands]
+    seen = [x[0] if isinstance(x, tuple) else x for x in inputs]
     if node.call.op in CHANNEL_RULES and not node.loose:
         return CHANNEL_RULES[node.call.op](book, node, seen)
     stay(book, seen, f"{place(node)} may mix them or count on their number")
