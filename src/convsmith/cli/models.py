@@ -134,7 +134,7 @@ def export(
     for name in files:
         terminal.progress(f"exporting {name}", len(checks), len(files))
         check = write(
-            loaded.model, folder / name, input=loaded.origin.input, seed=seed, progress=terminal.progress,
+            loaded.model, folder / name, input=loaded.origin.shapes, seed=seed, progress=terminal.progress,
             int8=found if name == INT8 else None, images=images, metadata=about,
         )  # fmt: skip
         terminal.show(check.line)
@@ -172,15 +172,15 @@ def bench(
 
     torch.manual_seed(seed)
     loaded = {name: _measurable(terminal, name, Form(input, classes, trust=trust)) for name in models}
-    shapes = {net.origin.input for net in loaded.values() if isinstance(net, Loaded)} or {input}
-    if len(shapes) > 1:
-        raise ConvsmithError(f"bench: got input shapes {shapes}; give --input C,H,W, the same for all.")
+    shapes = [net.origin.shapes for net in loaded.values() if isinstance(net, Loaded)] or [input]
+    if other := [shape for shape in shapes if shape != shapes[0]]:
+        raise ConvsmithError(f"bench: got inputs {shapes[0]} and {other[0]}; give --input C,H,W, the same for all.")
     nets = {name: net.model if isinstance(net, Loaded) else net for name, net in loaded.items()}
     folders = {name: net.folder for name, net in loaded.items() if isinstance(net, Loaded) and net.folder}
     small = {name: folder / INT8 for name, folder in folders.items() if (folder / INT8).is_file()}
     choice: dict[str, Any] = {"runtimes": tuple(runtimes.split(","))} if runtimes else {}
     result = measure(
-        nets, input=shapes.pop(), batches=batches, threads=threads, seed=seed, trust=trust, progress=terminal.progress,
+        nets, input=shapes[0], batches=batches, threads=threads, seed=seed, trust=trust, progress=terminal.progress,
         int8=small, **choice,
     )  # fmt: skip
     terminal.show(bench_table(result))
