@@ -17,6 +17,7 @@ from convsmith.torchrun import rank
 if TYPE_CHECKING:  # takes seconds to import
     from convsmith.data import Data
     from convsmith.export import ExportCheck
+    from convsmith.graph.signature import Shapes
     from convsmith.load import Loaded
     from convsmith.plan import Plan
 
@@ -136,7 +137,7 @@ def _written(
     for number, path in enumerate(paths):
         terminal.progress(f"exporting {path.name}", number, len(paths))
         check = write(
-            loaded.model, path, input=loaded.origin.input, seed=seed, progress=terminal.progress,
+            loaded.model, path, input=loaded.origin.shapes, seed=seed, progress=terminal.progress,
             int8=data if path.name == INT8 else None, images=images, metadata=about,
         )  # fmt: skip
         terminal.show(check.line)
@@ -193,9 +194,9 @@ def _measurable(terminal: Terminal, reference: str, form: Form) -> "Loaded | Pat
     return path if path.suffix in (".onnx", ".pt2") and path.is_file() else form.load(terminal, reference)
 
 
-def _shape(loaded: Iterable["Loaded | Path"], asked: tuple[int, ...] | None) -> tuple[int, ...] | None:
+def _shape(loaded: Iterable["Loaded | Path"], asked: "Shapes | None") -> "Shapes | None":
     """The input of all models; raises ConvsmithError where they read several."""
-    shapes: set[tuple[int, ...] | None] = {net.origin.input for net in loaded if not isinstance(net, Path)} or {asked}
-    if len(shapes) > 1:
-        raise ConvsmithError(f"bench: got input shapes {shapes}; give --input C,H,W, the same for all.")
-    return shapes.pop()
+    shapes = [net.origin.shapes for net in loaded if not isinstance(net, Path)] or [asked]
+    if other := [shape for shape in shapes if shape != shapes[0]]:
+        raise ConvsmithError(f"bench: got inputs {shapes[0]} and {other[0]}; give --input C,H,W, the same for all.")
+    return shapes[0]

@@ -9,11 +9,12 @@ from convsmith.formats.formats import (
     evaluation_copy,
     load_pt2,
     other_precision,
+    placed,
     trace,
 )
 from convsmith.formats.runtime import ORT_ERRORS, quiet, reason, session
 
 __all__ = [
     "FORMATS", "INPUT", "ORT_ERRORS", "Format", "Run", "describe", "evaluation_copy", "load_pt2", "other_precision",
-    "quiet", "reason", "session", "trace",
+    "placed", "quiet", "reason", "session", "trace",
 ]  # fmt: skip

@@ -61,15 +61,15 @@ def measure_latency(
 
 def _of_modules(model: nn.Module, graph: Graph, seconds: float, progress: Progress) -> Latencies:
     replica = channels_last(evaluation_copy(model), len(graph.inputs[0].shape) - 2)
-    images = [torch.randn(1, *each.shape[1:]) for each in graph.inputs]
+    args, named = graph.signature.call(graph.signature.drawn(1, torch.Generator().manual_seed(0)))
     rounds: list[dict[str, float]] = []
     end = perf_counter() + seconds
     with torch.inference_mode():
-        replica(*images)
+        replica(*args, **named)
         watch = _Watch(replica)
         while len(rounds) < FEWEST or (len(rounds) < ROUNDS and perf_counter() < end):
             progress("measuring latency by module", len(rounds), ROUNDS)
-            replica(*images)
+            replica(*args, **named)
             rounds.append(watch.taken())
     return Latencies({path: float(np.median([each[path] for each in rounds])) for path in rounds[0]})
 
