@@ -196,7 +196,8 @@ def _measurable(terminal: Terminal, reference: str, form: Form) -> "Loaded | Pat
 
 def _shape(loaded: Iterable["Loaded | Path"], asked: "Shapes | None") -> "Shapes | None":
     """The input of all models; raises ConvsmithError where they read several."""
-    shapes = [net.origin.shapes for net in loaded if not isinstance(net, Path)] or [asked]
+    built: list[Shapes | None] = [net.origin.shapes for net in loaded if not isinstance(net, Path)]
+    shapes = built or [asked]
     if other := [shape for shape in shapes if shape != shapes[0]]:
         raise ConvsmithError(f"bench: got inputs {shapes[0]} and {other[0]}; give --input C,H,W, the same for all.")
     return shapes[0]

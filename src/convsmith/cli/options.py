@@ -222,7 +222,7 @@ Judged = Annotated[
         "--judged",
         metavar="N",
         min=0,
-        help="With data, plans carried out in short and judged by the output (default: 24 with --width or --depth).",
+        help="With data, plans to judge in short: 1 compares with fewer levers, more tell prices anew (default: 1).",
     ),
 ]
 MaxLatency = Annotated[

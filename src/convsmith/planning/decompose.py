@@ -17,7 +17,6 @@ from convsmith.limits import share_of
 from convsmith.plan import Plan, Request
 from convsmith.planning.by_cost import plan_by_cost
 from convsmith.planning.by_error import Trained, plan_by_error
-from convsmith.planning.repricing import JUDGED
 from convsmith.planning.settling import as_planned, measured_in
 from convsmith.progress import Progress, silent
 from convsmith.target import Target
@@ -75,9 +74,10 @@ def decompose(
         width: With data, whether groups of channels may be narrowed as well. None for yes where block is `auto` and
         latency is limited. Under a limit on MACs ranks lose less, so there only where ranks alone cannot meet it.
         depth: The same of units of a stage that may go.
-        judged: With data, about how many plans are carried out in short and judged by the output on images held out:
-            those of fewer levers, and neighbours of the best, by which prices are told anew. 0 takes the first choice.
-            None for 24 where channels or units may go, else 0.
+        judged: With data, plans are carried out in short and judged by the output on images held out. With 1 these are
+            the choice and those of fewer levers, and the best is taken. With more, neighbours of the best follow until
+            about so many were judged, and tell prices anew. 0 takes the choice. None for 1 where channels or units may
+            go, else 0.
         target: Where the net is to be fast, as `cs.Target.parse` takes it. Times are measured there, and so is the new
             net beside the old one. It keeps the limit and is not slower than the old one, or no plan is given.
         latency_file: With a target, where times of layers are kept for later calls; by default in the user's cache
@@ -118,7 +118,7 @@ def decompose(
     trained = Trained(model, graph, taken, method, statistics, seed, latencies, progress, prices)
 
     def planned(asked: Request) -> Plan:
-        most = (JUDGED if asked.width or asked.depth else 0) if judged is None else judged
+        most = int(asked.width or asked.depth) if judged is None else judged
         return plan_by_error(trained, asked, settle, most)
 
     try:

@@ -26,8 +26,8 @@ from convsmith.rewriting.apply import draft
 LEAST = 32
 # Images that plans are carried out on, of three quarters, and those that judge.
 FITTED, JUDGING = 192, 128
-# Plans that are judged in all by default, and times that prices are told anew.
-JUDGED, ROUNDS = 24, 3
+# Times that prices are told anew.
+ROUNDS = 3
 # Of each kind that are not chosen, so many of the cheapest are priced anew, too.
 NEXT = 2
 # A plan's error differs by a few hundredths from fit to fit: no price is trusted to change by more than this factor.
@@ -61,7 +61,8 @@ class Judge:
         """The squared relative error of the net's output once a plan is carried out in short."""
 
         def judged() -> tuple[float, float]:
-            self._progress("judging plans", min(len(self._seen), self._most), self._most)
+            done = len(self._seen) - 1
+            self._progress("judging plans", done, max(self._most, done + 1))
             made = self._answers(draft(self._model, plan, self._fitted, self._method, self._seed))
             missed = [(new - old).square().sum().item() for new, old in zip(made, self._wanted, strict=True)]
             errors = [

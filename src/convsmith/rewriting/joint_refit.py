@@ -15,10 +15,11 @@ from convsmith.calibration.variations import varied
 from convsmith.graph import Graph
 from convsmith.progress import Progress, silent
 from convsmith.structure.stages import find_stages
+from convsmith.structure.units import calls_inside, find_units
 
 # One in so many of the calibration images is not fitted to: they judge.
 HELD_OUT = 8
-BATCH, RATE, EVERY = 64, 3e-4, 25
+BATCH, RATE, EVERY = 64, 5e-4, 25
 OUTPUT = "the net"
 
 
@@ -27,7 +28,7 @@ class Refit:
     """What a joint refit came to, on images that it did not see.
 
     Attributes:
-        before: The distance of outputs and stages from the original's, squared and relative, before the first step.
+        before: The distance of outputs and units from the original's, squared and relative, before the first step.
         after: The same of the weights that were kept.
         kept: The step that they are of; 0 where none was better than what was there.
         steps: How many were taken.
@@ -57,13 +58,13 @@ def parted(images: Pictures) -> tuple[Pictures, Pictures]:
 
 
 def pairs_of(graph: Graph, narrowed: Graph, original: nn.Module, model: nn.Module) -> list[Pair]:
-    """What can be matched: the two nets, and of each stage the module that ends it, where its shape stayed.
+    """What can be matched: the two nets, and of each unit the module that ends it, where its shape stayed.
 
     graph, narrowed: of the original, and of the model before blocks were put into it.
     """
-    ends = [stage.nodes[-1] for stage in find_stages(graph, graph.reaches()).stages]
-    shapes = {node.name: node.call.out for node in narrowed.nodes}
-    paths = [n.module for n in ends if n.module and n.name in graph.cuts and shapes.get(n.name) == n.call.out]
+    stages, shapes = find_units(graph, find_stages(graph, graph.reaches()))[0], narrowed.shapes
+    ends = {unit.modules[-1]: calls_inside(graph, unit.modules)[-1] for units in stages for unit in units}
+    paths = [path for path, node in ends.items() if shapes.get(node.name) == node.call.out]
     return [(OUTPUT, model, original), *((p, model.get_submodule(p), original.get_submodule(p)) for p in paths)]
 
 
@@ -78,14 +79,14 @@ def refit_jointly(
 ) -> Refit:
     """Refit all weights of a net in place, by Adam, to answer as the original does; labels are not needed.
 
-    The loss is the mean relative squared distance of outputs and of what stages end in. Images are moved and mirrored
+    The loss is the mean relative squared distance of outputs and of what units answer. Images are moved and mirrored
     at random, so that a few hundred last for hundreds of steps. BatchNorms keep their statistics. The rate falls to
     zero in a half cosine, and the weights stay that `judging` finds best, those of the start among them.
 
     pairs: what is to be matched, the net and its original first; images: (n, c, h, w) to fit to.
     """
     _, model, original = pairs[0]
-    left = {*model.modules()}  # a unit that ended a stage may be gone
+    left = {*model.modules()}  # units may be gone
     pairs = [pair for pair in pairs if pair[1] in left]
     generator = torch.Generator().manual_seed(seed)
     with ExitStack() as held:
