@@ -21,7 +21,7 @@ from convsmith.export import quiet, reason
 from convsmith.formats import other_precision
 from convsmith.graph.signature import Shape, Shapes, each_shape, in_order
 from convsmith.latency.files import batches_of, image_of
-from convsmith.latency.interleaved import Run, Times, take_turns
+from convsmith.latency.interleaved import Run, Times, clock_for, take_turns
 from convsmith.latency.targets import RUN_ERRORS, RUNTIMES, set_threads, started
 from convsmith.progress import Progress, silent
 from convsmith.text import times
@@ -59,7 +59,8 @@ def bench(
         batches: By default 1 and 32, or what all files are fixed at. A file fixed at another shape is skipped there.
         runtimes: Names of runtimes; .onnx files run in onnxruntime only, .pt2 files in eager. One that fails on a model
             is skipped with its reason.
-        threads: CPU threads; None for torch's own number.
+        threads: CPU threads; None for torch's own number. Of one thread the processor's time is told, which other
+            processes do not lengthen.
         onnx: Files already exported, by model; the others are exported to a temporary folder.
         int8: Files in 8-bit integers, by the model that they are of. They run beside it in onnxruntime as `NAME int8`,
             and are compared with each other, too.
@@ -110,7 +111,7 @@ def bench(
             images = _drawn(shapes, batch, seed)
             with torch.inference_mode():
                 runs, missed = _start(subjects, runtime, images, threads)
-                found = take_turns(runs, seconds, threads)
+                found = take_turns(runs, seconds, threads, clock_for(threads))
             cells += compare(found, runtime, batch, seed)
             pairs += compare(_those_beside(subjects, found), runtime, batch, seed)
             skipped += [Skipped(name, runtime, batch, why) for name, why in missed.items()]
