@@ -174,7 +174,7 @@ def examine(subject: Subject) -> Finding:
 def analyzed(subject: Subject, began: float) -> Finding:
     try:
         model = built(subject).eval().requires_grad_(False)  # torch's counter hooks gradients
-    except (ValueError, NotImplementedError, TypeError) as error:
+    except (ValueError, NotImplementedError, TypeError, AssertionError) as error:
         return Finding(subject.name, "not built", str(error).partition("\n")[0])
     shape = subject.input or tuple(model.default_cfg["input_size"])
     if sum(isinstance(module, _ConvNd) for module in model.modules()) < CONVOLUTIONS:

@@ -67,8 +67,35 @@ def row(name: str, weights: Path, reference: str, limit: float) -> dict[str, Any
     }  # fmt: skip
 
 
-def page(found: Mapping[str, Any]) -> str:
-    """The page of the documentation: two rows a plan, in float and in 8-bit integers, beside the original's."""
+def page(found: Mapping[str, Any], timed: Mapping[str, Any]) -> str:
+    """The page of the documentation: plans by accuracy and time, then the times predicted by `bench/latency.py`."""
+    return "\n".join([*_deployed(found), "", *_predicted(timed)]) + "\n"
+
+
+def _predicted(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "## Predicted and measured time",
+        "",
+        "Nets without training (times do not tell), decomposed for ONNX Runtime under a limit, batch 1, one thread.",
+        "All are shares of the original. Predicted is what the last plan was chosen by, measured what it then took.",
+        "",
+        "| net | block | limit | MACs | predicted | measured | gap |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        start = f"| {row['net']} | `{row['block']}` | {row['limit']}x |"
+        if "refused" in row:
+            lines.append(f"{start} refused | | | |")
+            continue
+        (base, predicted), (before, after) = row["predicted_ms"], row["measured_ms"]
+        shares = f"{row['macs']:.2f}x | {predicted / base:.2f}x | {after / before:.2f}x"
+        lines.append(f"{start} {shares} | {100 * row['gap']:+.0f} % |")
+    median = f"The median gap is {100 * found['median_gap']:.1f} %."
+    return [*lines, "", f"{median} A plan that misses its limit when measured is planned again, or refused."]
+
+
+def _deployed(found: Mapping[str, Any]) -> list[str]:
+    """Two rows a plan, in float and in 8-bit integers, beside the original's."""
     lines = [
         "# Plans for ONNX Runtime",
         "",
@@ -97,7 +124,7 @@ def page(found: Mapping[str, Any]) -> str:
     lines.append(f"- Planning and fitting took {min(seconds):.0f} to {max(seconds):.0f} s of processor time.")
     runtime = f"ONNX Runtime {found['versions']['onnxruntime']}"
     lines.append(f"- {found['hardware']['cpu']}, {runtime}, a busy machine: take ratios.")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
@@ -117,7 +144,7 @@ def main() -> None:
                 known["rows"].append(row(name, Path(weights), told.data, limit))
                 write_text(OUT, json.dumps({"what": __doc__, **environment(), **known}, indent=1) + "\n")
     if told.page:
-        write_text(PAGE, page(json.loads(OUT.read_text())))
+        write_text(PAGE, page(*(json.loads(path.read_text()) for path in (OUT, OUT.with_name("latency.json")))))
 
 
 if __name__ == "__main__":

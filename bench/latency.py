@@ -1,6 +1,6 @@
 """How near the predicted time of a plan is to the measured one, in a target: `python bench/latency.py`.
 
-Eight nets of untrained weights (times do not tell) are decomposed for a target under a limit on latency. Predicted and
+Nine nets of untrained weights (times do not tell) are decomposed for a target under a limit on latency. Predicted and
 measured shares of the net's time, and their gap, go to bench/results/latency.json with versions and hardware.
 """
 
@@ -20,7 +20,7 @@ OUT = Path(__file__).parent / "results" / "latency.json"
 NETS = {
     "resnet20": (3, 32, 32), "resnet32": (3, 32, 32), "resnet56": (3, 32, 32), "vgg16": (3, 32, 32),
     "mobilenet": (3, 32, 32), "torchvision:resnet18": (3, 224, 224), "torchvision:vgg11_bn": (3, 224, 224),
-    "timm:resnet26": (3, 224, 224),
+    "timm:resnet26": (3, 224, 224), "torchvision:resnet50": (3, 224, 224),
 }  # fmt: skip
 PLANS = (("cp:r=8", 0.7), ("dw-pw", 0.8), ("spatial:r=8", 0.7), ("channel:r=4", 0.8))
 

@@ -164,5 +164,7 @@ def test_the_code_of_a_page_runs(page: str) -> None:
 
 
 def test_the_page_of_plans_for_onnx_runtime_holds_the_result_file() -> None:
-    made = bench_module("deploy").page(json.loads((RESULTS / "deploy.json").read_text()))
+    made = bench_module("deploy").page(
+        *(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("deploy", "latency"))
+    )
     assert (DOCS / "results" / "deploy.md").read_text() == made, "run bench/deploy.py --page"

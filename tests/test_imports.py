@@ -8,7 +8,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "convsmith"
 LEVELS = (
-    "text errors arguments lazy bounds limits progress registry files locks torchrun environment markup target plan",
+    "text errors arguments lazy bounds limits progress registry garbage files locks torchrun environment markup target"
+    " plan",
     "reach algebra",
     "kernels blocks zoo",
     "graph structure score",

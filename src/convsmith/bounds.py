@@ -11,6 +11,11 @@ TENSOR = 1 << 34  # of any tensor that a file's net makes
 SIDE = 1 << 20  # of a map: what is seen is told position by position
 CHANNELS = 1 << 14  # of one input: what is seen is told channel by channel
 CLASSES = 500_000
+MADE = 1 << 40  # of any tensor that a net makes where it is captured on shapes
+FLAT = 1 << 23  # of one axis of such a tensor: what is seen is told channel by channel
+TABLES = 1 << 26  # numbers that a net makes of its own in one run, which have values when it is captured
+NUMBERED = 1 << 24  # numbers of the inputs of a net that is captured on numbers
+RUN = 1 << 28  # numbers that a net makes beyond those it reads, where it is captured on numbers
 UNITS = 1000  # of one stage, and copies of one unit
 
 
@@ -31,6 +36,18 @@ def check_input(shape: Sequence[int], what: str = "input") -> None:
         raise ConvsmithError(f"{what}: {told} is too large; give sides of at most {SIDE:,}.")
     if prod(shape) > ELEMENTS:
         raise ConvsmithError(f"{what}: {told} is too large; give at most {ELEMENTS:,} numbers.")
+
+
+def check_tensor(shape: Sequence[int], what: str) -> None:
+    """Refuse a tensor (batch, channels, *map) that no net makes.
+
+    >>> check_tensor((1, 3, 8, 10**8), "pad")
+    Traceback (most recent call last):
+    convsmith.errors.ConvsmithError: pad: it would make a tensor of 1x3x8x100000000; give a smaller --input.
+    """
+    largest = max(shape[1:], default=0)
+    if prod(shape) > MADE or largest > FLAT or (len(shape) > 3 and max(shape[2:]) > SIDE):
+        raise ConvsmithError(f"{what}: it would make a tensor of {times(shape)}; give a smaller --input.")
 
 
 def check_count(count: int | None, most: int, what: str) -> None:

@@ -1,5 +1,6 @@
 """What a user's mistake raises: a sentence that says where, what was got, and what to do, in a class of its kind."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
@@ -25,6 +26,17 @@ class ConvsmithError(Exception):
         """The sentence."""
         text = " ".join(printable(Exception.__str__(self)).split())
         return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} .. {text[-LONGEST // 4 :]}"
+
+
+def reason_of(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says, whatever its class makes of that.
+
+    >>> reason_of(KeyError("no such key"))
+    "KeyError: 'no such key'"
+    """
+    silent = traceback.format_exception_only(error)[-1].rstrip().endswith("<exception str() failed>")
+    lines = () if silent else (line.strip() for line in str(error).splitlines())
+    return f"{type(error).__name__}: {next(filter(None, lines), 'it tells no reason').rstrip('.;')}"
 
 
 @final

@@ -7,6 +7,7 @@ from functools import partial
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -246,6 +247,22 @@ def test_how_modules_run(seen: list[Any]) -> None:
     assert result.threads == before + 1
     assert witness.training
     assert witness.conv.weight.is_contiguous(), "the model is left as it was"
+
+
+class Sleeper(nn.Module):
+    """Lets others have the processor for a while, as on a busy machine."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        sleep(0.02)
+        return x + 1
+
+
+@pytest.mark.parametrize(("threads", "waits"), [(1, False), (2, True)])
+def test_one_thread_is_told_in_time_of_the_processor(threads: int, waits: bool) -> None:
+    (cell,) = bench(
+        {"net": Sleeper()}, input=SHAPE, seconds=0.01, batches=(1,), runtimes=("eager",), threads=threads
+    ).cells
+    assert (cell.median_ms >= 20) == waits
 
 
 def test_threads_are_given_back_after_a_failure() -> None:

@@ -290,6 +290,16 @@ def test_apply_with_data_says_that_the_plan_was_made_without(tmp_path: Path) -> 
     assert "decides better" not in told
 
 
+def test_apply_refits_all_weights_together_and_says_how_near_they_came(tmp_path: Path) -> None:
+    own, plan = ("--input", "3,32,32"), tmp_path / "plan.json"
+    assert run("decompose", "own_net:make", *own, "--block", "dw-pw", "-o", plan).exit_code == 0
+    given = ("apply", "own_net:make", plan, *own, "--refit-steps", 5)
+    assert "joint refit: " in run(*given, "--data", "digits", "--images", 64, "--out", tmp_path / "new").stdout
+    refused = run(*given, "--out", tmp_path / "none")
+    assert refused.exit_code != 0
+    assert "a joint refit needs images" in refused.output
+
+
 def test_new_weights_are_not_taken_for_those_a_run_began_with(tmp_path: Path) -> None:
     """A run elsewhere is refused, and a folder in which a net was trained takes no new one."""
     own = ("--input", "3,32,32")

@@ -15,8 +15,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from convsmith.calibration.variations import flip, shift
 from convsmith.data import PLAIN, Augment, Data, StreamSplit, TensorSplit, load_data
-from convsmith.data.augment import cutout, flip, shift
+from convsmith.data.augment import cutout
 from convsmith.data.images import read, to_tensor
 from convsmith.data.parquet import open_parquet
 from convsmith.data.records import Normalize

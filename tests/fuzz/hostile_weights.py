@@ -35,6 +35,12 @@ def _quantized(x: Tensor) -> Tensor:
         return torch.quantize_per_tensor(x.float(), 0.1, 0, torch.qint8)
 
 
+def _nested(x: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.nested.nested_tensor([x.flatten(), torch.ones(1)])
+
+
 TENSORS: tuple[Callable[[Tensor], Tensor], ...] = (
     lambda x: x.to(torch.complex64), lambda x: x.to(torch.int32), lambda x: x.to(torch.float8_e4m3fn),
     lambda x: x.to(torch.bfloat16), lambda x: x.double(), lambda x: x > 0, lambda x: x.flatten(),
@@ -46,7 +52,7 @@ OWN_TENSORS: tuple[Callable[[Tensor], Tensor], ...] = (
     *TENSORS, lambda x: x.to("meta"), lambda x: x.to_sparse(), _quantized, lambda x: torch.ones(()).expand(x.shape),
     lambda x: torch.ones(1).expand(10**6, 10**6), lambda x: torch.nn.Parameter(x),
     lambda x: x.mT if x.ndim > 1 else x[None],
-    lambda x: torch.nested.nested_tensor([x.flatten(), torch.ones(1)]),
+    lambda x: _nested(x),
 )  # fmt: skip
 
 

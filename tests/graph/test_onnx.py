@@ -4,10 +4,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -247,14 +249,42 @@ FORMS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-# ONNX infers a window more than is made where it would start in the padding; so ONNX Runtime warns too.
-CEILED = pytest.mark.xfail(raises=AssertionError, strict=True, reason="shape inference of ONNX in ceil_mode")
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[CEILED] * (name == "max pool")) for name in FORMS])
+@pytest.mark.parametrize("name", FORMS)
 def test_forms_of_onnx_see_what_onnx_runtime_sees(tmp_path: Path, name: str) -> None:
     nodes, more = FORMS[name]
     check_onnx(onnx.load(written(tmp_path / "net.onnx", *nodes, **more)))
+
+
+@pytest.mark.parametrize("auto_pad", ["NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_pools_have_the_sizes_that_onnx_runtime_makes(tmp_path: Path, op: str, auto_pad: str) -> None:
+    """Of drawn sizes, kernels, strides and pads: ONNX's own inference makes a window more in ceil_mode."""
+    random = Random(f"{op} {auto_pad}")
+    for case in range(40):
+        kernel, dilation = [random.randint(1, 4) for _ in "hw"], [random.choice((1, 1, 2)) for _ in "hw"]
+        strides = [
+            random.randint(1, side if "SAME" in auto_pad else 5) for side in kernel
+        ]  # else it pads by less than 0
+        how: dict[str, Any] = {"kernel_shape": kernel, "strides": strides, "ceil_mode": random.randint(0, 1)}
+        how["auto_pad"] = auto_pad
+        if auto_pad == "NOTSET":
+            how["pads"] = [random.randint(0, side // 2) for side in 2 * kernel]
+        if op == "MaxPool" and auto_pad == "NOTSET":
+            how["dilations"] = dilation
+        image = (1, 2, random.randint(7, 12), random.randint(7, 12))
+        node = onnx.helper.make_node(op, ["x"], ["y"], **how)
+        values = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, image)]
+        made = [onnx.helper.make_empty_tensor_value_info("y")]
+        graph = onnx.helper.make_graph([node], "net", values, made)
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=9)
+        path = tmp_path / f"{case}.onnx"
+        onnx.save(model, path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # it warns of the window more that it has itself inferred
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        wanted = session.run(None, {"x": np.zeros(image, np.float32)})[0].shape
+        captured = cs.capture_file(path)
+        assert captured.shapes[captured.outputs[0]] == wanted, (how, image)
 
 
 def test_a_net_of_another_framework_and_an_old_opset() -> None:

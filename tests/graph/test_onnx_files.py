@@ -47,6 +47,17 @@ def weight(*shape: int) -> np.ndarray:
     return np.ones(shape, np.float32)
 
 
+def test_nodes_in_any_order_are_read_in_that_of_their_tensors(tmp_path: Path) -> None:
+    """A converter to half precision puts its casts at the end of the file."""
+    nodes = N("Conv", ["h", "w"], ["c"]), N("Cast", ["x"], ["h"], to=F), N("Relu", ["c"], ["y"])
+    graphs = [
+        cs.capture_file(file(tmp_path / "net.onnx", *order, w=weight(4, 3, 3, 3)))
+        for order in (nodes, (nodes[1], nodes[0], nodes[2]))
+    ]
+    assert graphs[0].macs == graphs[1].macs == 36 * 4 * 27
+    assert [node.call.op for node in graphs[0].nodes] == [node.call.op for node in graphs[1].nodes]
+
+
 # --- recurrent layers
 
 
@@ -310,6 +321,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "resize": (lambda p: file(p, N("Resize", ["x", "", "s"], ["y"]), s=np.array([1, 1, 1e6, 1e6], np.float32)),
                "it would make"),
     "functions": (nested, "its functions make more than 1,000,000 nodes"),
+    "circle": (lambda p: file(p, N("Relu", ["z"], ["y"]), N("Relu", ["y"], ["z"])), "read each other in a circle"),
 }  # fmt: skip
 
 

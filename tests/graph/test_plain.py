@@ -41,6 +41,10 @@ MADE_PLAIN: dict[str, Callable[[nn.Module], Any]] = {
     "pruning of channels": lambda layer: prune.ln_structured(layer, "weight", 0.5, 2, dim=0),
     "pruning twice": twice,
     "pruning of the bias": lambda layer: prune.l1_unstructured(layer, "bias", 0.5),
+    "weight_norm as parametrization": parametrizations.weight_norm,
+    "spectral_norm as parametrization": parametrizations.spectral_norm,
+    "orthogonal as parametrization": lambda layer: parametrizations.orthogonal(layer),
+    "pruning beside weight_norm": lambda layer: prune.l1_unstructured(parametrizations.weight_norm(layer), "bias", 0.5),
     "pruning by a mask": lambda layer: prune.custom_from_mask(layer, "weight", torch.ones(16, 16, 3, 3).tril()),
 }
 
@@ -65,11 +69,17 @@ def test_a_layer_is_planned_and_edited_as_the_weight_it_makes(name: str) -> None
     assert model.state_dict().keys() == before.keys()
 
 
-@pytest.mark.parametrize("name", ["weight_norm", "pruning"])
+@pytest.mark.parametrize("name", ["weight_norm", "pruning", "spectral_norm as parametrization"])
 def test_ranks_are_chosen_and_fitted_by_data_for_it_too(name: str) -> None:
     model, x = net(MADE_PLAIN[name]), images()
-    new = cs.apply(model, cs.decompose(cs.capture(model, X), block="dw-pw:r=2", max_macs=0.6), data=x)
-    assert new(x).shape == (4, 10)
+    for given in (model, nn.DataParallel(model)):
+        graph = cs.capture(given, X)
+        assert "2" in cs.calibrate(given, x)
+        plans = cs.decompose(graph, block="dw-pw:r=2", max_macs=0.6), cs.decompose(
+            graph, model=given, data=x, max_macs=0.9
+        )  # fmt: skip
+        for plan in plans:
+            assert cs.apply(given, plan, data=x)(x).shape == (4, 10)
 
 
 @pytest.mark.parametrize("name", MADE_PLAIN)
@@ -108,8 +118,9 @@ REFUSED: dict[str, Callable[[nn.Module], Any]] = {
     "a parametrization of one's own": lambda layer: nn.utils.parametrize.register_parametrization(
         layer, "weight", Halved()
     ),
-    "weight_norm as parametrization": parametrizations.weight_norm,
-    "spectral_norm as parametrization": parametrizations.spectral_norm,
+    "one of one's own beside torch's": lambda layer: nn.utils.parametrize.register_parametrization(
+        parametrizations.weight_norm(layer), "weight", Halved()
+    ),
 }
 
 

@@ -175,17 +175,36 @@ def by_strides_that_overlap(net: nn.Module, x: Tensor) -> Tensor:
     return wide
 
 
-@pytest.mark.parametrize("forward", [by_another_type, by_strides_that_overlap])
+def by_lists(net: nn.Module, x: Tensor) -> Tensor:
+    new = [torch.zeros(1, 2, 6, 6, dtype=x.dtype) for _ in range(2)]
+    torch._foreach_add_(new, [x[:, :2], x[:, 2:]])
+    return torch.cat(new, 1)
+
+
+def by_another_memory(net: nn.Module, x: Tensor) -> Tensor:
+    new = torch.zeros(1, dtype=x.dtype)
+    new.set_(x.clone())
+    return new
+
+
+NAMED = {
+    by_another_type: "through a view", by_strides_that_overlap: "through a view", by_lists: "aten._foreach_add_.List",
+    by_another_memory: "aten.set_.source_Tensor",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forward", NAMED)
 def test_a_write_that_cannot_be_followed_is_named_and_all_behind_is_listed(forward: Forward) -> None:
     graph = capture(Net(forward), torch.zeros(1, *SHAPE))
-    assert any(op.endswith("through a view") for op in graph.unknown_ops)
+    assert any(op.endswith(NAMED[forward]) for op in graph.unknown_ops)
+    assert graph.params == sum(parameter.numel() for parameter in Net(forward).parameters())
     assert graph.outputs == (graph.layers[-1].name,)
     assert graph.outputs[0] not in graph.reaches()
     refusals = {refusal.layer: refusal.reason for refusal in cs.decompose(graph, block="dw-pw").refusals}
     assert "op without a rule" in refusals["last"]
 
 
-@pytest.mark.parametrize("forward", [*FOLLOWED, a_table_filled_beside, *BY_TABLES])
+@pytest.mark.parametrize("forward", [*FOLLOWED, a_table_filled_beside, *BY_TABLES, by_lists])
 def test_writes_are_run_again_as_they_were(forward: Forward) -> None:
     net = Net(forward).eval()
     replay = Replay(net, capture(net, torch.zeros(1, *SHAPE)))

@@ -137,7 +137,7 @@ class Boom:
         ("w.pth", {}, "holds no state dict"),
         ("w.safetensors", without("0.weight"), "0.weight is missing in the file"),
         ("w.safetensors", without("", extra=torch.ones(1)), "extra is not in the model"),
-        ("w.safetensors", without("", **{"0.weight": torch.ones(4, 3, 5, 5)}), "0.weight is 4x3x5x5, not 4x3x3x3"),
+        ("w.safetensors", without("", **{"0.weight": torch.ones(4, 3, 5, 5)}), "0.weight (4x3x5x5, not 4x3x3x3)"),
         ("w.safetensors", {"a": torch.ones(1)}, "and 2 more are missing in the file"),
     ],
 )

@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import convsmith as cs
+from convsmith.cli.app import app
 from convsmith.errors import ConvsmithError
 from convsmith.load import load, load_graph, load_with_data, save
 from convsmith.optimize import Settings, run
@@ -39,6 +42,9 @@ def raises_nothing(): raise Exception
 def asserts(): assert False
 def too_much(): raise MemoryError
 def deep(): return deep()
+class Mute(Exception):
+    def __str__(self): raise ValueError("no word")
+def raises_without_telling(): raise Mute
 not_callable = 3
 """
 
@@ -79,6 +85,7 @@ MISTAKES = {
     "an assertion": ("code_of_mine:asserts", "AssertionError"),
     "memory": ("code_of_mine:too_much", "MemoryError"),
     "recursion": ("code_of_mine:deep", "RecursionError: maximum recursion depth exceeded"),
+    "an error that cannot be told": ("code_of_mine:raises_without_telling", "Mute: it tells no reason"),
     "no function": ("code_of_mine:not_callable", "'int' object is not callable"),
     "none of that name": ("code_of_mine:nothing", "has no attribute 'nothing'"),
     "no name": ("code_of_mine:", "has no attribute ''"),
@@ -100,6 +107,43 @@ def test_whatever_a_users_code_raises_is_told_in_one_line(here: Path, reference:
         load(reference)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+FORWARDS = {
+    "an error of its own": ("raise Own('mine')", "raised Own: mine; mend it there"),
+    "an error beside all others": ("raise BaseException('x')", "raised BaseException: x; mend"),
+    "an exit": ("sys.exit(0)", "raised SystemExit: 0; mend"),
+    "an exit without a word": ("sys.exit()", "raised SystemExit: it tells no reason; mend"),
+    "no more": ("raise StopIteration", "raised StopIteration: it tells no reason"),
+    "the end of a generator": ("raise GeneratorExit", "raised GeneratorExit: it tells no reason"),
+    "an error that cannot be told": ("raise Mute", "raised Mute: it tells no reason; mend"),
+    "a file": ("open('nothing.txt')", "raised FileNotFoundError: [Errno 2] No such file or directory: 'nothing.txt'"),
+    "of a library": ("import zipfile; zipfile.ZipFile(__file__)", "raised BadZipFile: File is not a zip file; mend"),
+    "memory": ("raise MemoryError", "there is not enough memory for this; give fewer --images"),
+    "of torch": ("x.view(7, 7)", "in forward); check --input and the model's forward."),
+}
+VERBS = (("analyze",), ("decompose", "--block", "dw-pw"), ("export", "--format", "onnx", "--out", "out"),
+         ("bench", "--runtimes", "eager", "--batches", "1"))  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
+@pytest.mark.parametrize("name", FORWARDS)
+def test_whatever_a_users_forward_raises_is_told_in_one_line(here: Path, name: str, verb: tuple[str, ...]) -> None:
+    line, told = FORWARDS[name]
+    forward = (
+        f"class Net(nn.Sequential):\n    def forward(self, x):\n        {line}\n        return super().forward(x)\n"
+    )
+    factory = "def raising(): return Net(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
+    (here / "code_of_mine.py").write_text(f"import sys\n{CODE}\n{forward}\n{factory}")
+    command, *options = verb
+    result = CliRunner().invoke(app, [command, "code_of_mine:raising", "--input", "3,8,8", *options])
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("convsmith: ")
+    # What runs a net anyway may tell errors of the usual kinds in its own words.
+    others = {"bench": "nothing was measured", "export": "cannot be (exported|written)"}
+    assert told in last or re.search(others.get(command, told), last)
 
 
 def test_ctrl_c_in_a_users_code_goes_through(here: Path) -> None:

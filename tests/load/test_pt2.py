@@ -74,6 +74,13 @@ class Frozen(nn.Module):
         return self.b(x)
 
 
+class Einsum(nn.Module):
+    """An operator one of whose arguments has the name of a file's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bchw,bdhw->bcd", x, x)
+
+
 class Odd(nn.Module):
     """Names that the reader's own module has."""
 
@@ -97,6 +104,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "a part of the graph": Frozen,
     "lower precision": Lower,
     "odd names": Odd,
+    "sums over axes": Einsum,
     "the project's operator": separable,
     "recurrent": lambda: nn.Sequential(nn.Flatten(2), nn.LSTM(144, 8, batch_first=True)),
     "attention": lambda: nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(144, 4, 32, batch_first=True)),
@@ -296,6 +304,9 @@ HOSTILE: dict[str, tuple[Callable[[Entries, Path], Entries], str | None]] = {
     "a builtin of TorchScript": (target("torch.ops.aten.save.default", STRING, STRING), "holds a call of"),
     "another library": (target("torch.ops.image.read_file.default", STRING), "holds a call of torch.ops.image"),
     "an attribute": (target("torch.ops.aten.__class__.mro", STRING), "holds a call of torch.ops.aten.__class__"),
+    "what prints": (target("torch.ops.aten._print.default", STRING), "holds a call of torch.ops.aten._print"),
+    "a text of any length": (target("torch.ops.aten.ljust.default", STRING, {"as_int": 10**11}, STRING), "aten.ljust"),
+    "a list of any length": (target("torch.ops.aten.mul.left_t", {"as_ints": [1]}, {"as_int": 10**11}), "aten.mul"),
     "a higher-order operator": (target("torch.ops.higher_order.map_impl", STRING), "higher_order.map_impl"),
     "an object": (target("torch.ops.aten.relu.default", {"as_custom_obj": {"name": "x", "class_fqn": "os"}}),
                   "holds an argument of kind as_custom_obj"),
@@ -363,6 +374,28 @@ BROKEN: dict[str, Callable[[Entries, Path], Entries]] = {
     "an argument of two kinds": target("torch.ops.aten.relu.default", {"as_int": 1, "as_float": 1.0}),
     "no such operator": target("torch.ops.aten.no_such.default"),
 }  # fmt: skip
+
+
+X = {"as_tensor": {"name": "input"}}
+LONG = {"as_int": 10**11}
+# Calls that ask for more than any net needs, and what is told.
+ENDLESS: dict[str, tuple[Callable[[Entries, Path], Entries], str]] = {
+    "a constant": (target("torch.ops.aten.ones.default", {"as_ints": [10**5, 10**6]}), "67,108,864 numbers"),
+    "a range": (target("torch.ops.aten.arange.default", LONG), "67,108,864 numbers"),
+    "on shapes": (target("torch.ops.aten.repeat.default", X, {"as_ints": [1, 1, 10**7, 1]}), "it would make a tensor"),
+    "a text": (target("_operator.mul", {"as_string": "x"}, LONG), "mul of a str, which is no size"),
+    "a list": (target("_operator.mul", {"as_ints": [1]}, LONG), "mul of a list, which is no size"),
+    "a format": (target("_operator.mod", {"as_string": "%99999999999d"}, LONG), "mod of a str, which is no size"),
+    "a number": (target("_operator.mul", {"as_int": 10**300}, {"as_int": 10**300}), "a size beyond 64 bits"),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_calls_without_a_bound_are_refused(tmp_path: Path, name: str) -> None:
+    change, told = ENDLESS[name]
+    with pytest.raises(ConvsmithError, match=told) as error:
+        cs.capture_file(rewritten(tmp_path / "net.pt2", change(sound(tmp_path), tmp_path)))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", BROKEN)

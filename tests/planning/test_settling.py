@@ -1,5 +1,6 @@
 """Plans for a target: held to what is measured there, planned again where they miss, refused where none keeps it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,3 +126,7 @@ def test_a_plan_changed_by_hand_tells_no_measured_time(vgg: nn.Module, graph: cs
     assert isinstance(first, Replace)
     changed = replace(plan, edits=(replace(first, block="dw-pw:r=2"), *rest))
     assert cs.rewrite(vgg, changed).plan.measured_ms is None
+    record = json.loads(plan.to_json())
+    assert cs.Plan.from_json(json.dumps(record)) == plan
+    record["edits"].pop()
+    assert cs.Plan.from_json(json.dumps(record)).measured_ms is None

@@ -110,6 +110,7 @@ def test_the_command_prints_json_with_plans_that_apply(tmp_path: Path) -> None:
     [
         (["--front"], "give --data"),
         (["--front", "--data", "digits", "--max-macs", "0.5x"], "leave limits and -o out"),
+        (["--front", "--data", "digits", "--judged", "3"], "leave --judged out"),
         (["--html", "a.html"], "--html shows a front"),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision import models
 from torchvision.models.video import resnet
 
 import convsmith as cs
@@ -86,8 +87,7 @@ def exact(conv: ConvSpec) -> str:
     return f"dw-pw:r={min(prod(conv.kernel), conv.out_channels)}"
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_a_net_is_carried_at_full_rank(name: str) -> None:
+def carried_at_full_rank(name: str) -> None:
     net, shape = net_of(name)
     graph = cs.capture(net, torch.zeros(1, *shape))
     specs = {node.module: node.conv_spec() for node in graph.layers if node.kind == "conv"}
@@ -96,6 +96,18 @@ def test_a_net_is_carried_at_full_rank(name: str) -> None:
     done = cs.rewrite(net, plan)
     assert {edit.layer: edit.block for edit in plan.edits} == wanted
     assert gap(done.model, net, drawn(2, *shape)) < 1e-5
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_net_is_carried_at_full_rank(name: str) -> None:
+    carried_at_full_rank(name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["r3d_18", "r2plus1d_18"])
+def test_torchvisions_video_nets_are_carried_at_full_rank(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETS, name, (lambda: models.get_model(name, weights=None), (3, 4, 32, 32)))
+    carried_at_full_rank(name)
 
 
 @pytest.mark.parametrize("conv", [SIGNAL, VOLUME], ids=["signal", "volume"])

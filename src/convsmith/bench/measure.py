@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,8 +18,10 @@ from convsmith.bounds import ELEMENTS, check_input
 from convsmith.environment import environment
 from convsmith.errors import ConvsmithError
 from convsmith.export import quiet, reason
+from convsmith.formats import other_precision
+from convsmith.graph.signature import Shape, Shapes, each_shape, in_order
 from convsmith.latency.files import batches_of, image_of
-from convsmith.latency.interleaved import Run, Times, take_turns
+from convsmith.latency.interleaved import Run, Times, clock_for, take_turns
 from convsmith.latency.targets import RUN_ERRORS, RUNTIMES, set_threads, started
 from convsmith.progress import Progress, silent
 from convsmith.text import times
@@ -33,7 +35,7 @@ Models = Mapping[str, nn.Module | Path]
 def bench(
     models: Models | Sequence[nn.Module | Path],
     *,
-    input: tuple[int, ...] | None = None,
+    input: Shapes | None = None,
     batches: Sequence[int] | None = None,
     runtimes: Sequence[str] = ("eager", "compile", "onnxruntime"),
     threads: int | None = None,
@@ -47,16 +49,18 @@ def bench(
     """Measure models, .onnx and .pt2 files on the CPU; the first is what the others are compared with.
 
     Models of one runtime and batch are run in turn, round by round, so that a busy machine slows all of them alike.
-    Modules run in evaluation and inference mode and channels_last, in which convolutions on CPUs are faster.
+    Modules run in float32, evaluation and inference mode, and channels_last, in which convolutions on CPUs are faster.
 
     Args:
         models: By name; or a sequence, whose members are named by their place and type.
         input: (channels, height, width). By default what the first module was built for if it is a zoo net, else 3,
-            224, 224. Where all are files, what stands in the first one; a file's other inputs are filled as it says.
+            224, 224. Of modules of several inputs their shapes by the names of forward's arguments, or in order. Where
+            all are files, what stands in the first one; a file's other inputs are filled as it says.
         batches: By default 1 and 32, or what all files are fixed at. A file fixed at another shape is skipped there.
         runtimes: Names of runtimes; .onnx files run in onnxruntime only, .pt2 files in eager. One that fails on a model
             is skipped with its reason.
-        threads: CPU threads; None for torch's own number.
+        threads: CPU threads; None for torch's own number. Of one thread the processor's time is told, which other
+            processes do not lengthen.
         onnx: Files already exported, by model; the others are exported to a temporary folder.
         int8: Files in 8-bit integers, by the model that they are of. They run beside it in onnxruntime as `NAME int8`,
             and are compared with each other, too.
@@ -79,11 +83,13 @@ def bench(
     """
     models = models if isinstance(models, Mapping) else named(models)
     modules = [model for model in models.values() if isinstance(model, nn.Module)]
-    input = input or (input_of(modules[0]) if modules else None)
+    input = in_order(modules[0], input or input_of(modules[0])) if modules else input
     threads = torch.get_num_threads() if threads is None else threads
-    if not models or not runtimes or batches == () or min(*(batches or ()), *(input or ()), threads, 1) < 1:
+    shapes = each_shape(input or ())
+    if not models or not runtimes or batches == () or min(*(batches or ()), *chain(*shapes), threads, 1) < 1:
         raise ConvsmithError("bench: give a model, a runtime and a batch at least, and sizes and threads of 1 or more.")
-    check_input(input or (), "bench: input")
+    for shape in shapes:
+        check_input(shape, "bench: input")
     entries = {name: RUNTIMES[name] for name in runtimes}
     cells: list[Latency] = []
     pairs: list[Latency] = []
@@ -98,18 +104,33 @@ def bench(
         batches = batches or batches_of([each.subject.slots for each in subjects])
         if input is None:
             first, path = next(iter(zip(subjects, models.values(), strict=True)))
-            input = image_of(first.subject.slots, Path(str(path)))
+            shapes = (image_of(first.subject.slots, Path(str(path))),)
         cases = list(product(entries, batches))
         for number, (runtime, batch) in enumerate(cases):
             progress(f"measuring {runtime}, batch {batch}", number, len(cases))
-            images = _images(batch, input, seed)
+            images = _drawn(shapes, batch, seed)
             with torch.inference_mode():
                 runs, missed = _start(subjects, runtime, images, threads)
-                found = take_turns(runs, seconds, threads)
+                found = take_turns(runs, seconds, threads, clock_for(threads))
             cells += compare(found, runtime, batch, seed)
             pairs += compare(_those_beside(subjects, found), runtime, batch, seed)
             skipped += [Skipped(name, runtime, batch, why) for name, why in missed.items()]
-    return Bench(tuple(cells), tuple(skipped), input, threads, seed, **environment(), pairs=tuple(pairs))
+    notes = tuple(f"{name}: {told}" for name, model in models.items() if (told := _precision(model)))
+    return Bench(
+        tuple(cells), tuple(skipped), shapes[0], threads, seed, **environment(), pairs=tuple(pairs), notes=notes
+    )
+
+
+def _drawn(shapes: Sequence[Shape], batch: int, seed: int) -> list[Tensor]:
+    """A batch of every input."""
+    if large := [shape for shape in shapes if prod((batch, *shape)) > ELEMENTS]:
+        raise ConvsmithError(f"bench: {batch} images of {times(large[0])} are too many; give a smaller batch.")
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(batch, *shape, generator=generator) for shape in shapes]
+
+
+def _precision(model: nn.Module | Path) -> str:
+    return other_precision(model) if isinstance(model, nn.Module) else ""
 
 
 def named(models: Sequence[nn.Module | Path]) -> Models:
@@ -130,13 +151,6 @@ def _prepared(models: Models, prepare: Callable[[str, nn.Module | Path], Named],
         yield prepare(name, model)
 
 
-def _images(batch: int, shape: tuple[int, ...], seed: int) -> Tensor:
-    """Drawn images; raises ConvsmithError on more than a machine holds."""
-    if prod((batch, *shape)) > ELEMENTS:
-        raise ConvsmithError(f"bench: {batch} images of {times(shape)} are too many; give a smaller batch.")
-    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
-
-
 def _beside(name: str, path: Path, seed: int) -> Named:
     """The int8 file of a model."""
     return replace(named_subject(f"{name} int8", path, (), {}, None, seed), beside=True)
@@ -147,7 +161,7 @@ def _those_beside(subjects: Sequence[Named], times: Mapping[str, Times]) -> dict
 
 
 def _start(
-    subjects: Sequence[Named], runtime: str, images: Tensor, threads: int
+    subjects: Sequence[Named], runtime: str, images: Sequence[Tensor], threads: int
 ) -> tuple[dict[str, Run], dict[str, str]]:
     """Warmed-up runs by model, and why others cannot run; all run before any is timed."""
     runs: dict[str, Run] = {}
@@ -156,7 +170,7 @@ def _start(
         if each.misfit(runtime) is None:
             try:
                 with quiet():
-                    run = started(each.subject, RUNTIMES[runtime], [images], threads)
+                    run = started(each.subject, RUNTIMES[runtime], images, threads)
                     for _ in range(WARM_UP):
                         run()
                 runs[each.name] = run

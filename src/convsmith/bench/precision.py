@@ -1,14 +1,12 @@
-"""The number type a model computes in: of modules by their weights, of files by their nodes and what they store."""
+"""The number type a model is measured in: of files by their nodes and what they store."""
 
 from pathlib import Path
 
 import onnx
-import torch
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 from torch import nn
 
-NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
 STORED = {
     TensorProto.FLOAT: "fp32",
     TensorProto.FLOAT16: "fp16",
@@ -20,13 +18,9 @@ UNTOLD = "as stored"
 
 
 def precision_of(model: nn.Module | Path) -> str:
-    """fp32, fp16, bf16, fp64 or int8; `as stored` where a file does not tell, and where there are no weights."""
+    """What a model is measured in: modules in fp32; files in fp32, fp16, bf16, fp64, int8, or `as stored` if untold."""
     if isinstance(model, nn.Module):
-        sizes = dict.fromkeys(NAMES, 0)
-        for each in model.parameters():
-            sizes[each.dtype] = sizes.get(each.dtype, 0) + each.numel()
-        most = max(sizes, key=sizes.__getitem__)
-        return NAMES.get(most, UNTOLD) if sizes[most] else UNTOLD
+        return "fp32"
     return _of_file(model) if model.suffix == ".onnx" else UNTOLD
 
 

@@ -67,6 +67,7 @@ class Bench:
         versions: Versions of the packages.
         hardware: What the machine is.
         pairs: The int8 files again, each compared with the first of them, round by round.
+        notes: Which models were measured in another number type than that of their weights.
     """
 
     cells: tuple[Latency, ...]
@@ -77,6 +78,7 @@ class Bench:
     versions: dict[str, Any]
     hardware: dict[str, Any]
     pairs: tuple[Latency, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def rows(self, precisions: Mapping[str, str]) -> list[dict[str, Any]]:
         """One flat record for each cell, as JSON values, with the number type of each model, by name.

@@ -8,8 +8,9 @@ from torch import nn
 
 from convsmith.errors import ConvsmithError, FileError
 from convsmith.export import evaluation_copy, export, load_pt2, reason
+from convsmith.graph.signature import Shapes, Signature, each_shape
 from convsmith.latency.files import slots_of, slots_of_program
-from convsmith.latency.targets import RUNTIMES, Subject
+from convsmith.latency.targets import RUNTIMES, Called, Subject
 from convsmith.pt2 import inputs_of, read_program
 
 
@@ -31,7 +32,7 @@ class Named:
 
 
 def named_subject(
-    name: str, model: nn.Module | Path, input: tuple[int, ...], onnx: Mapping[str, Path], folder: Path | None,
+    name: str, model: nn.Module | Path, input: Shapes, onnx: Mapping[str, Path], folder: Path | None,
     seed: int, trust: bool = False,
 ) -> Named:  # fmt: skip
     """A model made ready; folder: where to export a module that has no ONNX file yet, None where that is not needed.
@@ -41,11 +42,13 @@ def named_subject(
     if isinstance(model, Path):
         return _file(name, model, trust)
     replica = evaluation_copy(model)
+    if len(each_shape(input)) > 1:
+        replica = Called(replica, Signature.of_shapes(replica, input))
     if name in onnx or folder is None:
         return Named(name, Subject(replica, onnx.get(name)), {})
     try:
         path = folder / f"{len(list(folder.iterdir()))}.onnx"
-        return Named(name, Subject(replica, export(replica, path, input=input, seed=seed).path), {})
+        return Named(name, Subject(replica, export(model, path, input=input, seed=seed).path), {})
     except ConvsmithError as error:
         return Named(name, Subject(replica), {"file": reason(error)})
 

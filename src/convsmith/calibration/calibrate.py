@@ -17,6 +17,7 @@ from convsmith.errors import ConvsmithError, DataError
 from convsmith.graph import Graph, Node
 from convsmith.graph.call_record import call_record
 from convsmith.graph.capture import capture
+from convsmith.graph.plain import plain
 from convsmith.graph.signature import Signature
 from convsmith.graph.wrappers import unwrapped
 from convsmith.kernels.spec import ConvSpec
@@ -134,7 +135,7 @@ def calibrate(
     >>> {layer: (tuple(found.gram.shape), found.samples) for layer, found in statistics.items()}
     {'0': ((27, 27), 432), '2': ((36, 36), 512)}
     """
-    model = unwrapped(model)
+    model = plain(unwrapped(model))
     like = next(model.parameters())
     modules = dict(model.named_modules())
     graph = captured(model, images[:1].to(like))

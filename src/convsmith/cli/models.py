@@ -17,6 +17,7 @@ from convsmith.torchrun import rank
 if TYPE_CHECKING:  # takes seconds to import
     from convsmith.data import Data
     from convsmith.export import ExportCheck
+    from convsmith.graph.signature import Shapes
     from convsmith.load import Loaded
     from convsmith.plan import Plan
 
@@ -35,6 +36,7 @@ def apply(
         bool | None,
         typer.Option("--relu/--no-relu", help="Refit each block for the ReLU behind it (default: with --data)."),
     ] = None,
+    refit_steps: opt.RefitSteps = 0,
 ) -> None:
     """Make the new model, its weights carried over and fitted to your images."""
     terminal.progress(f"loading {model}", 0, 1)
@@ -59,11 +61,12 @@ def apply(
         taken = None if statistics is not None else taken
         applied = rewrite(
             loaded.model, found, method=method, data=taken, images=calibrating.images, statistics=statistics,
-            seed=place.seed, relu=relu, progress=terminal.progress,
+            seed=place.seed, relu=relu, refit_steps=refit_steps, progress=terminal.progress,
         )  # fmt: skip
     if rank() == 0:
         save(loaded.after(applied.model, applied.plan), out)
     notes = [*fits_of(loaded, applied.plan, taken, statistics), *_better(found, calibrating.data)]
+    notes += [applied.refit.line] if applied.refit else []
     terminal.show(plan_table(applied.plan), *notes, f"model: {out}")
     terminal.record(told(applied.plan))
 
@@ -134,7 +137,7 @@ def _written(
     for number, path in enumerate(paths):
         terminal.progress(f"exporting {path.name}", number, len(paths))
         check = write(
-            loaded.model, path, input=loaded.origin.input, seed=seed, progress=terminal.progress,
+            loaded.model, path, input=loaded.origin.shapes, seed=seed, progress=terminal.progress,
             int8=data if path.name == INT8 else None, images=images, metadata=about,
         )  # fmt: skip
         terminal.show(check.line)
@@ -191,9 +194,10 @@ def _measurable(terminal: Terminal, reference: str, form: Form) -> "Loaded | Pat
     return path if path.suffix in (".onnx", ".pt2") and path.is_file() else form.load(terminal, reference)
 
 
-def _shape(loaded: Iterable["Loaded | Path"], asked: tuple[int, ...] | None) -> tuple[int, ...] | None:
+def _shape(loaded: Iterable["Loaded | Path"], asked: "Shapes | None") -> "Shapes | None":
     """The input of all models; raises ConvsmithError where they read several."""
-    shapes: set[tuple[int, ...] | None] = {net.origin.input for net in loaded if not isinstance(net, Path)} or {asked}
-    if len(shapes) > 1:
-        raise ConvsmithError(f"bench: got input shapes {shapes}; give --input C,H,W, the same for all.")
-    return shapes.pop()
+    built: list[Shapes | None] = [net.origin.shapes for net in loaded if not isinstance(net, Path)]
+    shapes = built or [asked]
+    if other := [shape for shape in shapes if shape != shapes[0]]:
+        raise ConvsmithError(f"bench: got inputs {shapes[0]} and {other[0]}; give --input C,H,W, the same for all.")
+    return shapes[0]

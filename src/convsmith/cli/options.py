@@ -37,16 +37,32 @@ def _positive(values: list[int]) -> tuple[int, ...]:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    values = _positive([int(part) for part in text.split(",")])
+    values = _integers(text)
     if not 2 <= len(values) <= 4:
         raise ValueError
     return values
 
 
-def require_image(reference: str | None, shape: Sequence[int] | None) -> None:
+def _shapes(text: str) -> Any:
+    """The shape of one image; or of several inputs: a dictionary by name, a tuple in order.
+
+    >>> _shapes("3,8,8"), _shapes("left=3,8,8;scale=1"), _shapes("3,8,8;1,8,8")
+    ((3, 8, 8), {'left': (3, 8, 8), 'scale': (1,)}, ((3, 8, 8), (1, 8, 8)))
+    """
+    parts = [part.rpartition("=") for part in text.split(";") if part.strip()]
+    names = [name.strip() for name, _, _ in parts]
+    if not any(names):
+        return _shape(text) if len(parts) == 1 else tuple(_integers(shape) for _, _, shape in parts)
+    if not all(name.isidentifier() for name in names) or len({*names}) < len(names):
+        raise ValueError
+    return {name: _integers(shape) for name, (_, _, shape) in zip(names, parts, strict=True)}
+
+
+def require_image(reference: str | None, shape: Any) -> None:
     """Nets of the zoo, which have bare names, read images alone: any other shape is wrong usage, with status 2."""
     name = (reference or "").removeprefix("zoo:")
-    if shape is not None and len(shape) != 3 and name.isidentifier() and not Path(name).exists():
+    image = isinstance(shape, tuple) and len(shape) == 3 and isinstance(shape[0], int)
+    if shape is not None and not image and name.isidentifier() and not Path(name).exists():
         told = ",".join(map(str, shape))
         raise typer.BadParameter(
             f"{told!r} is no image, which {reference} reads; write it like 3,32,32.", param_hint="'--input'"
@@ -107,8 +123,9 @@ Input = Annotated[
     typer.Option(
         "--input",
         metavar="C,H,W",
-        parser=_reads(_shape, "3,32,32"),
-        help="Shape of one image (C,L or C,D,H,W for nets of one or three dimensions).",
+        parser=_reads(_shapes, "3,32,32 or, for several inputs, left=3,64,64;right=3,64,64"),
+        help="Shape of one image (C,L or C,D,H,W for nets of one or three dimensions). Of several inputs "
+        '"NAME=C,H,W;NAME=C,H,W", by the arguments of forward, or without names in order.',
     ),
 ]
 Classes = Annotated[int | None, typer.Option("--classes", min=1, help="Outputs of the head.")]
@@ -159,6 +176,10 @@ Quantized = Annotated[
     typer.Option("--data", help="With --int8: images to calibrate on, images:PATH, or named as for train."),
 ]
 Images = Annotated[int, typer.Option("--images", min=1, help="How many of them.")]
+RefitSteps = Annotated[
+    int,
+    typer.Option("--refit-steps", metavar="N", min=0, help="With images, steps that refit all weights jointly."),
+]
 Stats = Annotated[
     Path | None,
     typer.Option(
@@ -194,6 +215,15 @@ Width = Annotated[
 Depth = Annotated[
     bool | None,
     typer.Option("--depth/--no-depth", help="With data, take units of a stage out (default: as --width)."),
+]
+Judged = Annotated[
+    int | None,
+    typer.Option(
+        "--judged",
+        metavar="N",
+        min=0,
+        help="With data, plans to judge in short: 1 compares with fewer levers, more tell prices anew (default: 1).",
+    ),
 ]
 MaxLatency = Annotated[
     Any,

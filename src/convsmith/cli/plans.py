@@ -139,6 +139,7 @@ def decompose(
     form: Reading,
     aimed: Aimed,
     place: Place,
+    judged: opt.Judged = None,
     out: opt.PlanFile = None,
     front: Annotated[
         bool, typer.Option("--front", help="Plan for a whole range of limits at once; accuracy where there are labels.")
@@ -150,7 +151,7 @@ def decompose(
     """Plan a cheaper block for every convolution that admits one."""
     asked = edited.told() | asdict(blocks) | {"target": aimed.aim(), "latency_file": aimed.latency_file}
     if front:
-        _refuse_with_front(calibrating, limits, out)
+        _refuse_with_front(calibrating, limits, out, judged)
         _front(terminal, model, form, calibrating, place, html, asked)
         return
     if html is not None:
@@ -174,19 +175,21 @@ def decompose(
         plan = plan_blocks(
             loaded.graph(), model=loaded.model, data=taken, images=calibrating.images, seed=place.seed,
             statistics=statistics_of(terminal, loaded, taken, calibrating.stats, None, place.seed),
-            prices=prices, progress=terminal.progress, **asked, **asdict(limits),
+            prices=prices, judged=judged, progress=terminal.progress, **asked, **asdict(limits),
         )  # fmt: skip
     publish(terminal, plan, out, told(plan), [plan_table(plan)])
     if prices is not None and rank() == 0:
         prices.unlink(missing_ok=True)  # a command that was stopped goes on from it
 
 
-def _refuse_with_front(calibrating: Calibrating, limits: Limits, out: Path | None) -> None:
+def _refuse_with_front(calibrating: Calibrating, limits: Limits, out: Path | None, judged: int | None) -> None:
     """Refuse what a front has no use for."""
     if calibrating.data is None or calibrating.stats is not None:
         raise ConvsmithError("decompose --front: plans are chosen by errors on images; give --data, and no --stats.")
     if limits != Limits() or out is not None:
         raise ConvsmithError("decompose --front: limits are a whole range, and plans many; leave limits and -o out.")
+    if judged is not None:
+        raise ConvsmithError("decompose --front: its plans are not judged in short; leave --judged out.")
 
 
 def _front(

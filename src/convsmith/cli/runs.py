@@ -39,6 +39,7 @@ def optimize(
     ] = None,
     method: opt.Method = None,
     images: opt.Images = IMAGES,
+    refit_steps: opt.RefitSteps = 0,
     format: opt.Formats = "onnx,pt2",
     runtimes: opt.Runtimes = None,
     int8: Annotated[bool, typer.Option("--int8", help="Write and measure 8-bit files of both nets, too.")] = False,
@@ -56,7 +57,7 @@ def optimize(
 
     settings = Settings(
         model, data, form.weights_text, form.wish(), block, organize, seed=place.seed, method=method, images=images,
-        int8=int8, target=aimed.aim(), **exceptions, **asdict(limits), **asdict(training),
+        int8=int8, target=aimed.aim(), refit_steps=refit_steps, **exceptions, **asdict(limits), **asdict(training),
     )  # fmt: skip
     run(
         settings, out, watch=_watch(terminal), device=place.device, formats=format.split(","),

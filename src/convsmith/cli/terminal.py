@@ -3,7 +3,6 @@
 import functools
 import json
 import logging
-import re
 import sys
 import traceback
 import warnings
@@ -17,6 +16,7 @@ from rich.console import RenderableType
 
 from convsmith.cli.console import PlainConsole
 from convsmith.cli.interrupts import Interrupts
+from convsmith.cli.own_code import NO_MEMORY, OwnCode
 from convsmith.cli.telling import Teller
 from convsmith.errors import ConvsmithError
 from convsmith.files import write_text
@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # takes seconds to import
 
 P = ParamSpec("P")
 
-NO_MEMORY = re.compile("can't allocate memory|cannot allocate memory|out of memory|bad_alloc", re.IGNORECASE)  # torch's
 SHARED = ("train", "evaluate", "decompose", "apply")  # commands whose work several processes share
 
 
@@ -111,7 +110,8 @@ def told_in_one_line(command: Callable[P, None]) -> Callable[P, None]:
         try:
             if command.__name__ not in SHARED:
                 check_alone(command.__name__)
-            command(*args, **kwargs)
+            with OwnCode():
+                command(*args, **kwargs)
             _leave()
         except ConvsmithError as error:
             if kwargs.get("verbose"):

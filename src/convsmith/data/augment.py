@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from convsmith.errors import ConvsmithError
 
@@ -35,25 +34,6 @@ class Augment:
 
 
 PLAIN = Augment(shift=0.0, flip=False, cutout=0.0, area=1.0)  # images as they are
-
-
-def shift(images: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """Move each image (n, c, h, w) by up to `fraction` of its sides; zeros enter at the border."""
-    n, _, h, w = images.shape
-    rise, run = round(fraction * h), round(fraction * w)
-    if rise == run == 0:
-        return images
-    top = torch.randint(2 * rise + 1, (n,), generator=generator).to(images.device)
-    left = torch.randint(2 * run + 1, (n,), generator=generator).to(images.device)
-    # All windows are a view (n, c, 2 rise + 1, 2 run + 1, h, w), so that only the drawn ones are copied.
-    windows = F.pad(images, (run, run, rise, rise)).unfold(2, h, 1).unfold(3, w, 1)
-    return windows[torch.arange(n, device=images.device), :, top, left]
-
-
-def flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image (n, c, h, w) left to right with probability one half."""
-    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-    return torch.where(mirrored.to(images.device), images.flip(3), images)
 
 
 def cutout(images: Tensor, fraction: float, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from convsmith.data.augment import Augment, cutout, flip
+from convsmith.calibration.variations import flip
+from convsmith.data.augment import Augment, cutout
 from convsmith.data.images import Stored, read, to_tensor
 from convsmith.data.records import Batches, Normalize, Pass, Shape, Split, batch_rows, epoch_seed
 from convsmith.errors import ConvsmithError

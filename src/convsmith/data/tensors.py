@@ -6,7 +6,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from convsmith.data.augment import cutout, flip, shift
+from convsmith.calibration.variations import flip, shift
+from convsmith.data.augment import cutout
 from convsmith.data.records import Batches, Normalize, Pass, Shape, Split, batch_rows, epoch_seed
 
 

@@ -18,8 +18,9 @@ from convsmith.errors import DataError, FileError
 from convsmith.export.int8 import evaluated, to_int8
 from convsmith.export.records import Accuracy, ExportCheck
 from convsmith.files import whole
-from convsmith.formats import FORMATS, ORT_ERRORS, Run, evaluation_copy, quiet, reason, trace
+from convsmith.formats import FORMATS, ORT_ERRORS, Run, evaluation_copy, other_precision, placed, quiet, reason, trace
 from convsmith.graph.capture import FORWARD_ERRORS
+from convsmith.graph.signature import Shapes, Signature, each_shape
 from convsmith.graph.wrappers import unwrapped
 from convsmith.progress import Progress, silent
 from convsmith.text import times
@@ -28,14 +29,16 @@ from convsmith.zoo import input_of
 TOLERANCE = 1e-4  # largest error allowed, relative to the output's largest value, for float32
 CHECKED_BATCHES = (1, 3)
 
-EXPORT_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, onnx.checker.ValidationError)
+EXPORT_ERRORS: tuple[type[Exception], ...] = (
+    *FORWARD_ERRORS, NameError, *ORT_ERRORS, onnx.checker.ValidationError,
+)  # fmt: skip
 
 
 def export(
     model: nn.Module,
     path: str | Path,
     *,
-    input: tuple[int, ...] | None = None,
+    input: Shapes | None = None,
     int8: Images | None = None,
     images: int = IMAGES,
     metadata: Mapping[str, str] | None = None,
@@ -45,8 +48,9 @@ def export(
     """Write a model in evaluation mode to an .onnx, .pt2 or .pt file, and check the file against the model.
 
     Batches of any size run; the image size is fixed. The file stands alone. Rolling pointwise convolutions become plain
-    ATen operators, and batch normalization is folded into convolutions in ONNX. The model is left as it was. A
-    .pt file is the plain state dict, which torch loads with `weights_only=True`.
+    ATen operators, and batch normalization is folded into convolutions in ONNX. The model is left as it was; one of
+    float16, bfloat16 or float64 is written in float32, which a note tells. A .pt file is the plain state dict, which
+    torch loads with `weights_only=True`.
 
     With images to calibrate on, an .onnx file has 8-bit weights and activations. The layers that cause most of the
     output's error stay in float where it would be more than a tenth.
@@ -54,7 +58,8 @@ def export(
     Args:
         model: Any module.
         path: Where to write; the suffix tells the format.
-        input: (channels, height, width); by default what a zoo net was built for, else 3, 224, 224.
+        input: (channels, height, width); by default what a zoo net was built for, else 3, 224, 224. Of a net of several
+            inputs their shapes by the names of forward's arguments, or in order.
         int8: Images to calibrate 8-bit integers on, as `apply` takes them; None for a float file. Of a data set with
             labels, accuracy on its test images is told.
         images: How many of them.
@@ -79,14 +84,17 @@ def export(
     ('onnx', True, 'int8', True)
     """
     path, input = Path(path), input or input_of(unwrapped(model))
-    about = {"input": json.dumps(list(input)), "convsmith_version": version("convsmith")} | dict(metadata or {})
+    about = {"input": json.dumps(input), "convsmith_version": version("convsmith")} | dict(metadata or {})
     if int8 is None:
         return _checked(model, path, path, input, about, seed)
     if path.suffix.lower() != ".onnx":
         raise FileError(f"{path}: int8 files are ONNX files; give a name that ends in .onnx.")
-    taken = take_images(int8, images, seed, len(input) - 1)
-    if (own := tuple(alone(taken[:1]).shape[1:])) != tuple(input):
-        raise DataError(f"int8: the images are {times(own)}, and the model reads {times(input)}; give others.")
+    image, *others = each_shape(input)
+    if others:
+        raise DataError("int8: the model takes several inputs, and is calibrated on images alone; leave int8 out.")
+    taken = take_images(int8, images, seed, len(image) - 1)
+    if (own := tuple(alone(taken[:1]).shape[1:])) != image:
+        raise DataError(f"int8: the images are {times(own)}, and the model reads {times(image)}; give others.")
     with TemporaryDirectory() as folder:
         source = _checked(model, Path(folder) / "float.onnx", path, input, about, seed)
         before = evaluated(source.path, int8, progress)  # first, as it may refuse the labels
@@ -97,18 +105,17 @@ def export(
 
 
 def _checked(
-    model: nn.Module, path: Path, told: Path, input: tuple[int, ...], about: Mapping[str, str], seed: int
+    model: nn.Module, path: Path, told: Path, input: Shapes, about: Mapping[str, str], seed: int
 ) -> ExportCheck:
     """Write a float file, `told` in messages, that computes what the model computes."""
     form = FORMATS[path.suffix.lower()]
-    generator = torch.Generator().manual_seed(seed)
-    images = [torch.randn(batch, *input, generator=generator) for batch in CHECKED_BATCHES]
     try:
         with whole(path) as draft, quiet():
             replica = evaluation_copy(model)
-            program = trace(replica, input)
+            call = Signature.of_shapes(replica, input)
+            program = trace(replica, call)
             opset = form.write(program, draft, about)
-            absolute, relative = _errors(form.load(program, draft), replica, images)
+            absolute, relative = _errors(form.load(program, draft), replica, call, seed)
             size = draft.stat().st_size
             if not relative <= TOLERANCE:  # also true for nan
                 raise FileError(
@@ -117,17 +124,22 @@ def _checked(
                     "and float32."
                 )
     except EXPORT_ERRORS as error:
+        shapes = " and ".join(map(times, each_shape(input)))
         raise FileError(
-            f"{told}: {type(model).__name__} cannot be exported on input {times(input)}: {reason(error)}; "
+            f"{told}: {type(model).__name__} cannot be exported on input {shapes}: {reason(error)}; "
             "check the input's shape and the model's forward."
         ) from error
-    return ExportCheck(path, path.suffix.lower()[1:], opset, size, absolute, relative)
+    form_name, note = path.suffix.lower()[1:], other_precision(model)
+    return ExportCheck(path, form_name, opset, size, absolute, relative, note=note)
 
 
 @torch.inference_mode()
-def _errors(run: Run, model: nn.Module, images: list[Tensor]) -> tuple[float, float]:
+def _errors(run: Run, model: nn.Module, call: Signature, seed: int) -> tuple[float, float]:
     """The largest absolute error, and the largest relative to the output's largest value; nan where it has one."""
-    pairs = [pair for x in images for pair in zip(run(x), tree_leaves(model(x)), strict=True)]
+    generator, pairs = torch.Generator().manual_seed(seed), list[tuple[Tensor, Tensor]]()
+    for batch in CHECKED_BATCHES:
+        args, named = placed(model, call, call.drawn(batch, generator))
+        pairs += zip(run(tree_leaves((args, named))), tree_leaves(model(*args, **named)), strict=True)
     absolute, relative = torch.stack([_error(got, want) for got, want in pairs]).amax(0).tolist()
     return absolute, relative
 

@@ -41,6 +41,7 @@ class ExportCheck:
         output_error: Of int8 files, the root of the output's squared error over what outputs differ by among images.
         in_float: Of int8 files, the layers that suffer too much and stay in float.
         accuracy: Of int8 files, top-1 before and after, where the images have labels.
+        note: That the model's own weights are of another type, where they are.
     """
 
     path: Path
@@ -53,18 +54,20 @@ class ExportCheck:
     output_error: float | None = None
     in_float: tuple[str, ...] = ()
     accuracy: Accuracy | None = None
+    note: str = ""
 
     @property
     def line(self) -> str:
         """The same in one line."""
         told = f"{self.path}: {self.bytes / 1e6:.2f} MB"
+        note = f"; {self.note}" if self.note else ""
         if self.output_error is None:
-            return f"{told}, largest relative error {self.max_rel_error:.1e}"
+            return f"{told}, largest relative error {self.max_rel_error:.1e}{note}"
         told += f", int8, output error {100 * self.output_error:.1f} %"
         if self.accuracy is not None:
             before, after = 100 * self.accuracy.fp32, 100 * self.accuracy.int8
             told += f", top-1 {before:.2f} % -> {after:.2f} % ({after - before:+.2f} points)"
-        return told + self._float
+        return told + self._float + note
 
     @property
     def off(self) -> bool:

@@ -1,7 +1,6 @@
 """Which tensors share memory: what a write to one changes in another."""
 
 import weakref
-from collections import defaultdict
 from collections.abc import Callable
 
 import torch
@@ -36,19 +35,19 @@ class Aliases:
 
     def __init__(self, refer: Callable[[Tensor], Reference] = kept) -> None:
         self._refer = refer
-        self._by_storage: dict[int, list[Reference]] = defaultdict(list)
+        self._by_storage: dict[int, list[Reference]] = {}
         self._owners: dict[int, tuple[Layout, torch.dtype]] = {}
         self._stands_for: dict[int, int] = {}
 
     def add(self, tensor: Tensor) -> None:
         """Enter a tensor, once."""
         key = self._key(tensor)
-        here = self._by_storage[key]
-        if not any(other() is not None for other in here):  # memory used again
-            here.clear()
+        here = [other() for other in self._by_storage.get(key, ())]
+        if not here or all(other is None for other in here):  # new memory, or memory used again
+            self._by_storage[key] = [self._refer(tensor)]
             self._owners[key] = Layout.of(tensor), tensor.dtype
-        if all(other() is not tensor for other in here):
-            here.append(self._refer(tensor))
+        elif all(other is not tensor for other in here):
+            self._by_storage[key].append(self._refer(tensor))
 
     def stand_for(self, shadow: Tensor, tensor: Tensor) -> None:
         """From now on the memory of `shadow`, laid out alike, counts as that of `tensor`."""

@@ -14,7 +14,8 @@ class Schema:
     """What an op's schema says, read once: torch makes it anew, in tens of microseconds, each time it is asked.
 
     name: as `aten.conv2d.default`; arguments: their names; defaults: of those that have one; written: arguments that
-    a call writes into; in_place: whether it only changes values of its first argument, and answers it.
+    a call writes into; in_place: whether it only changes values of its first argument, and answers it; view: whether
+    it answers its first argument's memory, and changes nothing.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Schema:
     defaults: Mapping[str, Any]
     written: tuple[str, ...]
     in_place: bool
+    view: bool
 
 
 @lru_cache(maxsize=4096)
@@ -41,6 +43,7 @@ def schema_of(func: Any) -> Schema:
         {a.name: a.default_value for a in schema.arguments if a.has_default_value()},
         tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write),
         both and len(schema.returns) == 1 and torch.Tag.inplace_view not in func.tags,
+        len(ends) == 2 and all(info is not None and not info.is_write for info in ends),
     )
 
 

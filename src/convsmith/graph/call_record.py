@@ -23,7 +23,7 @@ def call_record(signature: Signature) -> dict[str, Any] | None:
     >>> record["args"][1]
     {'tensor': 'input2', 'shape': [1, 4], 'dtype': 'float32', 'batched': True}
     """
-    args, kwargs = signature.call(list(signature.slots))  # type: ignore[arg-type]  # slots in the tensors' places
+    args, kwargs = signature.call(list(signature.slots))
     first = args[0] if len(args) == 1 and not kwargs else None
     if isinstance(first, Slot) and first.batched and first.dtype.is_floating_point:
         return None

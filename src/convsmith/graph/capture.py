@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from convsmith.bounds import NUMBERED
 from convsmith.errors import CaptureError
+from convsmith.garbage import kept_back
 from convsmith.graph.answers import answered
 from convsmith.graph.call import Operand
-from convsmith.graph.executions import META, Execution, OnNumbers, OnShapes
+from convsmith.graph.executions import Execution, OnNumbers, OnShapes
 from convsmith.graph.graph import Graph
+from convsmith.graph.growth import META
 from convsmith.graph.plain import plain
 from convsmith.graph.restoring import left_as_it_is
 from convsmith.graph.signature import Signature, given
@@ -36,6 +39,7 @@ LOOSE = "Behind {} sizes depend on values: calls there are counted for this inpu
 MACHINERY = (Path(torch.__file__).parent, Path(__file__).parent)
 
 
+@kept_back()
 def capture(model: nn.Module, *inputs: Any, name: str = "", batch: int = 1, **named: Any) -> Graph:
     """Capture a model: run it once in evaluation mode on shapes, and keep its calls as a graph.
 
@@ -75,9 +79,14 @@ def capture(model: nn.Module, *inputs: Any, name: str = "", batch: int = 1, **na
     if any(tensor.is_meta for tensor in model.state_dict().values()):
         raise CaptureError(_why_not(model, signature, on_shapes)) from on_shapes
     note = _read_values(on_shapes)
+    if sum(x.numel() for x in sources) > NUMBERED:
+        raise CaptureError(
+            f"{type(model).__name__}: {note[0].lower()}{note[1:-1]}, which takes at most {NUMBERED:,}; give a smaller "
+            "--input."
+        ) from on_shapes
     for numbers in _numbers(given(inputs, named), signature, batch, home):
         try:
-            return _Run(model, OnNumbers(), signature, numbers, name, (note,)).graph()
+            return _Run(model, OnNumbers(type(model).__name__), signature, numbers, name, (note,)).graph()
         except FORWARD_ERRORS as error:
             on_numbers = error
     raise CaptureError(_why_not(model, signature, on_numbers)) from on_numbers
@@ -99,7 +108,7 @@ class _Run:
         self._tape = tape = Tape(model, execution)
         pairs = list(zip(sources, signature.slots, strict=True))
         self._inputs = tuple(tape.source(x, slot.name) for x, slot in pairs)
-        contexts = (left_as_it_is(model), _evaluated(model), tape.watching(model), torch.inference_mode(), tape)
+        contexts = (left_as_it_is(model), _evaluated(model), tape.running.watched(), torch.inference_mode(), tape)
         with ExitStack() as stack:
             for each in contexts:
                 stack.enter_context(each)
@@ -118,18 +127,18 @@ class _Run:
             self._inputs,
             tuple(tape.nodes),
             outputs,
-            sum(p.numel() for p in model.parameters()),
-            {path: tuple(m._modules) for path, m in model.named_modules() if isinstance(m, nn.Sequential)},
+            sum(p.numel() for p in tape.parameters.values()),
+            {path: tuple(m._modules) for path, m in tape.modules.items() if isinstance(m, nn.Sequential)},
             Counter(node.module for node in tape.nodes if node.kind and node.leaf),
             frozenset(_sharing(model)),
-            frozenset(path for path, module in model.named_modules() if is_plain(module)),
+            frozenset(path for path, module in tape.modules.items() if is_plain(module)),
             tape.constants,
             tape.tables.total(),
             self._signature,
             notes,
             frozenset(tape.tables),
-            _functional(model, tape),
-            frozenset(path for path, _ in model.named_parameters()),
+            _functional(tape),
+            frozenset(tape.parameters),
         )
 
     def _outputs(self) -> tuple[str, ...]:
@@ -150,11 +159,11 @@ def _loose(tape: Tape) -> tuple[str, ...]:
     return (LOOSE.format(ops),) if ops else ()
 
 
-def _functional(model: nn.Module, tape: Tape) -> Mapping[str, str]:
+def _functional(tape: Tape) -> Mapping[str, str]:
     """By call, the parameter that convolves, where no convolution module of torch's holds it."""
-    modules, weights = dict(model.named_modules()), {path for path, _ in model.named_parameters()}
-    calls = [node for node in tape.nodes if node.kind == "conv" and node.call["weight"].name in weights]
-    return {node.name: node.call["weight"].name for node in calls if not isinstance(modules[node.module], _ConvNd)}
+    calls = [node for node in tape.nodes if node.kind == "conv" and node.call["weight"].name in tape.parameters]
+    own = [node for node in calls if not isinstance(tape.modules[node.module], _ConvNd)]
+    return {node.name: node.call["weight"].name for node in own}
 
 
 def _laid_out(slot: Any, batch: int) -> tuple[int, ...]:

@@ -7,11 +7,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from convsmith.bounds import RUN
 from convsmith.graph.aliases import Aliases, Reference, kept, let_go
 from convsmith.graph.arguments import changed, schema_of, tensors
 from convsmith.graph.call import RULES
+from convsmith.graph.growth import META, Growth
 
-META = torch.device("meta")
 KEPT_ANSWERS = 10_000
 
 
@@ -39,11 +40,13 @@ class Execution(Protocol):
 class OnNumbers:
     """Every call on the numbers themselves: values may be read; tensors live as long as the model keeps them."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self.refer: Callable[[Tensor], Reference] = let_go
+        self._name, self._growth = name, Growth(RUN)
 
     def run(self, func: Any, args: Any, kwargs: Any, aliases: Aliases) -> Any:
-        """As it is."""
+        """As it is, within a bound."""
+        self._growth.enter(func, args, kwargs, self._name)
         return func(*args, **kwargs)
 
     def at_home(self, value: Any) -> Any:
@@ -86,6 +89,8 @@ class OnShapes:
 
     def run(self, func: Any, args: Any, kwargs: Any, aliases: Aliases) -> Any:
         """Shapes are worked out once for calls that are alike: torch needs milliseconds for a normalization's."""
+        if torch.Tag.inplace_view in func.tags and args[0].device != META:
+            raise RuntimeError(f"{schema_of(func).name} makes another tensor of a table of the model's own")
         args, kwargs = (changed(each, lambda value: self._without_values(value, aliases)) for each in (args, kwargs))
         like = (func, _signature(args), _signature([*kwargs.items()]), torch.get_default_dtype())
         same = schema_of(func).in_place

@@ -7,6 +7,8 @@ from torch import nn
 from convsmith.errors import ConvsmithError
 from convsmith.graph.capture import capture
 from convsmith.graph.graph import Graph
+from convsmith.graph.plain import plain
+from convsmith.graph.wrappers import unwrapped
 
 
 def graph_of(net: Graph | nn.Module, example: Any = None) -> Graph:
@@ -29,3 +31,12 @@ def graph_of(net: Graph | nn.Module, example: Any = None) -> Graph:
             f"{type(net).__name__} was given without an example input; add one, as torch.zeros(1, 3, 224, 224)."
         )
     return capture(net, *(example if isinstance(example, tuple) else (example,)))
+
+
+def bare(model: nn.Module | None) -> nn.Module | None:
+    """The model that a graph speaks of: out of its wrappers, its weights the plain ones that their parts make.
+
+    >>> bare(nn.DataParallel(nn.ReLU()))
+    ReLU()
+    """
+    return None if model is None else plain(unwrapped(model))

@@ -1,20 +1,27 @@
 """Weights that forward makes anew from parts (weight_norm, spectral_norm, pruning), as the plain weights they make."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.parametrizations import _Orthogonal, _SpectralNorm, _WeightNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._pytree import tree_leaves
 
+# torch's own parametrizations, which make the same tensor in every run of evaluation; those of others may not.
+STEADY: Mapping[type[nn.Module], str] = {
+    _WeightNorm: "weight_norm", _SpectralNorm: "spectral_norm", _Orthogonal: "orthogonal",
+}  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A tensor of a module that a hook makes before every run, and how to keep what it makes in its place."""
+    """A tensor of a module that is made anew in every run, and how to keep what is made in its place."""
 
     path: str
     module: nn.Module
@@ -24,7 +31,7 @@ class Parts:
 
 
 def parts_of(model: nn.Module) -> list[Parts]:
-    """The tensors that torch's own hooks make: what they make in evaluation is always the same, so it can be kept.
+    """The tensors that torch's own hooks and parametrizations make, in evaluation always the same, so it can be kept.
 
     >>> [(found.path, found.how) for found in parts_of(prune.l1_unstructured(nn.Conv2d(3, 8, 3), "weight", 0.5))]
     [('', 'pruning')]
@@ -32,8 +39,7 @@ def parts_of(model: nn.Module) -> list[Parts]:
     return [
         Parts(path, module, *known)
         for path, module in model.named_modules()
-        for hook in module._forward_pre_hooks.values()
-        for known in _known(hook)
+        for known in (*chain.from_iterable(map(_known, module._forward_pre_hooks.values())), *_parametrized(module))
     ]
 
 
@@ -44,6 +50,23 @@ def _known(hook: Any) -> Iterator[tuple[str, str, Callable[[nn.Module, str], nn.
         yield hook.name, "spectral_norm", remove_spectral_norm
     elif isinstance(hook, prune.BasePruningMethod):
         yield str(hook._tensor_name), "pruning", prune.remove
+
+
+def _parametrized(module: nn.Module) -> Iterator[tuple[str, str, Callable[[nn.Module, str], nn.Module]]]:
+    """Tensors of a module that known parametrizations alone make."""
+    if parametrize.is_parametrized(module):
+        for name, row in module.parametrizations.items():  # type: ignore[operator, union-attr]
+            kinds = [STEADY.get(type(each)) for each in row]
+            if None not in kinds:
+                yield name, " and ".join(map(str, kinds)), _kept
+
+
+def _kept(module: nn.Module, name: str) -> nn.Module:
+    """What a parametrization makes in evaluation, in its place."""
+    kind = type(module)  # the original has the same one, from which torch takes the tensor's property
+    module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+    module.parametrizations.eval()  # type: ignore[union-attr]
+    return parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
 def plain(model: nn.Module) -> nn.Module:

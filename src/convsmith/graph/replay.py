@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.errors import CaptureError
+from convsmith.graph.arguments import schema_of, tensors
 from convsmith.graph.call import Operand
 from convsmith.graph.constants import copied, same_memory
 from convsmith.graph.graph import Graph
@@ -103,10 +104,13 @@ class Replay:
         if self._calls[place] is None:  # written into through another view: the memory says what it holds
             return args["self"]
         schema = self._calls[place]._schema.arguments
-        return self._calls[place](
+        answer = self._calls[place](
             *(args[a.name] for a in schema if a.name in args and not a.kwarg_only),
             **{a.name: args[a.name] for a in schema if a.name in args and a.kwarg_only},
         )
+        if answer is None:  # it changes the tensors of a list
+            return [x for name in schema_of(self._calls[place]).written for x in tensors(args[name])]
+        return answer
 
     def _value(self, arg: Any, alive: Tensors) -> Any:
         if isinstance(arg, Operand):
@@ -153,8 +157,9 @@ def _writes(node: Node) -> list[str]:
     op = _callable(node)
     if op is None:
         return []
-    arguments = (a.name for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write)
-    return [x.name for x in map(node.call.args.get, arguments) if isinstance(x, Operand) and x.own]
+    given = (node.call.args.get(name) for name in schema_of(op).written)
+    operands = (x for value in given for x in (value if isinstance(value, list) else [value]))
+    return [x.name for x in operands if isinstance(x, Operand) and x.own]
 
 
 def _last_reads(graph: Graph) -> list[list[str]]:

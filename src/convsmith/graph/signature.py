@@ -4,6 +4,7 @@ import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import Parameter
 from typing import Any, Self
 
 import torch
@@ -12,6 +13,45 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import KeyEntry, MappingKey, SequenceKey, TreeSpec, tree_flatten_with_path, tree_unflatten
 
 from convsmith.errors import CaptureError
+
+Shape = tuple[int, ...]
+Shapes = Shape | Mapping[str, Shape] | tuple[Shape, ...]  # of one image; or of several tensors, by name or in order
+
+
+def each_shape(shapes: Shapes) -> tuple[Shape, ...]:
+    """The shapes, of one or of several.
+
+    >>> each_shape((3, 8, 8)), each_shape({"left": (3, 8, 8), "right": (1, 8, 8)})
+    (((3, 8, 8),), ((3, 8, 8), (1, 8, 8)))
+    """
+    if isinstance(shapes, Mapping):
+        return tuple(shapes.values())
+    several = tuple(shape for shape in shapes if not isinstance(shape, int))
+    return several or (tuple(size for size in shapes if isinstance(size, int)),)
+
+
+def in_order(model: nn.Module, shapes: Shapes) -> Shapes:
+    """Shapes by the names of forward's arguments, in their order; others as they are.
+
+    >>> list(in_order(nn.Bilinear(3, 4, 5), {"input2": (4,), "input1": (3,)}))
+    ['input1', 'input2']
+    """
+    names = inspect.signature(model.forward).parameters
+    if isinstance(shapes, Mapping) and shapes.keys() <= names.keys():
+        return {name: shapes[name] for name in names if name in shapes}
+    return shapes
+
+
+def blank(shapes: Shapes, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Any:
+    """One image of zeros, or a dictionary or list of such tensors, as a model is called with.
+
+    >>> {name: tuple(x.shape) for name, x in blank({"left": (3, 8, 8), "scale": (1,)}).items()}
+    {'left': (1, 3, 8, 8), 'scale': (1, 1)}
+    """
+    made = [torch.zeros(1, *shape, dtype=dtype, device=device) for shape in each_shape(shapes)]
+    if isinstance(shapes, Mapping):
+        return dict(zip(shapes, made, strict=True))
+    return made if len(made) > 1 else made[0]
 
 
 @dataclass(frozen=True)
@@ -66,6 +106,11 @@ class Signature:
         leaves = [_slot(next(names), path, leaf, image) if isinstance(leaf, Tensor) else leaf for path, leaf in found]
         return cls(tuple(_with_batch(leaves)), spec)
 
+    @classmethod
+    def of_shapes(cls, model: nn.Module, shapes: Shapes) -> Self:
+        """Of a call with tensors of these shapes, each for one image."""
+        return cls.of(model, (blank(shapes, device="meta"),))
+
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The tensors, in order."""
@@ -75,8 +120,17 @@ class Signature:
         """Zeros for every tensor, for so many images."""
         return [torch.zeros(slot.sized(batch), dtype=slot.dtype, device=device) for slot in self.slots]
 
-    def call(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments by position and by name, with these tensors in the places of the slots."""
+    def drawn(self, batch: int, generator: torch.Generator) -> list[Tensor]:
+        """Random numbers for every tensor, for so many images: in float32, or ones where they are whole numbers."""
+        return [
+            torch.randn(slot.sized(batch), generator=generator)
+            if slot.dtype.is_floating_point
+            else torch.ones(slot.sized(batch), dtype=slot.dtype)
+            for slot in self.slots
+        ]
+
+    def call(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments by position and by name, with these tensors (or others for them) in the places of the slots."""
         given = iter(tensors)
         leaves = [next(given) if isinstance(leaf, Slot) else leaf for leaf in self.leaves]
         args, kwargs = tree_unflatten(leaves, self.spec) if self.spec is not None else ((), {})
@@ -95,10 +149,12 @@ def _arguments(
     if named or len(inputs) != 1 or isinstance(inputs[0], Tensor):
         return inputs, named
     (one,), forward = inputs, inspect.signature(model.forward)
-    if isinstance(one, dict) and one.keys() <= forward.parameters.keys():
+    alone = _binds(forward, inputs)
+    if isinstance(one, dict) and (one.keys() <= forward.parameters.keys() or not alone):
         return (), one
-    fits = isinstance(one, list | tuple) and _binds(forward, one)
-    return (tuple(one), {}) if fits and (type(one) is tuple or not _binds(forward, inputs)) else (inputs, {})
+    first = next(iter(forward.parameters.values()), None)
+    several = type(one) is tuple or not alone or (first is not None and first.kind == Parameter.VAR_POSITIONAL)
+    return (tuple(one), {}) if isinstance(one, list | tuple) and several and _binds(forward, one) else (inputs, {})
 
 
 def _binds(forward: inspect.Signature, args: Sequence[Any]) -> bool:

@@ -1,8 +1,7 @@
 """The tape that a capture writes: every ATen call that depends on the inputs, with its module."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -11,15 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from convsmith.bounds import TABLES, check_tensor
 from convsmith.graph.aliases import Aliases, Reference
 from convsmith.graph.answers import answered
 from convsmith.graph.arguments import bind, changed, schema_of, tensors, written
 from convsmith.graph.call import RULES, Call, Operand
 from convsmith.graph.constants import Constants
 from convsmith.graph.executions import Execution
+from convsmith.graph.growth import Growth
 from convsmith.graph.lattice import Box
 from convsmith.graph.node import GETITEM, Node
 from convsmith.graph.ops.writes import OVERWRITTEN
+from convsmith.graph.running import Running
 
 # What they make has a tensor's shape and nothing of its values.
 SHAPE_ONLY = frozenset(
@@ -73,20 +75,21 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.nodes: list[Node] = []
         self.constants = Constants()
         self.tables: Counter[str] = Counter()  # multiply-accumulates by module on tables made anew in every run
-        self._leaves = {path for path, module in model.named_modules() if not any(module.children())}
-        self._running = [""]
+        self.modules, self.parameters = dict(model.named_modules()), dict(model.named_parameters())
+        self._leaves = {path for path, module in self.modules.items() if not any(module.children())}
+        self.running = Running(self.modules)
         self._names: Counter[str] = Counter()
         self._unknown: set[str] = set()
         self._loose: set[str] = set()
         self._values: dict[int, tuple[Reference, _Value]] = {}
         self._execution = execution
+        self._called, self._growth = type(model).__name__, Growth(TABLES)
         self._aliases = Aliases(execution.refer)
-        self._sizes = {path: parameter.numel() for path, parameter in model.named_parameters()}
+        self._sizes = {path: parameter.numel() for path, parameter in self.parameters.items()}
         self._inside = {path: frozenset([path]) for path in self._sizes}  # the parameters that own tensors are made of
         self._held: set[str] = set()
-        self._model = model
         self._read_out = False
-        for path, tensor in chain(model.named_parameters(), model.named_buffers()):
+        for path, tensor in chain(self.parameters.items(), model.named_buffers()):
             self._keep(tensor, _Value(Operand(path, tuple(tensor.shape), own=True)))
             self._held.add(path)
 
@@ -95,25 +98,6 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operand = Operand(self._fresh(label), tuple(x.shape))
         self._keep(x, _Value(operand))
         return operand
-
-    @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Know at every call which module runs."""
-        handles = []
-        try:
-            for path, module in model.named_modules():
-                handles.append(module.register_forward_pre_hook(self._entering(path), prepend=True))
-                handles.append(module.register_forward_hook(self._leaving))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _entering(self, path: str) -> Callable[[nn.Module, Any], None]:
-        return lambda module, args: self._running.append(path)
-
-    def _leaving(self, module: nn.Module, args: Any, out: Any) -> None:
-        self._running.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call: as the execution says where it depends on the inputs, as it is where it does not."""
@@ -125,9 +109,11 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         changing = [*written(func, bound)]
         if all(self._value(tensor).own for tensor in given) and not any(map(self.constants.mixed, changing)):
             self._keep_read(changing)
-            out = func(*changed(args, self._execution.at_home), **changed(kwargs, self._execution.at_home))
+            args, kwargs = (changed(each, self._execution.at_home) for each in (args, kwargs))
+            self._growth.enter(func, args, kwargs, self._called)
+            out = func(*args, **kwargs)
             self._keep_own(given, out)
-            self.tables += Counter({self._running[-1]: self._multiplied(func, bound, out)})
+            self.tables += Counter({self.running.path: self._multiplied(func, bound, out)})
             return out
         if name in SHAPE_ONLY:
             out = func(*args, **kwargs | {"device": self._execution.at_home(kwargs.get("device") or given[0].device)})
@@ -162,15 +148,28 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return RULES[name].macs(Call(name, plain, tuple(tuple(x.shape) for x in tensors(out))))
 
     def _write_down(self, func: Any, call: Call, bound: Mapping[str, Any], out: Any, loose: bool) -> None:
-        if call.outs:  # without outputs: an assertion, or a value that is read
-            module = self._running[-1]
+        for shape in call.outs:
+            check_tensor(shape, f"{self._called}: {call.op}")
+        module, changing = self.running.path, [*written(func, bound)]
+        if call.outs:
             name = self._append(func.__name__.partition(".")[0], call, module, loose)
-            for tensor in written(func, bound):
+            for tensor in changing:
                 self._overwrite(tensor, _Value(Operand(name, tuple(tensor.shape)), module=module), call.op)
             several = isinstance(out, list | tuple)
             for index, tensor in enumerate(out if several else [out]):
                 operand = Operand(name, tuple(tensor.shape))
                 self._keep(tensor, _Value(operand, index if several else None, module))
+        elif changing:  # without either: an assertion, or a value that is read
+            self._write_lists(func, call, changing, loose)
+
+    def _write_lists(self, func: Any, call: Call, changing: Sequence[Tensor], loose: bool) -> None:
+        """A call that changes the tensors of a list and answers nothing, as `_foreach_add_` does."""
+        module, shapes = self.running.path, tuple(tuple(tensor.shape) for tensor in changing)
+        name = self._append(func.__name__.partition(".")[0], replace(call, outs=shapes), module, loose)
+        for index, tensor in enumerate(changing):
+            one = Call(GETITEM, {"self": Operand(name, shapes[index]), "index": index}, (shapes[index],))
+            taken = Operand(self._append("getitem", one, module), shapes[index])
+            self._overwrite(tensor, _Value(taken, module=module), call.op)
 
     def _overwrite(self, tensor: Tensor, value: _Value, op: str) -> None:
         write = _Write(op, value.operand, self._aliases.box(tensor), value.module)
@@ -253,15 +252,15 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._keep(tensor, replace(self._value(mine[0]), writes=(write,)))
         elif self._read_out and not shared and tensor.dim():
             call = Call(READ_IN, {}, (tuple(tensor.shape),))
-            name = self._append("read_in", call, self._running[-1], loose=True)
-            self._keep(tensor, _Value(Operand(name, tuple(tensor.shape)), module=self._running[-1]))
+            name = self._append("read_in", call, self.running.path, loose=True)
+            self._keep(tensor, _Value(Operand(name, tuple(tensor.shape)), module=self.running.path))
         else:
             self._keep_own(shared, tensor)
 
     def _leave_torch(self) -> None:
         """Values that depend on the inputs become Python's: the tables that modules hold are known before."""
         if not self._read_out:
-            for module in self._model.modules():
+            for module in self.modules.values():
                 for tensor in answered(vars(module)):
                     self._value(tensor)
         self._read_out = True

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from functools import cached_property
 from math import log2
 from pathlib import Path
-from time import perf_counter, process_time
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from convsmith.blocks import Block
 from convsmith.kernels.spec import ConvSpec
-from convsmith.latency.interleaved import Run, take_single_turns
+from convsmith.latency.interleaved import Run, clock_for, take_single_turns
 from convsmith.latency.kept import Kept, default_file, whereabouts
 from convsmith.latency.packing import pack
 from convsmith.latency.targets import runtime_of, set_threads
@@ -50,9 +49,8 @@ class Clock:
 
     @property
     def reads(self) -> Callable[[], float]:
-        """What tells the time: the processor's own on one thread, which other processes do not lengthen."""
-        alone = self.target.threads == 1 and self.target.device == "cpu"
-        return process_time if alone else perf_counter
+        """What tells the time."""
+        return clock_for(self.target.threads, self.target.device)
 
     def seconds(self, spec: ConvSpec, size: Size, block: Block | None = None) -> float:
         """Of a convolution that reads maps of `size`, or of a block in its place; a batch as the target says.

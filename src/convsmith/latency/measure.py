@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from convsmith.formats import evaluation_copy
 from convsmith.graph import Graph
-from convsmith.graph.plain import copied, plain
-from convsmith.graph.wrappers import unwrapped
 from convsmith.latency.in_target import latencies_in
 from convsmith.latency.interleaved import FEWEST, ROUNDS
 from convsmith.latency.latencies import Latencies, channels_last
@@ -31,9 +30,9 @@ def measure_latency(
 ) -> Latencies:
     """Time a model, its layers, and blocks in their place, where it is to be fast.
 
-    Without a target modules are timed in eager torch on the CPU, in evaluation mode and channels_last, one image at a
-    time. In a target the net is timed as a whole there, and each of its convolutions between neighbours like its own.
-    A verdict on a whole model is `bench`'s; these times serve limits on latency.
+    Without a target modules are timed in eager torch on the CPU, in float32, evaluation mode and channels_last, one
+    image at a time. In a target the net is timed as a whole there, and each of its convolutions between neighbours like
+    its own. A verdict on a whole model is `bench`'s; these times serve limits on latency.
 
     Args:
         model: The module.
@@ -61,16 +60,16 @@ def measure_latency(
 
 
 def _of_modules(model: nn.Module, graph: Graph, seconds: float, progress: Progress) -> Latencies:
-    replica = channels_last(copied(plain(unwrapped(model))).cpu().eval(), len(graph.inputs[0].shape) - 2)
-    images = [torch.randn(1, *each.shape[1:]) for each in graph.inputs]
+    replica = channels_last(evaluation_copy(model), len(graph.inputs[0].shape) - 2)
+    args, named = graph.signature.call(graph.signature.drawn(1, torch.Generator().manual_seed(0)))
     rounds: list[dict[str, float]] = []
     end = perf_counter() + seconds
     with torch.inference_mode():
-        replica(*images)
+        replica(*args, **named)
         watch = _Watch(replica)
         while len(rounds) < FEWEST or (len(rounds) < ROUNDS and perf_counter() < end):
             progress("measuring latency by module", len(rounds), ROUNDS)
-            replica(*images)
+            replica(*args, **named)
             rounds.append(watch.taken())
     return Latencies({path: float(np.median([each[path] for each in rounds])) for path in rounds[0]})
 

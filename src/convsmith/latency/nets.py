@@ -1,6 +1,5 @@
 """How long a whole net takes in a target, and what another one takes beside it."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,9 +11,10 @@ from torch import nn
 from convsmith.errors import ConvsmithError
 from convsmith.formats import FORMATS, evaluation_copy, quiet, reason, trace
 from convsmith.graph import Graph
+from convsmith.graph.signature import Signature
 from convsmith.latency.clock import Clock
 from convsmith.latency.interleaved import Run, take_turns
-from convsmith.latency.targets import RUN_ERRORS, Subject, set_threads, started
+from convsmith.latency.targets import RUN_ERRORS, Called, Subject, set_threads, started
 
 SECONDS_A_NET = 1.5
 
@@ -51,11 +51,11 @@ class NetTimer:
 
     def _ready(self, model: nn.Module) -> Run:
         target, runtime = self.clock.target, self.clock.runtime
-        shapes = [each.shape[1:] for each in self._graph.inputs]
-        inputs = [image for shape in shapes for image in self.clock.images(shape)]
+        call = self._graph.signature
+        inputs = [image for slot in call.slots for image in self.clock.images(slot.shape[1:])]
         try:
             with quiet(), TemporaryDirectory() as folder:
-                subject = _subject(model, shapes, runtime.reads, Path(folder))
+                subject = _subject(model, call, runtime.reads, Path(folder))
                 with torch.inference_mode(), set_threads(target.threads):
                     return started(subject, runtime, inputs, target.threads)
         except RUN_ERRORS as error:
@@ -64,11 +64,9 @@ class NetTimer:
             ) from error
 
 
-def _subject(model: nn.Module, shapes: Sequence[tuple[int, ...]], reads: str, folder: Path) -> Subject:
+def _subject(model: nn.Module, call: Signature, reads: str, folder: Path) -> Subject:
     replica = evaluation_copy(model)
     if reads == "module":
-        return Subject(replica)
-    if len(shapes) != 1:
-        raise ConvsmithError(f"it takes {len(shapes)} inputs, and files of one are exported")
-    FORMATS[".onnx"].write(trace(replica, shapes[0]), folder / "net.onnx", {})
+        return Subject(Called.of(replica, call))
+    FORMATS[".onnx"].write(trace(replica, call), folder / "net.onnx", {})
     return Subject(replica, folder / "net.onnx")

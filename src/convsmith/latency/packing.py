@@ -10,6 +10,7 @@ from onnx.utils import Extractor
 from torch import Tensor, nn
 
 from convsmith.formats import FORMATS, evaluation_copy, trace
+from convsmith.graph.signature import Signature
 from convsmith.latency.targets import Runtime, Subject
 
 
@@ -29,7 +30,8 @@ def pack(modules: Mapping[str, nn.Module], runtime: Runtime, inputs: Sequence[Te
 
 def _files(modules: Sequence[nn.Module], runtime: Runtime, inputs: Sequence[Tensor], folder: Path) -> list[Subject]:
     whole, ready = folder / "all.onnx", folder / "ready.onnx"
-    FORMATS[".onnx"].write(trace(_Side(modules), tuple(inputs[0].shape[1:])), whole, {})
+    side = _Side(modules)
+    FORMATS[".onnx"].write(trace(side, Signature.of(side, inputs[:1])), whole, {})
     if runtime.convert is None:
         ready = whole
     else:

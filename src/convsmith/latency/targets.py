@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from convsmith.errors import ConvsmithError
 from convsmith.formats import ORT_ERRORS, session
 from convsmith.graph.capture import FORWARD_ERRORS
+from convsmith.graph.signature import Signature
 from convsmith.latency.files import Slot, feeds_of, slots_of
 from convsmith.latency.interleaved import Run
 from convsmith.latency.latencies import LAYOUTS, channels_last
@@ -22,6 +23,24 @@ from convsmith.target import DEVICES, Target
 
 # OSError is torch.compile's where its cache folder cannot be written.
 RUN_ERRORS: tuple[type[Exception], ...] = (*FORWARD_ERRORS, *ORT_ERRORS, ConvsmithError, OSError)
+
+
+class Called(nn.Module):
+    """A model of several inputs, called with them in order."""
+
+    def __init__(self, model: nn.Module, call: Signature) -> None:
+        super().__init__()
+        self.model, self._call = model, call
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Put them where forward takes them."""
+        args, named = self._call.call(inputs)
+        return self.model(*args, **named)
+
+    @classmethod
+    def of(cls, model: nn.Module, call: Signature) -> nn.Module:
+        """The model itself where it takes one."""
+        return cls(model, call) if len(call.slots) > 1 else model
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,14 @@
 """A model reference, such as `vgg16`, `timm:efficientnet_b0` or a folder, to a model, with data that suits it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from convsmith.data import UNLABELLED, Data, load_data
-from convsmith.errors import ConvsmithError, FileError
+from convsmith.errors import ConvsmithError, DataError, FileError
 from convsmith.graph import Graph
 from convsmith.graph.plain import told
+from convsmith.graph.signature import Shape, Shapes, each_shape
 from convsmith.load.consent import KNOWN
 from convsmith.load.files import FILES, capture_file
 from convsmith.load.folder import load_folder, read_origin
@@ -54,8 +56,18 @@ def load_graph(reference: str, wish: Wish | None = None, *, trust: bool = False)
     if path.suffix.lower() in FILES and not path.is_dir():
         if wish.classes is not None or wish.blocks_per_stage is not None:
             raise ConvsmithError(f"{path}: is a file, whose classes and depths are what they are; leave them out.")
-        return capture_file(path.expanduser(), wish.input, trust=trust)
+        return capture_file(path.expanduser(), _named(path, wish.input), trust=trust)
     return load(reference, wish, trust=trust).graph()
+
+
+def _named(path: Path, input: Shapes | None) -> Shape | Mapping[str, Shape] | None:
+    """The shapes that a file's inputs are asked for: of the first one, or by their names."""
+    if input is None or isinstance(input, Mapping):
+        return input
+    shape, *others = each_shape(input)
+    if others:
+        raise ConvsmithError(f"{path}: a file's inputs have names; write --input NAME=C,H,W;NAME=C,H,W.")
+    return shape
 
 
 def load_with_data(
@@ -68,7 +80,12 @@ def load_with_data(
     """
     wish = wish or Wish()
     own = origin_of(reference, wish)
-    images = own.input if _is_path(reference) else wish.input
+    if own.inputs:
+        raise DataError(
+            f"{reference}: takes several inputs, and --data gives images alone; from Python cs.decompose and cs.apply "
+            "take data= as batches, each a tuple or a dictionary of the inputs."
+        )
+    images = own.input if _is_path(reference) or wish.input else None
     loaded_data = load_data(data, input=images, mean=own.mean, std=own.std)
     if not _is_path(reference):
         labelled = wish.classes is None and loaded_data.classes != UNLABELLED
@@ -101,8 +118,8 @@ def _from_folder(path: Path, wish: Wish, trust: bool) -> Loaded:
 
 def _wished(origin: Origin, wish: Wish) -> Origin:
     """A folder's model is what it is: only the statistics it reads images with can be set anew."""
-    for name in ("input", "classes", "blocks_per_stage"):
-        wanted, own = getattr(wish, name), getattr(origin, name)
+    for name, field in (("input", "shapes"), ("classes",) * 2, ("blocks_per_stage",) * 2):
+        wanted, own = getattr(wish, name), getattr(origin, field)
         if wanted is not None and own is not None and wanted != own:
             raise ConvsmithError(
                 f"{name.replace('_', ' ')}: got {wanted}, but the folder's model has {own}; leave it out."

@@ -8,7 +8,7 @@ from types import ModuleType, TracebackType
 
 from torch import nn
 
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, reason_of
 
 ADVICE = (
     "give package.module:factory or path/file.py:factory, importable from here, with a factory that needs no arguments"
@@ -38,9 +38,7 @@ class Told:
         """Tell an error as one sentence."""
         if error is None or isinstance(error, KeyboardInterrupt | ConvsmithError):
             return
-        lines = (line.strip() for line in str(error).splitlines())
-        first = next(filter(None, lines), "it tells no reason").rstrip(".;")
-        raise ConvsmithError(f"{self._what}: {type(error).__name__}: {first}; {self._advice}.") from error
+        raise ConvsmithError(f"{self._what}: {reason_of(error)}; {self._advice}.") from error
 
 
 def own_model(reference: str) -> nn.Module:

@@ -14,9 +14,9 @@ from convsmith.data import IMAGENET_MEAN, IMAGENET_STD
 from convsmith.errors import ConvsmithError
 from convsmith.graph import Graph
 from convsmith.graph.capture import capture
+from convsmith.graph.signature import Shape, Shapes, blank, each_shape
 from convsmith.plan import Plan
 
-Shape = tuple[int, ...]  # channels, then one, two or three sides
 Channels = tuple[float, ...]
 
 
@@ -24,9 +24,10 @@ Channels = tuple[float, ...]
 class Origin:
     """How to build a model again: its reference, what it was built with, and the files of the plans applied since.
 
-    `classes` and `blocks_per_stage` are None where the reference's own were taken. `mean` and `std` are the image
-    statistics the model reads with, None for ImageNet's. `class_names` are those of the data that it was trained on,
-    where they are known. `trained` says that the weights are not a fresh start.
+    `input` is the shape of one image, and `inputs` are all shapes of a net that takes several tensors: by the names of
+    forward's arguments, or in order. `classes` and `blocks_per_stage` are None where the reference's own were taken.
+    `mean` and `std` are the image statistics the model reads with, None for ImageNet's. `class_names` are those of the
+    data that it was trained on, where they are known. `trained` says that the weights are not a fresh start.
     """
 
     reference: str
@@ -38,14 +39,22 @@ class Origin:
     plans: tuple[str, ...] = ()
     trained: bool = False
     class_names: tuple[str, ...] | None = None
+    inputs: dict[str, Shape] | tuple[Shape, ...] | None = None
 
     def __post_init__(self) -> None:
         """Raises ConvsmithError on an input that no convolution reads, and on one or a head too large to build."""
-        if not 2 <= len(self.input) <= 4 or min(self.input) < 1:
-            told = ",".join(map(str, self.input))
-            raise ConvsmithError(f"input: got {told}; give channels and one, two or three sides, such as 3,32,32.")
-        check_input(self.input)
+        alone = self.inputs is None
+        for shape in each_shape(self.shapes):
+            if min(shape, default=0) < 1 or (alone and not 2 <= len(shape) <= 4):
+                told = ",".join(map(str, shape))
+                raise ConvsmithError(f"input: got {told}; give channels and one, two or three sides, such as 3,32,32.")
+            check_input(shape)
         check_count(self.classes, CLASSES, "classes")
+
+    @property
+    def shapes(self) -> Shapes:
+        """What it is called with."""
+        return self.inputs or self.input
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +81,9 @@ class Loaded:
         return self.origin.reference.removeprefix("zoo:")
 
     def graph(self) -> Graph:
-        """Captured on its own input shape."""
-        return capture(self.model, torch.empty(1, *self.origin.input, device="meta"), name=self.name)
+        """Captured on its own input shape, in the type of its weights."""
+        kind = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+        return capture(self.model, blank(self.origin.shapes, kind, "meta"), name=self.name)
 
     def after(self, model: nn.Module, *plans: Plan) -> "Loaded":
         """The same with another module in its place, which `plans` made of this one."""
@@ -102,9 +112,9 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asks of a reference; None takes the reference's own."""
+    """What the user asks of a reference; None takes the reference's own. `input` may be of several tensors."""
 
-    input: Shape | None = None
+    input: Shapes | None = None
     classes: int | None = None
     blocks_per_stage: tuple[int, ...] | None = None
     mean: Channels | None = None

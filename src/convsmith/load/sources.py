@@ -1,6 +1,6 @@
 """Where models come from: the project's zoo, timm, torchvision, and a user's own code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from inspect import signature
@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 
 from convsmith.errors import ConvsmithError, UnknownNameError
+from convsmith.graph.signature import Shape, each_shape
 from convsmith.load.own import own_model
-from convsmith.load.records import Origin, Shape, Wish
+from convsmith.load.records import Origin, Wish
 from convsmith.registry import Registry
 from convsmith.zoo import IMAGENET, build, default_input
 
@@ -30,7 +31,12 @@ SOURCES: Registry[Source] = Registry("kind of model")
 
 
 def _plain(reference: str, wish: Wish, input: Shape) -> Origin:
-    return Origin(reference, wish.input or input, wish.classes, wish.blocks_per_stage, wish.mean, wish.std)
+    asked = wish.input or input
+    first, *others = each_shape(asked)
+    several = None if not others else dict(asked) if isinstance(asked, Mapping) else (first, *others)
+    return Origin(
+        reference, first, wish.classes, wish.blocks_per_stage, wish.mean, wish.std, inputs=several
+    )  # fmt: skip
 
 
 def _no_depths(origin: Origin) -> None:
@@ -45,8 +51,8 @@ def _zoo_origin(name: str, wish: Wish) -> Origin:
 
 
 def _zoo_build(name: str, origin: Origin) -> nn.Module:
-    if len(origin.input) != 3:
-        told = ",".join(map(str, origin.input))
+    if len(origin.input) != 3 or origin.inputs:
+        told = " and ".join(",".join(map(str, shape)) for shape in each_shape(origin.shapes))
         raise ConvsmithError(f"{name}: got an input of {told}; it reads images of channels, height, width, as 3,32,32.")
     channels, height, width = origin.input
     return build(

@@ -26,7 +26,7 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     missing = [key for key in want.keys() - state.keys() if not key.endswith("num_batches_tracked")]
     _refuse(path, "missing in the file", missing, f"; the file has {_some([*state])}" if missing else "")
     _refuse(path, "not in the model", [*(state.keys() - want.keys())])
-    shapes = [f"{key} is {_size(state[key])}, not {_size(want[key])}" for key in want.keys() & state.keys()
+    shapes = [f"{key} ({_size(state[key])}, not {_size(want[key])})" for key in want.keys() & state.keys()
               if _size(state[key]) != _size(want[key])]  # fmt: skip
     _refuse(path, "of another shape", shapes)
     if faults := [*_unfit(state, want)]:
@@ -79,12 +79,13 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _not_finite(got: Tensor, own: Tensor) -> str:
-    """NaN, or infinity where the model's own tensor has none (masks do)."""
+    """NaN, what is infinite in the model's type, and infinity where the model's own tensor has none (masks do)."""
     if not (got.is_floating_point() or got.is_complex()):
         return ""
     wild = int((~torch.isfinite(got)).sum())
     if not wild:
-        return ""
+        over = int((~torch.isfinite(got.to(own.dtype))).sum())
+        return f"{over} of {got.numel()} values too large for {_dtype(own)}" if over else ""
     nan = int(torch.isnan(got).sum())
     if not nan and own.device.type != "meta" and bool(torch.isinf(own).any()):
         return ""

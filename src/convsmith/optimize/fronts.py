@@ -15,7 +15,7 @@ from convsmith.data import UNLABELLED, Data
 from convsmith.errors import PlanError
 from convsmith.export import export
 from convsmith.graph import Graph
-from convsmith.graph.given import graph_of
+from convsmith.graph.given import bare, graph_of
 from convsmith.latency.latencies import Latencies
 from convsmith.latency.measure import measure_latency
 from convsmith.plan import Merge, Plan, Repeat, Request
@@ -149,7 +149,7 @@ def front(
     >>> [point.plan.new.macs < point.plan.base.macs for point in found.points]
     [True, True, True]
     """
-    graph, model = graph_of(net, example), net if isinstance(net, nn.Module) else model
+    graph, model = graph_of(net, example), bare(net if isinstance(net, nn.Module) else model)
     if model is None:
         raise PlanError("front: data is fitted to a trained net; give model= beside the graph.")
     aim = None if target is None else Target.parse(target)

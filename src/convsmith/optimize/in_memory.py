@@ -68,6 +68,7 @@ def optimize(
     prices: Path | None = None,
     target: Target | str | None = None,
     latency_file: Path | None = None,
+    refit_steps: int = 0,
 ) -> Optimized:
     """Make a better model of a copy of `model`, which stays as it is.
 
@@ -92,6 +93,7 @@ def optimize(
         prices: With images, a file that keeps what planning worked out: a call that was stopped goes on from it.
         target: Where the net is to be fast, as `decompose` takes it.
         latency_file: With a target, where times of layers are kept.
+        refit_steps: With images, steps of a joint refit of all weights in the end, as `apply` takes them.
 
     Returns:
         The new module, and the plans that were carried out with the errors they attained.
@@ -117,7 +119,10 @@ def optimize(
         plan = _stages(
             model, graph, taken, (macs, seconds) if block == "none" else (None, None), seed, progress, latencies
         )
-        done = rewrite(net, plan, method=method, data=taken, images=count, seed=seed, progress=progress)
+        last = refit_steps if block == "none" else 0
+        done = rewrite(
+            net, plan, method=method, data=taken, images=count, seed=seed, refit_steps=last, progress=progress
+        )
         net, plans = done.model, [done.plan]
         graph = graph_of(net, example)
     if block != "none":
@@ -129,7 +134,9 @@ def optimize(
             data=taken if by_error else None, method=method if by_error else None,
             target=target, latency_file=latency_file, latencies=None if organize else latencies,
         )  # fmt: skip
-        done = rewrite(net, plan, method=method, data=taken, images=count, seed=seed, progress=progress)
+        done = rewrite(
+            net, plan, method=method, data=taken, images=count, seed=seed, refit_steps=refit_steps, progress=progress
+        )
         net, plans = done.model, [*plans, done.plan]
     return Optimized(net, tuple(plans))
 

@@ -37,7 +37,7 @@ class Settings:
     weights are trained. `max_macs` and `max_latency` limit the result (`0.5x`, `300M`, `5ms`). `epochs`, `lr` and
     `batch_size` None take the recipe's; the rate is found for trained weights. `keep`, `overrides` and `method` are
     those of `decompose` and `apply`, which look at so many `images`. `int8` writes and measures 8-bit files of both
-    nets, too. `target` is where latency is measured.
+    nets, too. `target` is where latency is measured. `refit_steps` are those of `apply`, with trained weights.
     """
 
     model: str
@@ -58,6 +58,7 @@ class Settings:
     batch_size: int | None = None
     int8: bool = False
     target: Target | None = None
+    refit_steps: int = 0
 
 
 def run(
@@ -145,6 +146,7 @@ def _plan(
             block=settings.block, organize=moving, keep=settings.keep, overrides=settings.overrides,
             method=settings.method or (None if trained else "none"), count=settings.images, seed=settings.seed,
             progress=progress, prices=out / PRICES, target=settings.target, latency_file=latency_file,
+            refit_steps=settings.refit_steps if trained else 0,
         )  # fmt: skip
     names = [*([ORGANIZE] if moving else []), *([DECOMPOSE] if settings.block != "none" else [])]
     for name, plan in zip(names, done.plans, strict=True):

@@ -1,7 +1,7 @@
 """Plans as plain data: edits and refusals by module path, each with its reason; totals follow from the edits."""
 
 import json
-from dataclasses import field
+from dataclasses import field, replace
 from html import escape
 from typing import Annotated, Any, Literal, Self
 
@@ -165,14 +165,20 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str, source: str = "the plan") -> Self:
-        """Read a plan; raises ConvsmithError naming `source` and the first field that does not fit."""
+        """Read a plan; times measured of other edits than it has are left out.
+
+        Raises ConvsmithError naming `source` and the first field that does not fit.
+        """
         try:
             record = json.loads(text)
             told = {"new", "latency_ms"}  # which follow from the edits
-            if isinstance(record, dict):
-                record = {name: value for name, value in record.items() if name not in told}
+            given = record.items() if isinstance(record, dict) else ()
+            record = {name: value for name, value in given if name not in told} if given else record
             with at(source):
-                return _PLAN.validate_json(json.dumps(record))  # type: ignore[return-value]
+                plan: Self = _PLAN.validate_json(json.dumps(record))  # type: ignore[assignment]
+            new = _TOTALS.dump_python(plan.new, mode="json")
+            edited = new != dict(given).get("new", new)  # by hand: what was measured belongs to other edits
+            return replace(plan, measured_ms=None) if edited else plan
         except ValidationError as error:
             first = error.errors()[0]
             where, what = ".".join(map(str, first["loc"])) or "the text", first["msg"]

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from convsmith.graph import Graph
 from convsmith.plan import Plan, Refusal, Request
 from convsmith.planning.budget import Costs
 from convsmith.planning.candidates import Candidate, Trial
-from convsmith.planning.joint import Joint, choose_jointly
+from convsmith.planning.joint import Joint, State, choose_jointly
 from convsmith.planning.levers import Levers, plan_of_levers
 from convsmith.planning.pricing import Choice
 
@@ -95,31 +94,34 @@ class Priced:
 
     def within(self, asked: Request, costs: Costs) -> Plan:
         """The same within a limit of its own."""
-        chosen = self._within(costs.limit)
-        if chosen is None:
-            raise costs.unmet(self.least, CHEAPER if asked.block == "auto" else "choose a cheaper block")
+        return self.plan_of(self.chosen(asked, costs), asked, costs)
+
+    def plan_of(self, state: State, asked: Request, costs: Costs) -> Plan:
+        """The plan that treats each item of `joint` in one of its ways."""
+        chosen = [item.ways[way].what for item, way in zip(self.joint.items, state, strict=True)]
         by_errors = replace(asked, by="errors")
         return plan_of_levers(self.graph, self.levers, chosen, self.refusals, by_errors, costs, self.fixed)
 
-    def _within(self, limit: float) -> list[Any] | None:
-        """What to do with each lever, with the least sum of errors; None where nothing keeps the limit.
+    def chosen(self, asked: Request, costs: Costs) -> State:
+        """What to do with each item, with the least sum of errors; raises ConvsmithError where nothing keeps the limit.
 
         Layers alone are chosen exactly. With groups and units the better of that and of one choice for all is taken.
         """
-        alone = self._layers_alone(limit)
-        if not self.levers.groups and not self.levers.units:
-            return alone
-        state = choose_jointly(self.joint, limit - self.rest)
-        if state is None:
-            return alone
-        if alone is not None:
-            error = sum(choice.output for choice in alone[: len(self.levers.layers)])
-            if error <= self.joint.error(state):
-                return alone
-        return [item.ways[way].what for item, way in zip(self.joint.items, state, strict=True)]
+        alone = self._layers_alone(costs.limit)
+        jointly = None
+        if self.levers.groups or self.levers.units:
+            jointly = choose_jointly(self.joint, costs.limit - self.rest)
+        found = [state for state in (alone, jointly) if state is not None]
+        if not found:
+            raise costs.unmet(self.least, CHEAPER if asked.block == "auto" else "choose a cheaper block")
+        return min(found, key=self.joint.error)
 
-    def _layers_alone(self, limit: float) -> list[Any] | None:
-        layers = self.levers.layers
-        rest = self.costs.total + self.costs.change(self.fixed) - sum(self.costs.layer(each) for each, _ in layers)
-        chosen = choose([choices for _, choices in layers], limit - rest)
-        return None if chosen is None else [*chosen, *[None] * (len(self.levers.groups) + len(self.levers.units))]
+    def _layers_alone(self, limit: float) -> State | None:
+        items = self.joint.items[: len(self.levers.layers)]
+        rest = self.costs.total + self.costs.change(self.fixed)
+        rest -= sum(self.costs.layer(candidate) for candidate, _ in self.levers.layers)
+        found = choose([[way.what for way in item.ways] for item in items], limit - rest)
+        if found is None:
+            return None
+        ways = [[id(way.what) for way in item.ways].index(id(one)) for item, one in zip(items, found, strict=True)]
+        return (*ways, *(0,) * (len(self.joint.items) - len(items)))

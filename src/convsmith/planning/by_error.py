@@ -24,6 +24,7 @@ from convsmith.planning.depth_prices import removable, without
 from convsmith.planning.levers import Gone, Levers
 from convsmith.planning.prices import Prices, digest
 from convsmith.planning.pricing import Effect, Pricing
+from convsmith.planning.repricing import LEAST, Judge, Judged
 from convsmith.planning.settling import Settle, as_planned
 from convsmith.planning.width_prices import narrowable, narrowings
 from convsmith.progress import Progress, silent
@@ -83,16 +84,20 @@ class Trained:
         return calibrate(self.model, self.images, wanted, seed=self.seed, progress=self.progress)
 
 
-def plan_by_error(net: Trained, asked: Request, settle: Settle = as_planned) -> Plan:
+def plan_by_error(net: Trained, asked: Request, settle: Settle = as_planned, judged: int = 0) -> Plan:
     """A plan for a trained net that spends a limit by the errors it causes: per layer keep, decompose, and the rank.
 
     A few ranks of each layer are fitted by the net's method to the statistics. What each does to the output is measured
     by running images on from there. Between them the errors' logarithms are taken to fall in proportion to the MACs,
-    and the squared errors of layers to add up. settle: holds plans to what is measured. Raises ConvsmithError where the
-    limit cannot be met.
+    and the squared errors of layers to add up. settle: holds plans to what is measured. judged: so many plans are
+    carried out in short and judged by what they do; 0 takes the choice as prices have it. Raises ConvsmithError where
+    the limit cannot be met.
     """
     found = price(net, asked)
-    return settle(lambda costs: found.within(asked, costs), found.costs)
+    if not judged or net.images is None or len(net.images) < LEAST:
+        return settle(lambda costs: found.within(asked, costs), found.costs)
+    judge = Judge(net.model, net.images, net.method, net.seed, judged, net.kept(found.costs), net.progress)
+    return settle(Judged(found, judge, asked).within, found.costs)
 
 
 def price(net: Trained, asked: Request) -> Priced:

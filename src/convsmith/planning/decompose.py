@@ -10,7 +10,7 @@ from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.calibrate import IMAGES, Images, form_of, take_images
 from convsmith.errors import BudgetError, PlanError
 from convsmith.graph import Graph
-from convsmith.graph.given import graph_of
+from convsmith.graph.given import bare, graph_of
 from convsmith.latency.latencies import Latencies
 from convsmith.latency.measure import measure_latency
 from convsmith.limits import share_of
@@ -42,6 +42,7 @@ def decompose(
     prices: Path | None = None,
     width: bool | None = None,
     depth: bool | None = None,
+    judged: int | None = None,
     target: Target | str | None = None,
     latency_file: Path | None = None,
 ) -> Plan:
@@ -73,6 +74,10 @@ def decompose(
         width: With data, whether groups of channels may be narrowed as well. None for yes where block is `auto` and
         latency is limited. Under a limit on MACs ranks lose less, so there only where ranks alone cannot meet it.
         depth: The same of units of a stage that may go.
+        judged: With data, plans are carried out in short and judged by the output on images held out. With 1 these are
+            the choice and those of fewer levers, and the best is taken. With more, neighbours of the best follow until
+            about so many were judged, and tell prices anew. 0 takes the choice. None for 1 where channels or units may
+            go, else 0.
         target: Where the net is to be fast, as `cs.Target.parse` takes it. Times are measured there, and so is the new
             net beside the old one. It keeps the limit and is not slower than the old one, or no plan is given.
         latency_file: With a target, where times of layers are kept for later calls; by default in the user's cache
@@ -90,10 +95,12 @@ def decompose(
     >>> len(plan.edits), plan.edits[0].block, plan.edits[0].macs, plan.refusals[0]
     (7, 'dw-pw', (18874368, 2244608), Refusal(layer='features.0', reason='it is a stem with 3 input channels, ...'))
     """
-    graph, model = graph_of(net, example), net if isinstance(net, nn.Module) else model
+    graph, model = graph_of(net, example), bare(net if isinstance(net, nn.Module) else model)
     aim = None if target is None else Target.parse(target)
     fits = data is not None or statistics is not None
     _check(max_macs, max_latency, fits, method, model, aim)
+    if judged and data is None:
+        raise PlanError("decompose: plans are judged by what they do to images; give data, or leave judged out.")
     if max_latency is not None and latencies is None and model is not None:
         latencies = measure_latency(model, graph, target=aim, file=latency_file, progress=progress)
     judge = None if aim is None or model is None else measured_in(aim, model, graph, latencies, latency_file, progress)
@@ -108,15 +115,19 @@ def decompose(
         return plan if judge is None or plan.measured_ms else judge.held(judge.timed(plan))
     assert model is not None
     taken = None if data is None else take_images(data, images, seed, *form_of(graph))
-
     trained = Trained(model, graph, taken, method, statistics, seed, latencies, progress, prices)
+
+    def planned(asked: Request) -> Plan:
+        most = int(asked.width or asked.depth) if judged is None else judged
+        return plan_by_error(trained, asked, settle, most)
+
     try:
-        return plan_by_error(trained, asked, settle)
+        return planned(asked)
     except BudgetError:
         more = replace(asked, width=width is not False, depth=data is not None and depth is not False)
         if block != "auto" or more == asked:
             raise
-    return plan_by_error(trained, more, settle)
+    return planned(more)
 
 
 def _allowed(asked: bool | None, block: str, max_latency: float | str | None) -> bool:

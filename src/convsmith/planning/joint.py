@@ -65,6 +65,15 @@ class Joint:
         return {layer: tuple(i for i, item in enumerate(self.items) if layer in item.layers) for layer in layers}
 
     @cached_property
+    def _apart(self) -> tuple[frozenset[int], ...]:
+        """By item, those that stay as they are wherever it does not, whichever of both excludes the other."""
+        apart = [set(item.excludes) for item in self.items]
+        for i, item in enumerate(self.items):
+            for other in item.excludes:
+                apart[other].add(i)
+        return tuple(map(frozenset, apart))
+
+    @cached_property
     def _costs(self) -> dict[tuple[str, State], float]:
         return {}
 
@@ -104,9 +113,8 @@ class Joint:
             return (*state[:item], 0, *state[item + 1 :])
         new = list(state)
         new[item] = way
-        for other, each in enumerate(self.items):
-            if other in self.items[item].excludes or (state[other] and item in each.excludes):
-                new[other] = 0
+        for other in self._apart[item]:
+            new[other] = 0
         return tuple(new)
 
     def moves(self, state: State) -> Iterator[tuple[State, float, float]]:
@@ -119,7 +127,7 @@ class Joint:
 
     def change(self, state: State, new: State) -> tuple[float, float]:
         """By how much error and cost of two states differ."""
-        differ = [i for i, (a, b) in enumerate(zip(state, new, strict=True)) if a != b]
+        differ = [i for i in range(len(state)) if state[i] != new[i]]
         error = sum(self.items[i].ways[new[i]].error - self.items[i].ways[state[i]].error for i in differ)
         layers = {layer for i in differ for layer in self.items[i].layers}
         return error, sum(self.layer(layer, new) - self.layer(layer, state) for layer in sorted(layers))

@@ -65,12 +65,25 @@ class Levers:
 
         return Joint(tuple(items), cost)
 
+    def scaled(self, ratios: Sequence[float]) -> "Levers":
+        """The same with the prices of each item times a ratio of its own, in the order of `joint`."""
+        left = iter(ratios)
+        return Levers(
+            [(c, _times(choices, ratio)) for (c, choices), ratio in zip(self.layers, left, strict=False)],
+            [[(what, ratio * error) for what, error in group] for group, ratio in zip(self.groups, left, strict=False)],
+            [(what, ratio * error) for (what, error), ratio in zip(self.units, left, strict=True)],
+        )
+
     def least(self, graph: Graph, costs: Costs) -> float:
         """About the least that the net can be brought to: every layer at its cheapest, or gone."""
         gone = {node.module for each, _ in self.units for node in calls_inside(graph, each.unit.modules)}
         own = {c.layer: (costs.layer(c), min(choice.cost for choice in choices)) for c, choices in self.layers}
         saved = sum(was if layer in gone else was - least for layer, (was, least) in own.items())
         return costs.total - saved
+
+
+def _times(choices: Sequence[Choice], ratio: float) -> list[Choice]:
+    return [replace(choice, output=ratio * choice.output) for choice in choices]
 
 
 def _unbeaten(choices: Sequence[Choice]) -> list[Choice]:

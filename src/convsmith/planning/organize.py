@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from convsmith.calibration.calibrate import IMAGES, Images, take_images
 from convsmith.errors import PlanError
 from convsmith.graph import Graph
-from convsmith.graph.given import graph_of
+from convsmith.graph.given import bare, graph_of
 from convsmith.latency.latencies import Latencies
 from convsmith.limits import share_of
 from convsmith.plan import Plan
@@ -80,7 +80,7 @@ def organize(
     >>> plan.new.blocks, plan.new.params, round(plan.new.gain - plan.base.gain, 2)
     ((5, 4, 2, 1, 1), 5101194, 2.29)
     """
-    held = net if isinstance(net, nn.Module) else model
+    held = bare(net if isinstance(net, nn.Module) else model)
     aim = aim_of(target, held, max_latency)
     graph, scores = _told(net, scores)
     if max_latency is not None and latencies is None:

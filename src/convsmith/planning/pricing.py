@@ -175,7 +175,7 @@ class Effect:
         self._places = {node.module: at for at, node in enumerate(self._graph.nodes) if node.conv_spec() is not None}
         self._alive, self._at = self._replay.start(*tensors_of(self._batch.clone())), 0
         self._answers = self._outcome({})
-        self._energies = [_energy(answer) for answer in self._answers]
+        self._energies = [energy(answer) for answer in self._answers]
         if not 0 < sum(self._energies) < inf:
             raise PlanError(
                 f"{self._graph.model} answers zeros, NaN or infinity to these images; check its weights and the data."
@@ -219,7 +219,7 @@ class Effect:
         return [alive[name].double() for name in self._graph.ends]
 
 
-def _energy(answer: Tensor) -> float:
+def energy(answer: Tensor) -> float:
     """What errors are relative to: how answers to several images differ, or where they do not, what they are."""
     varying = (answer - answer.mean(0)).square().sum().item()
     return varying or answer.square().sum().item()

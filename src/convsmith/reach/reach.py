@@ -6,11 +6,11 @@ is kept in two tables, of distinct channel sets and of distinct windows, and eac
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import cached_property, reduce
 from math import prod
 from operator import mul, or_
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ class Reach:
         none = np.zeros((1,) * len(shape), np.int64)
         alike = self.axes if self.shape == tuple(shape) else (None,) * len(shape)
         windows = tuple(w.empty(w.positions if axis in alike else 1) for axis, w in enumerate(self.windows))
-        return replace(self, shape=tuple(shape), axes=alike, sets=(0,), set_of=none, windows=windows, window_of=none,
+        return self._with(shape=tuple(shape), axes=alike, sets=(0,), set_of=none, windows=windows, window_of=none,
                        gated=False, bound=False)  # fmt: skip
 
     @property
@@ -104,9 +104,11 @@ class Reach:
             return self.nothing(shape)
         if self.walks(dim):
             windows = tuple(w.select(taps) if a == self.axes[dim] else w for a, w in enumerate(self.windows))
-            return replace(self, shape=shape, windows=windows)
+            return self._with(shape=shape, windows=windows)
         if taps.identity and shape == self.shape:
             return self
+        if self.set_of.shape[dim] == 1 == self.window_of.shape[dim] and not taps.gaps:
+            return self._with(shape=shape)  # all indices agree: there is nothing to unite
         here = self.without_holes() if self.rows > 1 else self  # one row: what is united has the same holes
         return here.united(shape, here.axes, lb.tapped(here.set_of, dim, taps), lb.tapped(here.window_of, dim, taps))
 
@@ -114,12 +116,12 @@ class Reach:
         """Elements that each see the union of what the labels along the last dimension see; -1 sees nothing."""
         rows, set_of = lb.combinations(sets)
         table = (*self.sets, 0)
-        unions = [reduce(or_, (table[i] for i in set(row))) for row in rows.tolist()]
+        unions = [reduce(or_, [table[i] for i in row]) for row in rows.tolist()]
         place = {bits: i for i, bits in enumerate(dict.fromkeys(unions))}
         set_of = np.array([place[bits] for bits in unions])[set_of]
         rows, window_of = lb.combinations(windows)
         tables = tuple(w.unite(rows) for w in self.windows)
-        here = replace(self, shape=shape, axes=axes, sets=tuple(place), set_of=lb.compact(set_of), windows=tables,
+        here = self._with(shape=shape, axes=axes, sets=tuple(place), set_of=lb.compact(set_of), windows=tables,
                        window_of=window_of)  # fmt: skip
         return here._distinct()._on_axes()
 
@@ -133,15 +135,15 @@ class Reach:
         if found is None:
             return self
         axes = tuple(dims.index(d) if d in dims else axis for d, axis in enumerate(self.axes))
-        return replace(self, axes=axes, windows=found[0], window_of=found[1])._distinct()
+        return self._with(axes=axes, windows=found[0], window_of=found[1])._distinct()
 
     def _distinct(self) -> Self:
         """Equal windows only once."""
         if self.rows == 1:
-            return replace(self, window_of=lb.compact(self.window_of))
+            return self._with(window_of=lb.compact(self.window_of))
         first, inverse = lb.distinct(np.concatenate([w.keys() for w in self.windows], axis=1))
         windows = self.windows if len(first) == self.rows else tuple(w.take(first) for w in self.windows)
-        return replace(self, windows=windows, window_of=lb.compact(inverse[self.window_of]))
+        return self._with(windows=windows, window_of=lb.compact(inverse[self.window_of]))
 
     def reduce(self, *dims: int) -> Self:
         """Each of these dimensions becomes one index that sees all."""
@@ -156,11 +158,13 @@ class Reach:
 
     def repeat(self, dim: int, times: int) -> Self:
         """Every index of dimension `dim`, `times` times in a row."""
-        here, size = self.as_units(dim), self.shape[dim]
         if times == 1:
             return self
+        here, shape = self.as_units(dim), _changed(self.shape, dim, self.shape[dim] * times)
+        if here.set_of.shape[dim] == 1 == here.window_of.shape[dim]:
+            return here._with(shape=shape)
         relabeled = here._relabel(lambda labels: labels.repeat(times, axis=dim) if labels.shape[dim] > 1 else labels)
-        return replace(relabeled, shape=_changed(here.shape, dim, size * times))
+        return relabeled._with(shape=shape)
 
     def tile(self, dim: int, times: int) -> Self:
         """Dimension `dim`, `times` times one behind the other."""
@@ -170,7 +174,7 @@ class Reach:
     def permute(self, order: Sequence[int]) -> Self:
         """Dimensions in a new order."""
         axes, shape = tuple(self.axes[d] for d in order), tuple(self.shape[d] for d in order)
-        return replace(self, shape=shape, axes=axes, set_of=self.set_of.transpose(order),
+        return self._with(shape=shape, axes=axes, set_of=self.set_of.transpose(order),
                        window_of=self.window_of.transpose(order))  # fmt: skip
 
     def reshape(self, shape: Sequence[int]) -> Self:
@@ -193,7 +197,7 @@ class Reach:
             if size == 1 and here.axes[dim] is not None and dim < len(new) and new[dim] == 1 and axes[dim] is None:
                 axes[dim] = here.axes[dim] if here.axes[dim] not in kept else None
         set_of, window_of = (lb.reshape(x, self.shape, groups, new) for x in (here.set_of, here.window_of))
-        return replace(here, shape=new, axes=tuple(axes), set_of=set_of, window_of=window_of)
+        return here._with(shape=new, axes=tuple(axes), set_of=set_of, window_of=window_of)
 
     def as_units(self, dim: int) -> Self:
         """The map dimension `dim` as places: each position with a window of its own."""
@@ -203,24 +207,24 @@ class Reach:
         axes = _changed(self.axes, dim, PLACES)
         windows = tuple(w.flatten() if a == axis else w.repeat(size) for a, w in enumerate(self.windows))
         line = np.arange(size).reshape([-1 if d == dim else 1 for d in range(len(axes))])
-        return replace(self, axes=axes, windows=windows, window_of=self.window_of * size + line)._distinct()
+        return self._with(axes=axes, windows=windows, window_of=self.window_of * size + line)._distinct()
 
     def as_channels(self, dim: int) -> Self:
         """Dimension `dim` no longer tells places apart."""
         here = self.as_units(dim)
-        return replace(here, axes=_changed(here.axes, dim, None))
+        return here if here.axes[dim] is None else here._with(axes=_changed(here.axes, dim, None))
 
     def drop(self, dim: int) -> Self:
         """Leave out dimension `dim`, of size 1."""
         without = [d for d in range(len(self.shape)) if d != dim]
         here = self._relabel(lambda labels: labels.squeeze(dim))
-        return replace(here, shape=tuple(self.shape[d] for d in without), axes=tuple(self.axes[d] for d in without))
+        return here._with(shape=tuple(self.shape[d] for d in without), axes=tuple(self.axes[d] for d in without))
 
     def insert(self, dim: int) -> Self:
         """A new dimension of size 1 at `dim`."""
         here = self._relabel(lambda labels: np.expand_dims(labels, dim))
-        return replace(
-            here, shape=(*self.shape[:dim], 1, *self.shape[dim:]), axes=(*self.axes[:dim], None, *self.axes[dim:])
+        return here._with(
+            shape=(*self.shape[:dim], 1, *self.shape[dim:]), axes=(*self.axes[:dim], None, *self.axes[dim:])
         )
 
     def expand(self, shape: Sequence[int], axes: Sequence[int | None] | None = None) -> Self:
@@ -233,27 +237,32 @@ class Reach:
             here = here if axis == here.axes[dim] else here.as_units(dim)
         sizes = {axis: size for axis, size in zip(wanted, shape, strict=True) if axis is not None and axis >= 0}
         windows = tuple(w.broadcast(sizes.get(a, 1)) for a, w in enumerate(here.windows))
-        return replace(here, shape=tuple(shape), axes=wanted, windows=windows)
+        return here._with(shape=tuple(shape), axes=wanted, windows=windows)
 
     @property
     def rows(self) -> int:
         """How many distinct windows there are."""
         return self.windows[0].rows if self.windows else 1
 
+    @cached_property
+    def uniform(self) -> bool:
+        """Whether all elements see the same channels and windows of one row, none of them nothing."""
+        return len(self.sets) == 1 and self.rows == 1 and all(w.full for w in self.windows)
+
     def with_gate(self) -> Self:
         """The same reach, flagged: a gate brought global context in."""
-        return replace(self, gated=True)
+        return self._with(gated=True)
 
     def as_bound(self) -> Self:
         """The same reach, flagged: the true one may be smaller."""
-        return replace(self, bound=True)
+        return self._with(bound=True)
 
     def whole(self, shape: Sequence[int]) -> Self:
         """A global mixer's honest answer: every element of a tensor of `shape` sees all that any element here sees."""
         here = self.reduce(*range(len(self.shape)))
         for dim in range(len(self.shape)):
             here = here.as_units(dim)
-        here = replace(here, shape=(), axes=(), set_of=here.set_of.reshape(()), window_of=here.window_of.reshape(()))
+        here = here._with(shape=(), axes=(), set_of=here.set_of.reshape(()), window_of=here.window_of.reshape(()))
         return here.expand(shape)
 
     def without_holes(self) -> Self:
@@ -275,7 +284,7 @@ class Reach:
         empty = np.any(blanks, axis=0)
         rows = np.where(empty, -1, np.arange(self.rows))[:, None]
         set_of = np.where(empty[self.window_of], len(self.sets), self.set_of)
-        return replace(self, windows=tuple(w.unite(rows) for w in self.windows), sets=(*self.sets, 0), set_of=set_of)
+        return self._with(windows=tuple(w.unite(rows) for w in self.windows), sets=(*self.sets, 0), set_of=set_of)
 
     def at(self, index: Sequence[int]) -> tuple[Bools, tuple[tuple[int, int], ...]]:
         """One element's source channels and, per axis, the first and last position it sees.
@@ -298,24 +307,45 @@ class Reach:
 
     @cached_property
     def _extent(self) -> Extent:
-        units, places = ([d for d, axis in enumerate(self.axes) if (axis is None) == unit] for unit in (True, False))
-        table = self.window_of.transpose(places + units)
-        rows, _ = lb.combinations(table.reshape(prod(table.shape[: len(places)]), -1))
-        hulls = [w.unite(rows) for w in self.windows]
-        counts = np.array([bits.bit_count() for bits in self.sets])
-        seeing = reduce(mul, (w.filled for w in self.windows), np.ones(self.rows))
+        hulls = self._hulls()
         return Extent(
             window=tuple(w.widest() for w in hulls),
             window_free=tuple(w.widest_free() for w in hulls),
-            channels=float((counts[self.set_of] * seeing[self.window_of]).mean()),
+            channels=self._channels(),
             gated=self.gated,
             bound=self.bound,
         )
 
+    def _hulls(self) -> tuple[Windows, ...]:
+        """The windows of whole places, all that stands at one of them united."""
+        if self.rows == 1:
+            return self.windows
+        units, places = ([d for d, axis in enumerate(self.axes) if (axis is None) == unit] for unit in (True, False))
+        table = self.window_of.transpose(places + units)
+        rows, _ = lb.combinations(table.reshape(prod(table.shape[: len(places)]), -1))
+        return tuple(w.unite(rows) for w in self.windows)
+
+    def _channels(self) -> float:
+        """How many channels an element sees on average, those in padding none."""
+        if self.uniform:
+            return float(self.sets[0].bit_count())
+        counts = np.array([bits.bit_count() for bits in self.sets])
+        seeing = reduce(mul, (w.filled for w in self.windows), np.ones(self.rows))
+        return float((counts[self.set_of] * seeing[self.window_of]).mean())
+
+    def _with(self, **changes: Any) -> Self:
+        """The same with some attributes changed, in a tenth of the time of `replace`, which calls for thousands."""
+        here = vars(self)
+        made = object.__new__(type(self))
+        vars(made).update({name: here[name] for name in _ATTRIBUTES})
+        vars(made).update(changes)
+        return made
+
     def _relabel(self, change: Callable[[Ints], Ints]) -> Self:
-        return replace(self, set_of=change(self.set_of), window_of=change(self.window_of))
+        return self._with(set_of=change(self.set_of), window_of=change(self.window_of))
 
 
+_ATTRIBUTES = tuple(field.name for field in fields(Reach))
 T = TypeVar("T")
 
 

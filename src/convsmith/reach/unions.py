@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 
 import numpy as np
 
@@ -20,11 +22,20 @@ def union(parts: Sequence[Reach], shape: Sequence[int]) -> Reach:
     """
     if all(part is parts[0] for part in parts) and parts[0].shape == tuple(shape):
         return parts[0]
+    if all(part.uniform and part.shape == tuple(shape) and part.axes == parts[0].axes for part in parts):
+        return _uniform(parts)
     parts = [part.without_holes() for part in parts]
     axes = _common_axes(parts, shape)
     parts = [part.expand(shape, axes) for part in parts]
     sets, windows = (np.stack(np.broadcast_arrays(*x), axis=-1) for x in _labels(parts))
     return _stacked(parts).united(tuple(shape), axes, sets, windows)
+
+
+def _uniform(parts: Sequence[Reach]) -> Reach:
+    """The same of reaches laid out alike in which all elements agree: the common case, a shortcut."""
+    stacked, row = _stacked(parts), np.arange(len(parts))[None]
+    windows = tuple(w.unite(row) for w in stacked.windows)
+    return stacked._with(sets=(reduce(or_, stacked.sets),), windows=windows)
 
 
 def concatenate(parts: Sequence[Reach], dim: int) -> Reach:
@@ -34,9 +45,23 @@ def concatenate(parts: Sequence[Reach], dim: int) -> Reach:
     own: int | None = PLACES if any(part.axes[dim] == PLACES for part in parts) else None
     axes = list(_common_axes(parts, shape))
     axes[dim] = own
+    out = (*shape[:dim], sum(sizes), *shape[dim + 1 :])
+    if own is None and all(part.uniform and part.axes == tuple(axes) for part in parts):
+        return _uniform_in_line(parts, dim, out)
     parts = [part.expand(part.shape, axes) for part in parts]
     sets, windows = (lb.in_line(x, sizes, dim)[..., None] for x in _labels(parts))
-    return _stacked(parts).united((*shape[:dim], sum(sizes), *shape[dim + 1 :]), tuple(axes), sets, windows)
+    return _stacked(parts).united(out, tuple(axes), sets, windows)
+
+
+def _uniform_in_line(parts: Sequence[Reach], dim: int, shape: tuple[int, ...]) -> Reach:
+    """The same of reaches in each of which all elements agree: the common case, a shortcut."""
+    stacked, line = _stacked(parts), [-1 if d == dim else 1 for d in range(len(shape))]
+    kinds = {bits: i for i, bits in enumerate(dict.fromkeys(stacked.sets))}
+    sizes = [part.shape[dim] for part in parts]
+    set_of = np.repeat([kinds[bits] for bits in stacked.sets], sizes).reshape(line)
+    window_of = np.repeat(np.arange(len(parts)), sizes).reshape(line)
+    joined = stacked._with(shape=shape, sets=tuple(kinds), set_of=lb.compact(set_of), window_of=window_of)
+    return joined._distinct()
 
 
 def _labels(parts: Sequence[Reach]) -> tuple[list[lb.Ints], list[lb.Ints]]:

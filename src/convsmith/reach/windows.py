@@ -43,6 +43,11 @@ class Taps:
         blank: Bools = np.all(self.index < 0, axis=1)
         return blank
 
+    @cached_property
+    def gaps(self) -> bool:
+        """Whether any output reads nothing but padding."""
+        return self.outside and bool(self.blank.any())
+
     @classmethod
     @lru_cache(maxsize=512)
     def slide(
@@ -95,16 +100,19 @@ class Taps:
         return Taps.pick(table)
 
     @classmethod
+    @lru_cache(maxsize=512)
     def everything(cls, size: int, outputs: int = 1) -> Self:
         """Outputs that each read all positions."""
         return cls(np.broadcast_to(np.arange(size), (outputs, size)), 0, size - 1, size)
 
     @classmethod
+    @lru_cache(maxsize=512)
     def groups(cls, size: int, groups: int) -> Self:
         """One output per group of neighbours."""
         return cls(np.arange(size).reshape(groups, -1), 0, size // groups - 1, size // groups)
 
     @classmethod
+    @lru_cache(maxsize=512)
     def bins(cls, size: int, outputs: int) -> Self:
         """Adaptive pooling: output j reads floor(j size / outputs) up to ceil((j + 1) size / outputs)."""
         starts = np.arange(outputs) * size // outputs
@@ -160,6 +168,11 @@ class Windows:
     def positions(self) -> int:
         """The tensor's size along this axis, 1 where no dimension walks along it."""
         return int(self.low.shape[1])
+
+    @cached_property
+    def full(self) -> bool:
+        """Whether every position of every row sees something."""
+        return bool((self.low <= self.high).all())
 
     @cached_property
     def holes(self) -> bool:

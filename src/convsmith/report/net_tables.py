@@ -101,10 +101,12 @@ class _Cells:
 
 
 def sizes(layer: Layer) -> tuple[int, int, tuple[int, ...]]:
-    """Channels in and out, and the map that comes out: of a linear layer the last axis holds its features."""
-    if layer.kind == "linear":
-        return layer.in_shape[-1], layer.out_shape[-1], layer.out_shape[:-1]
-    return layer.in_shape[0], layer.out_shape[0], layer.out_shape[1:]
+    """Channels in and out, and the map that comes out: of a linear layer the last axis holds its features.
+
+    A single number, as a product that sums over all axes makes, is one channel.
+    """
+    ins, outs = layer.in_shape or (1,), layer.out_shape or (1,)
+    return (ins[-1], outs[-1], outs[:-1]) if layer.kind == "linear" else (ins[0], outs[0], outs[1:])
 
 
 def _legend(scores: Scores, advice: Advice, timed: bool) -> list[Text]:

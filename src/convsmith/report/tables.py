@@ -150,7 +150,7 @@ def bench_table(bench: Bench) -> RenderableType:
         for cell in bench.pairs
         if cell.verdict
     ]
-    return Group(table, *paired, *missed)
+    return Group(table, *paired, *missed, *map(Text, bench.notes))
 
 
 def _pair(cell: Latency) -> str:

@@ -7,6 +7,7 @@ from torch import nn
 
 from convsmith.algebra.second_moments import Statistics
 from convsmith.calibration.calibrate import IMAGES, Images, form_of, take_images
+from convsmith.calibration.matching import Pair
 from convsmith.calibration.pictures import Pictures
 from convsmith.errors import PlanError
 from convsmith.graph import Graph
@@ -15,6 +16,7 @@ from convsmith.graph.wrappers import unwrapped
 from convsmith.plan import Merge, Narrow, Plan, Remove, Repeat, Replace
 from convsmith.progress import Progress, silent
 from convsmith.rewriting.accounts import capture_for, counted, prove
+from convsmith.rewriting.joint_refit import Refit, pairs_of, parted, refit_jointly
 from convsmith.rewriting.narrowing import carry_out
 from convsmith.rewriting.selecting import fit_narrowed
 from convsmith.rewriting.starts import starts_of
@@ -31,10 +33,12 @@ class Applied:
     Attributes:
         model: The new module; the original stays as it was.
         plan: The plan with the costs and errors that its edits attained.
+        refit: What a joint refit of all weights came to, where there was one.
     """
 
     model: nn.Module
     plan: Plan
+    refit: Refit | None = None
 
     @property
     def errors(self) -> dict[str, float]:
@@ -53,6 +57,7 @@ def apply(
     statistics: Mapping[str, Statistics] | None = None,
     seed: int = 0,
     relu: bool | None = None,
+    refit_steps: int = 0,
     progress: Progress = silent,
 ) -> nn.Module:
     """The model that `plan` makes of a copy of `model`; the model itself stays as it is.
@@ -75,6 +80,9 @@ def apply(
         relu: With data, refit the last kernel of each block for the error behind its ReLU (Zhang et al., 2015). This is
             done where a response goes into nothing but that ReLU, a BatchNorm between them aside, and where the error
             becomes less. Other layers keep the fit to their responses. By default so with data.
+        refit_steps: With data, steps of a joint refit after all fits: all weights learn to answer as the original does,
+            by gradients on the images moved and mirrored at random, without labels. One in eight of the images is not
+            fitted to then: they judge, and the best weights stay.
         progress: Told of every layer that is fitted to images.
 
     Returns:
@@ -91,7 +99,7 @@ def apply(
     """
     return rewrite(
         model, plan, method=method, data=data, images=images, statistics=statistics, seed=seed, relu=relu,
-        progress=progress,
+        refit_steps=refit_steps, progress=progress,
     ).model  # fmt: skip
 
 
@@ -105,6 +113,7 @@ def rewrite(
     statistics: Mapping[str, Statistics] | None = None,
     seed: int = 0,
     relu: bool | None = None,
+    refit_steps: int = 0,
     progress: Progress = silent,
 ) -> Applied:
     """Execute a plan as `apply` does, and give back the plan with what its edits attained.
@@ -118,6 +127,7 @@ def rewrite(
         statistics: Moments of `calibrate`, for fits layer by layer without data.
         seed: Draws images and positions.
         relu: With data, whether the last kernel of a block is refitted for the error behind its ReLU; see `apply`.
+        refit_steps: With data, steps of a joint refit of all weights; see `apply`.
         progress: Told of every layer that is fitted to images.
 
     Returns:
@@ -142,7 +152,21 @@ def rewrite(
             "make a plan for this model with `convsmith organize` or `decompose`."
         )
     taken = None if data is None else take_images(data, images, seed, *form_of(base))
-    transfer = transfer_of(method, taken, statistics, seed, relu)
+    return _carried_out(model, base, plan, transfer_of(method, taken, statistics, seed, relu, refit_steps), progress)
+
+
+def draft(model: nn.Module, plan: Plan, images: Pictures, method: str | None = None, seed: int = 0) -> nn.Module:
+    """What `apply` would make, with fits that descend a fifth as far: enough to compare plans by."""
+    model = plain(unwrapped(model))
+    return _carried_out(model, capture_for(model, plan), plan, Transfer(method, images, seed=seed, draft=True)).model
+
+
+def _carried_out(
+    model: nn.Module, base: Graph, plan: Plan, transfer: Transfer | None, progress: Progress = silent
+) -> Applied:
+    """The plan carried out on a copy, its sums proved."""
+    statistics = None if transfer is None else transfer.statistics
+    taken = None if transfer is None else transfer.images
     new = copied(model)
     moves = [edit for edit in plan.edits if isinstance(edit, Repeat | Remove)]
     check_moves(new, base, moves)
@@ -160,9 +184,18 @@ def rewrite(
     merge_pairs(new, narrowed, [edit for edit in plan.edits if isinstance(edit, Merge)], transfer is not None)
     placed = capture_for(new, plan)
     done = counted(plan, base, narrowed, placed, errors, narrows)
+    pairs = pairs_of(base, narrowed, model, new) if transfer is not None and transfer.steps else []
     move_units(new, placed, moves, starts_of(new, placed, moves, taken))
     prove(base, capture_for(new, plan) if moves else placed, done)
-    return Applied(new, done)
+    return Applied(new, done, _refitted(pairs, transfer, progress) if transfer is not None and transfer.steps else None)
+
+
+def _refitted(pairs: Sequence[Pair], transfer: Transfer, progress: Progress) -> Refit:
+    """All weights refitted together, on the images that they were fitted to."""
+    assert transfer.images is not None and transfer.judging is not None
+    return refit_jointly(
+        pairs, transfer.images, transfer.judging, transfer.steps, seed=transfer.seed, progress=progress
+    )
 
 
 def _narrowed(
@@ -197,6 +230,7 @@ def transfer_of(
     statistics: Mapping[str, Statistics] | None = None,
     seed: int = 0,
     relu: bool | None = None,
+    refit_steps: int = 0,
 ) -> Transfer | None:
     """How weights are carried when so much is told: see `apply`; None where they are not."""
     if relu and (images is None or method == "none"):
@@ -204,8 +238,17 @@ def transfer_of(
             "A refit for the ReLU behind a layer needs images in order of execution; give data, and neither statistics "
             "nor the method none, or leave it out."
         )
+    if refit_steps and (images is None or method == "none"):
+        raise PlanError(
+            f"refit_steps is {refit_steps}: a joint refit needs images; give data and no method none, or leave it out."
+        )
+    if refit_steps < 0:
+        raise PlanError(f"refit_steps is {refit_steps}; give a number of steps, or 0 for none.")
     if method == "none":
         if images is not None or statistics is not None:
             raise PlanError("The method none carries no weights, so nothing is fitted; leave data out.")
         return None
-    return Transfer(method, images, statistics, seed, relu is not False)
+    if not refit_steps or images is None:
+        return Transfer(method, images, statistics, seed, relu is not False)
+    fitted, judging = parted(images)
+    return Transfer(method, fitted, statistics, seed, relu is not False, steps=refit_steps, judging=judging)

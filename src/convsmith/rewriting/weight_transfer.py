@@ -31,6 +31,8 @@ class Transfer:
     method: None for the best that each block's form knows.
     images: (n, c, h, w); statistics: moments of the net as it was; neither: the weights are all that is fitted.
     relu: with images, refit the last kernel of a block for the ReLU behind it, where there is one.
+    draft: fits descend a fifth as far, enough to compare plans by.
+    steps: with images, steps of a joint refit of all weights after all fits. judging: images that it is judged by.
     """
 
     method: str | None = None
@@ -38,6 +40,9 @@ class Transfer:
     statistics: Mapping[str, Statistics] | None = None
     seed: int = 0
     relu: bool = True
+    draft: bool = False
+    steps: int = 0
+    judging: Pictures | None = None
 
 
 def put_blocks(
@@ -166,7 +171,7 @@ def _fit_in_order(
     calibration: Calibration,
     transfer: Transfer,
 ) -> float | None:
-    request = FitRequest(transfer.method, *_wanted(graph, layer, calibration, transfer))
+    request = FitRequest(transfer.method, *_wanted(graph, layer, calibration, transfer), transfer.draft)
     return _settle(model, graph, layer, block.carry(_convolution(model, layer), module, request))
 
 

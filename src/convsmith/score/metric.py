@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from convsmith.errors import ConvsmithError
+from convsmith.garbage import kept_back
 from convsmith.graph import Graph, Node
 from convsmith.graph.call import numbers
 from convsmith.graph.given import graph_of
@@ -17,6 +18,7 @@ from convsmith.score.records import Convention, Counting, Layer, Scores, Stage
 from convsmith.structure.stages import HEAD, StageNodes, Stages, effective_kernel, entry, find_stages
 
 
+@kept_back()
 def score(
     net: Graph | nn.Module,
     example: Any = None,

@@ -79,7 +79,7 @@ def entry(graph: Graph, node: Node) -> str:
 def _maps(graph: Graph, reaches: Mapping[str, Reach]) -> dict[str, tuple[int, ...]]:
     """The map of every tensor whose reach is known; where none is to be seen (tokens, lists), its source's."""
     lists = {graph.sources(node)[0] for node in graph.nodes if node.call.op == GETITEM}
-    maps = {name: reach.map for name, reach in reaches.items() if len(reach.map) == len(reach.windows)}
+    maps = {name: size for name, reach in reaches.items() if len(size := reach.map) == len(reach.windows)}
     for node in graph.nodes:
         source = next((name for name in graph.sources(node) if name in maps), None)
         if node.name not in maps and source and (node.name in reaches or node.name in lists):

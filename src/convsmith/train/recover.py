@@ -1,14 +1,13 @@
 """A net recovered by its teacher's answers alone: any outputs, no labels, the best epoch kept."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convsmith.calibration.calibrate import Images, take_images
+from convsmith.calibration.matching import Distance, matching
 from convsmith.calibration.pictures import alone
 from convsmith.data import epoch_seed
 from convsmith.errors import ConvsmithError, DataError
@@ -87,7 +86,8 @@ def recover(
         drawn = torch.Generator().manual_seed(epoch_seed(recipe.seed, epoch))
         return parts(training[torch.randperm(len(training), generator=drawn)])
 
-    with lent(teacher, place), lent(model, place), _matching(model.eval(), teacher.eval(), match) as distance:
+    pairs = [(path, module_of(model, path), module_of(teacher, path)) for path in match]
+    with lent(teacher, place), lent(model, place), matching(model.eval(), teacher.eval(), pairs) as distance:
         _check(distance, teacher, next(parts(judging)), match)
 
         def judge() -> float:
@@ -97,46 +97,6 @@ def recover(
 
         task = Task(batches, steps_each, distance, judge, training=False, clip=CLIP, held=judge)
         return fit(model, recipe, task, told, steps)
-
-
-Distance = Callable[[Tensor], Tensor]
-
-
-@contextmanager
-def _matching(model: nn.Module, teacher: nn.Module, match: Sequence[str]) -> Iterator[Distance]:
-    """The distance of what both answer to images, while this is open."""
-    pairs = [(path, module_of(model, path), module_of(teacher, path)) for path in match]
-    answers: dict[nn.Module, list[Tensor]] = {}
-
-    def keep(module: nn.Module, args: object, out: Any) -> None:
-        answers[module] = [tensor for tensor in answered(out) if tensor.is_floating_point()]
-
-    handles = [module.register_forward_hook(keep) for _, *both in pairs for module in both]
-
-    def distance(images: Tensor) -> Tensor:
-        with torch.no_grad():
-            teacher(images.clone())
-        model(images.clone())
-        terms = [term for path, mine, its in pairs for term in _terms(path, answers[mine], answers[its])]
-        return torch.stack(terms).mean()
-
-    try:
-        yield distance
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _terms(path: str, mine: list[Tensor], wanted: list[Tensor]) -> Iterator[Tensor]:
-    shapes, others = ([tuple(tensor.shape) for tensor in each] for each in (mine, wanted))
-    if shapes != others or not shapes:
-        what = f"answers {shapes}, and its teacher {others}" if shapes or others else "answers no floats"
-        raise ConvsmithError(f"{path or 'The net'} {what}; match modules that answer alike, as match=('backbone',).")
-    for new, old in zip(mine, wanted, strict=True):
-        old = old.detach().float()
-        varying = (old - old.mean(0)).square().sum()
-        energy = torch.where(varying > 0, varying, old.square().sum())
-        yield (new.float() - old).square().sum() / energy.clamp_min(1e-12)
 
 
 def _check(distance: Distance, teacher: nn.Module, images: Tensor, match: Sequence[str]) -> None:

@@ -81,9 +81,10 @@ UNJUDGED = {
     "aten.upsample_linear1d.default": ("aten.upsample_linear1d.vec",),
     "aten.take_along_dim.default": (
         "aten.scatter.src", "aten.scatter_.src", "aten.scatter.value", "aten.scatter_add.default",
-        "aten.index_add.default", "aten.masked_scatter.default",
+        "aten.scatter_add_.default", "aten.masked_scatter.default", "aten.masked_scatter_.default",
         "aten.affine_grid_generator.default", "torchvision.roi_align.default", "torchvision.roi_pool.default",
     ),
+    "aten.index_add.default": ("aten.index_add_.default", "aten.index_copy.default"),
     "aten.grid_sampler.default": ("aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default"),
     "aten.batch_norm.default": ("aten._native_batch_norm_legit_no_training.default",),
     "aten.softmax.int": ("aten.argsort.default", "aten.argsort.stable"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from onnx import NodeProto
 
-from convsmith.bounds import SIDE, TENSOR
+from convsmith.bounds import FLAT, SIDE, TENSOR
 from convsmith.graph.call import RULES, Call, Operand
 from convsmith.graph.node import GETITEM
 from convsmith.graph.onnx.op import TRANSLATIONS, Declined, Misfit, Op, Shape, name_of
@@ -64,11 +64,8 @@ def _unknown(op: Op, node: NodeProto, known: bool, emit: Any) -> list[Operand]:
 def _sound(call: Call) -> Call:
     """A call that can be answered for: no size below 0, none that takes more memory than a machine has."""
     for shape in call.outs:
-        size = 1
-        for side in shape:
-            size *= max(side, 1)
-            if side < 0 or size > TENSOR or (max(shape[2:], default=0) > SIDE and not call.op.startswith(REORDERING)):
-                raise Misfit(f"it would make a tensor of {'x'.join(map(str, shape))}")
+        if _endless(shape, sides=not call.op.startswith(REORDERING)):
+            raise Misfit(f"it would make a tensor of {'x'.join(map(str, shape))}")
     if call.op == "aten.reshape.default" and prod(call.out) != prod(call.input.shape):
         raise Misfit(f"{prod(call.input.shape)} elements do not fill a tensor of {'x'.join(map(str, call.out))}")
     if call.op in RULES and RULES[call.op].macs(call) < 0:
@@ -77,6 +74,13 @@ def _sound(call: Call) -> Call:
         if kernel * out > TAPS:
             raise Misfit(f"its kernel of {kernel} has {out} places")
     return call
+
+
+def _endless(shape: Shape, sides: bool) -> bool:
+    """Whether a tensor has a size below 0, or more than any net's; sides: whether it may be a map."""
+    if min(shape, default=0) < 0 or prod(shape) > TENSOR or max(shape[1:], default=0) > FLAT:
+        return True
+    return sides and max(shape[2:], default=0) > SIDE
 
 
 def _kernel(call: Call) -> list[int]:

@@ -27,6 +27,7 @@ from convsmith.graph.onnx.tidy import with_bias, with_leaves
 STATISTICS = ("running_mean", "running_var")  # arguments that no training changes by gradients
 WHOLE = (TensorProto.INT64, TensorProto.BOOL)  # types of sizes, indices and masks
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+COMPUTED = 1 << 24  # numbers of constants that are computed and kept, over all of a file
 COPY = "aten.clone.default"  # of an output that is one of the model's own tensors
 KIND = "pkg.torch.export.graph_signature.InputSpec.kind"  # PARAMETER or BUFFER, written by torch's exporter
 
@@ -77,6 +78,7 @@ class _Reader:
         self._sizes: dict[str, int] = {}  # of parameters that no call has used yet
         self._nodes: list[Node] = []
         self._names: set[str] = set(inputs)
+        self._room = COMPUTED
         self._unknown: set[str] = set()
         self._has_weights = any(tensor.data_type not in WHOLE and tensor.dims for tensor in model.graph.initializer)
         self._keep(model.graph)
@@ -123,7 +125,7 @@ class _Reader:
             self._branch(node, bool(np.all(facts[node.input[0]].value)))
         elif not (shape_only(node, facts) and self._fold(node, facts)):
             types = self._types(node, facts)
-            if not (foldable(node, facts, types) and self._fold(node, facts)):
+            if not (self._room > 0 and foldable(node, facts, types) and self._fold(node, facts)):
                 own = all(fact.operand.own for fact in facts.values())
                 (self._compute if own else self._translate)(node, facts, types)
 
@@ -151,6 +153,7 @@ class _Reader:
         values = fold(node, facts, self._opsets)
         if values is None:
             return False
+        self._room -= sum(value.size for value in values)
         parts = [] if node.op_type in ("Shape", "Size") else self._parts(node, facts)
         for name, value in zip(filter(None, node.output), values, strict=True):
             self._own(node, constant(name, value, parts))
@@ -182,7 +185,9 @@ class _Reader:
 
     def _types(self, node: NodeProto, facts: dict[str, Fact]) -> dict[str, TypeProto]:
         try:
-            types = self._stated(node, facts) or infer(node, facts, self._opsets)
+            types = self._stated(node, facts)
+            if types.keys() < {name for name in node.output if name}:
+                types = infer(node, facts, self._opsets) | types
         except (InferenceError, ValidationError, Misfit, RuntimeError, *FAULTS) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise self._misfit(node, reason.removeprefix("[ShapeInferenceError] ")) from error

@@ -34,6 +34,7 @@ FOLDED = frozenset((
     "Reshape", "Round", "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Slice", "Softmax", "Split", "Sqrt",
     "Squeeze", "Sub", "Sum", "Tanh", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
 ))  # fmt: skip
+WIDEST = 16  # bytes of one number at most, those of two doubles
 PACKED = 8  # numbers that one byte, or entry, of a stored tensor holds at most
 SHRINKING = frozenset(("Compress", "NonZero", "Unique"))  # whose sizes follow from values, and stay below the input's
 NARROW = frozenset(
@@ -82,7 +83,14 @@ def stored(tensor: TensorProto, folder: Path) -> Fact:
     if tensor.data_location != TensorProto.EXTERNAL and prod(shape) > PACKED * _held(tensor):
         raise ValueError("fewer numbers than its sizes say")
     kind = helper.make_tensor_type_proto(tensor.data_type, shape)
-    value = numpy_helper.to_array(tensor, str(folder)) if prod(shape) <= SMALL else None
+    small = prod(shape) <= SMALL
+    if (
+        small
+        and tensor.data_location == TensorProto.EXTERNAL
+        and _beside(tensor, folder) > WIDEST * max(prod(shape), 1)
+    ):
+        raise ValueError("more numbers than its sizes say")
+    value = numpy_helper.to_array(tensor, str(folder)) if small else None
     return Fact(Operand(tensor.name, shape, own=True), kind, value, (tensor.name,))
 
 
@@ -91,6 +99,15 @@ def _held(tensor: TensorProto) -> int:
     fields = (tensor.raw_data, tensor.float_data, tensor.double_data, tensor.int32_data, tensor.int64_data,
               tensor.uint64_data, tensor.string_data)  # fmt: skip
     return sum(map(len, fields))
+
+
+def _beside(tensor: TensorProto, folder: Path) -> int:
+    """Bytes that would be read of the file beside this one: all from an offset on, where their number is not told."""
+    told = {entry.key: entry.value for entry in tensor.external_data}
+    if "length" in told:
+        return int(told["length"])
+    size: int = (folder / told["location"]).stat().st_size
+    return size - int(told.get("offset", 0))
 
 
 def constant(name: str, value: Array, parts: Sequence[str]) -> Fact:

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, NodeProto, TypeProto, ValueInfoProto, helper, inliner
 
 from convsmith.bounds import check_input
 from convsmith.errors import CaptureError, FileError
+from convsmith.graph.onnx.calls import reads
 from convsmith.graph.onnx.functions import check_size
 from convsmith.graph.onnx.op import Shape
 from convsmith.text import times
@@ -27,6 +30,8 @@ def read(path: Path) -> ModelProto:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
         raise FileError(f"{path}: is not an ONNX file; write one with torch.onnx.export.") from error
+    if _spoiled(model):
+        raise FileError(f"{path}: holds a name that is no text; write the file anew.")
     if not model.graph.node or not model.opset_import:
         raise FileError(f"{path}: holds no ONNX graph; write one with torch.onnx.export.")
     check_size(model, path)
@@ -34,10 +39,41 @@ def read(path: Path) -> ModelProto:
         model = inliner.inline_local_functions(model) if model.functions else model
     except (RuntimeError, ValueError) as error:
         raise FileError(f"{path}: its functions cannot be read; write the file anew.") from error
+    _put_in_order(model, path)
     for value in model.graph.input:
         _channels_first(model, value)
         _batch_first(model, value)
     return model
+
+
+def _spoiled(message: Message) -> bool:
+    """Whether a text anywhere in a message is not of Unicode: it is then read as bytes, which no name is equal to."""
+    for field, value in message.ListFields():
+        parts = [value] if isinstance(value, str | bytes | Message) else value
+        if field.type == FieldDescriptor.TYPE_MESSAGE and any(map(_spoiled, parts)):
+            return True
+        if field.type == FieldDescriptor.TYPE_STRING and bytes in map(type, parts):
+            return True
+    return False
+
+
+def _put_in_order(model: ModelProto, path: Path) -> None:
+    """Nodes behind those that they read, where a converter has put new ones at the end of the file."""
+    nodes, made = list(model.graph.node), set[str]()
+    makers = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+    for node in nodes:
+        if any(name in makers and name not in made for name in reads(node)):
+            break
+        made.update(node.output)
+    else:
+        return
+    before = {place: [makers[x] for x in reads(node) if x in makers] for place, node in enumerate(nodes)}
+    try:
+        order = [nodes[place] for place in TopologicalSorter(before).static_order()]
+    except CycleError as error:
+        raise FileError(f"{path}: its nodes read each other in a circle; write the file anew.") from error
+    del model.graph.node[:]
+    model.graph.node.extend(order)
 
 
 def _channels_first(model: ModelProto, value: ValueInfoProto) -> None:

@@ -1,9 +1,10 @@
 """Translations of pools, and the padding that they share with convolutions."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from convsmith.graph.call import Operand
-from convsmith.graph.onnx.op import Declined, Emit, Op, translates
+from convsmith.graph.onnx.op import Declined, Emit, Misfit, Op, Shape, translates
 
 
 def padding(op: Op, spans: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
@@ -30,20 +31,60 @@ def padded(pads: Sequence[tuple[int, int]], op: Op, emit: Emit) -> tuple[Operand
     return emit("aten.constant_pad_nd.default", (*x.shape[:2], *shape), self=x, pad=flat), [0] * len(pads)
 
 
-@translates("MaxPool", "AveragePool")
+@dataclass(frozen=True)
+class _Windows:
+    """A pool's attributes: sides, strides and dilations of its windows, pads, and whether the last may be a part."""
+
+    kernel: list[int]
+    stride: list[int]
+    dilation: list[int]
+    pads: list[tuple[int, int]]
+    ceil: bool
+
+    @classmethod
+    def of(cls, op: Op) -> "_Windows":
+        """What a node says; it is declined where it has other than one, two or three dimensions."""
+        kernel = list(op.attributes["kernel_shape"])
+        n = len(kernel)
+        if not 1 <= n <= 3:
+            raise Declined
+        stride, dilation = (list(op.attributes.get(name, [1] * n)) for name in ("strides", "dilations"))
+        if min(*kernel, *stride, *dilation) < 1:
+            raise Misfit("windows with sides, strides or dilations below 1")
+        spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+        return cls(kernel, stride, dilation, padding(op, spans, stride), bool(op.attributes.get("ceil_mode")))
+
+    def places(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """How many there are along each axis."""
+        return tuple(map(self._places, sizes, self.kernel, self.stride, self.dilation, self.pads))
+
+    def _places(self, size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int]) -> int:
+        before, behind = pads
+        rest = size + before + behind - dilation * (kernel - 1) - 1
+        if rest < 0:
+            raise Misfit(f"a window of {kernel} leaves nothing of {size}")
+        if not self.ceil:
+            return rest // stride + 1
+        places = -(-rest // stride) + 1
+        return places if (places - 1) * stride < size + before else places - 1  # none starts in the padding behind
+
+
+def _pooled(op: Op) -> Shape:
+    """As ONNX's operators and its runtime have it; its own inference counts windows that start in the padding."""
+    return (*op[0].shape[:2], *_Windows.of(op).places(op[0].shape[2:]))
+
+
+@translates("MaxPool", "AveragePool", shape=_pooled)
 def pool(op: Op, emit: Emit) -> Operand:
     """A sliding window; declined where the places of the largest values are asked for."""
-    kernel = list(op.attributes["kernel_shape"])
-    n = len(kernel)
-    stride, dilation = (list(op.attributes.get(name, [1] * n)) for name in ("strides", "dilations"))
-    largest = op.type == "MaxPool"
-    if len(op.outs) > 1 or not 1 <= n <= 3 or (not largest and max(dilation) > 1):
+    windows, largest = _Windows.of(op), op.type == "MaxPool"
+    n = len(windows.kernel)
+    if len(op.outs) > 1 or (not largest and max(windows.dilation) > 1):
         raise Declined
-    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    x, pads = padded(padding(op, spans, stride), op, emit)
-    args = {"kernel_size": kernel, "stride": stride, "padding": pads, "ceil_mode": bool(op.attributes.get("ceil_mode"))}
+    x, pads = padded(windows.pads, op, emit)
+    args = {"kernel_size": windows.kernel, "stride": windows.stride, "padding": pads, "ceil_mode": windows.ceil}
     if largest:
-        return emit(f"aten.max_pool{n}d.default", op.out, self=x, dilation=dilation, **args)
+        return emit(f"aten.max_pool{n}d.default", op.out, self=x, dilation=windows.dilation, **args)
     return emit(f"aten.avg_pool{n}d.default", op.out, self=x, **args)
 
 

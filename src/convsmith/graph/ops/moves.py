@@ -101,7 +101,8 @@ def index_select(call: Call, seen: Seen) -> Answer:
 
 @joining(
     "aten.gather.default", "aten.take_along_dim.default", "aten.scatter.src", "aten.scatter_.src",
-    "aten.scatter.value", "aten.scatter_add.default", "aten.index_add.default", "aten.masked_scatter.default",
+    "aten.scatter.value", "aten.scatter_.value", "aten.scatter_add.default", "aten.scatter_add_.default",
+    "aten.masked_scatter.default", "aten.masked_scatter_.default",
     "aten.affine_grid_generator.default", "torchvision.roi_align.default", "torchvision.roi_pool.default",
 )  # fmt: skip
 def anywhere(call: Call, seen: Seen) -> Answer:
@@ -121,6 +122,53 @@ def index_put(call: Call, seen: Seen) -> Answer:
     if values is not None:
         parts.append(_spread(values, dims[0], len(dims), len(call.out)).expand(call.out))
     return union(parts, call.out).as_bound()
+
+
+@joining(
+    "aten.index_add.default", "aten.index_add_.default", "aten.index_copy.default", "aten.index_copy_.default",
+)  # fmt: skip
+def index_along(call: Call, seen: Seen) -> Answer:
+    """What was there, or any of the values along one dimension (a bound)."""
+    before, table, values = seen
+    if table is not None:
+        return anywhere(call, seen)
+    parts = [] if before is None else [before]
+    if values is not None:
+        parts.append(values.reduce(dim_of(call, call["dim"])).expand(call.out))
+    return union(parts, call.out).as_bound()
+
+
+@joining("aten.slice_scatter.default")
+def slice_scatter(call: Call, seen: Seen) -> Answer:
+    """The second tensor at every step-th index from start, the first elsewhere."""
+    size = call.out[dim_of(call, call["dim"])]
+    start, stop, step = slice(call.args.get("start"), call.args.get("end"), call.args.get("step", 1)).indices(size)
+    return _replaced(call, seen, range(start, stop, step))
+
+
+@joining("aten.select_scatter.default")
+def select_scatter(call: Call, seen: Seen) -> Answer:
+    """The second tensor at one index of a dimension, which it lacks, the first elsewhere."""
+    before, values = seen
+    dim, index = dim_of(call, call["dim"]), call["index"]
+    values = None if values is None else values.insert(dim)
+    start = index % call.out[dim]
+    return _replaced(call, (before, values), range(start, start + 1))
+
+
+def _replaced(call: Call, seen: Seen, places: range) -> Answer:
+    """The second tensor at these places of a dimension, the first elsewhere."""
+    (before, values), dim = seen, dim_of(call, call["dim"])
+    every = np.arange(call.out[dim])
+    index = np.full(len(every), -1)
+    index[places.start : places.stop : places.step] = np.arange(len(places))
+    parts = []
+    if values is not None:
+        ahead, pace = -places.start / places.step, 1 / places.step
+        parts.append(values.select(dim, Taps(index[:, None], ahead, ahead, pace)))
+    if before is not None:
+        parts.append(before.select(dim, Taps(np.where(index < 0, every, -1)[:, None])))
+    return union(parts, call.out)
 
 
 def _spread(values: Reach, first: int, indexed: int, dims: int) -> Reach:

@@ -61,6 +61,17 @@ MAPS = {
         lambda a, b: aten.index_put.default(a, [None, None, torch.ones(7, 6).triu().bool()], b[0, 0, 0, 0]),
         bound=True,
     ),
+    "index add": joined(lambda a, b: aten.index_add.default(a, 2, torch.tensor([5, 0]), b[:, :, :2]), bound=True),
+    "index copy, in place": joined(
+        lambda a, b: aten.index_copy_.default(a.clone(), 3, torch.tensor([4, 1]), b[..., :2]), bound=True
+    ),
+    "slice scatter": joined(lambda a, b: aten.slice_scatter.default(a, b[:, :, :3], 2, 1, 4)),
+    "slice scatter by steps": joined(lambda a, b: aten.slice_scatter.default(a, b[..., :3], -1, -6, 9, 2)),
+    "slice scatter of all": joined(lambda a, b: aten.slice_scatter.default(a, b)),
+    "select scatter": joined(lambda a, b: aten.select_scatter.default(a, b[:, 0], 1, -1)),
+    "scatter, in place": joined(
+        lambda a, b: aten.scatter_.value(a + b, 2, torch.zeros(1, 4, 1, 6, dtype=torch.int64), 1.0), bound=True
+    ),
     "index select": behind(lambda x: x.index_select(3, torch.tensor([5, 0])), bound=True),
     "gather": behind(lambda x: x.gather(2, torch.zeros(1, 4, 2, 6, dtype=torch.int64)), bound=True),
     "take along": behind(lambda x: torch.take_along_dim(x, torch.zeros(1, 4, 2, 6, dtype=torch.int64), 2), bound=True),
