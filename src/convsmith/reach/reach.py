@@ -17,30 +17,12 @@ from numpy.typing import NDArray
 
 from convsmith.reach import labels as lb
 from convsmith.reach.axes import factored
+from convsmith.reach.extent import Extent
 from convsmith.reach.windows import NOTHING, Taps, Windows
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 PLACES = -1
-
-
-@dataclass(frozen=True)
-class Extent:
-    """What a whole tensor sees of the source: the largest window (free: without borders), channels on average.
-
-    `gated` says that a gate brought global context in besides; `bound` that the true window or set may be smaller.
-    """
-
-    window: tuple[int, ...]
-    window_free: tuple[int, ...]
-    channels: float
-    gated: bool = False
-    bound: bool = False
-
-    @property
-    def volume(self) -> float:
-        """3DRF = channels x height x width (Wang et al., CIKM 2021)."""
-        return self.channels * prod(self.window)
 
 
 @dataclass(frozen=True, eq=False)
