@@ -232,7 +232,7 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        # Modules made from a .pt2 file refuse eval(), which they do not need; set on the class, it still reaches children.
+        # Modules of exported programs refuse eval(), which they do not need; as of the class it still reaches children.
         nn.Module.train(model, False)
         yield
     finally:

@@ -5,6 +5,7 @@ import collections
 import contextlib
 import datetime
 import decimal
+import errno
 import pathlib
 import struct
 import types
@@ -137,7 +138,10 @@ def _why(path: pathlib.Path, error: Exception) -> str:
     if found := refused(path):
         shown = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
         return f"it holds {shown}, which is code to be run; save model.state_dict() and give that file"
-    told = next(filter(None, (line.strip() for line in str(error).splitlines())), type(error).__name__)
+    told = next(filter(None, (line.strip() for line in str(error).splitlines())), "")
+    senseless = isinstance(error, KeyError) or (isinstance(error, OSError) and error.errno == errno.EINVAL)
+    if senseless or not told:  # bytes that pickle has no meaning for, or that end before an archive's own table
+        told = "its bytes are no state dict, or not all of them are there"
     return f"{told.rstrip('.')[:150]}; give a .safetensors file, or a .pth file of model.state_dict()"
 
 
