@@ -229,3 +229,15 @@ def test_a_wrapped_model_is_exported_calibrated_and_timed(name: str, tmp_path: P
     assert cs.export(wrapped, tmp_path / "net.onnx", input=(3, 16, 16)).max_rel_error < 1e-4
     assert set(calibrate(wrapped, torch.rand(4, 3, 16, 16), ["2"])) == {"2"}
     assert cs.measure_latency(wrapped, capture(wrapped, X), seconds=0.01).of(["0", "2"]) > 0
+
+
+def test_the_module_of_an_exported_program_is_counted_and_its_layers_are_refused() -> None:
+    model, x = net().eval(), torch.zeros(1, 3, 16, 16)
+    program = torch.export.export(model, (x,)).module()
+    graph = capture(program, x)
+    assert graph.macs == capture(model, x).macs
+    plan = cs.decompose(graph, block="dw-pw")
+    assert not plan.edits
+    assert len(plan.refusals) == len(cs.decompose(capture(model, x), block="dw-pw").edits) + len(
+        cs.decompose(capture(model, x), block="dw-pw").refusals
+    )

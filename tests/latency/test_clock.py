@@ -138,3 +138,26 @@ def test_a_net_takes_what_its_layers_take(latencies: TargetLatencies) -> None:
     assert latencies.of(["features.0", "features.1", "features.2"]) == pytest.approx(found[0] / 0.97, rel=0.1)
     with pytest.raises(ConvsmithError, match="nothing is never called as a module"):
         latencies.of(["nothing"])
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (nn.Sequential(nn.Conv1d(4, 16, 9, 2), nn.ReLU(), nn.Conv1d(16, 16, 5, padding=2)), (4, 200)),
+        (nn.Sequential(nn.Conv3d(4, 8, 3, (1, 2, 2)), nn.ReLU(), nn.Conv3d(8, 8, 3, padding=1)), (4, 4, 12, 12)),
+    ],
+    ids=["signal", "volume"],
+)
+@pytest.mark.parametrize("target", ["eager", "onnxruntime"])
+def test_layers_of_signals_and_volumes_are_measured(
+    net: nn.Module, shape: tuple[int, ...], target: str, tmp_path: Path
+) -> None:
+    graph = cs.capture(net.eval(), torch.zeros(1, *shape))
+    found = cs.measure_latency(net, graph, target=target, file=tmp_path / "l.jsonl")
+    layers = found.layers(net, graph)
+    assert all(seconds > 0 for seconds in layers)
+    (conv,) = [node for node in graph.layers if node.module == "2"]
+    spec, size = conv.conv_spec(), conv.call.input.shape[2:]
+    (block,) = found.blocks("2", spec, size, [parse_block("dw-pw")])
+    assert block > 0
+    assert found.of(["0", "1", "2"]) > 0

@@ -242,6 +242,7 @@ NAN, INF = torch.full_like(weight, torch.nan), torch.full_like(weight, -torch.in
 REFUSED: dict[str, tuple[Any, str]] = {
     "empty": (b"", "it is empty"),
     "text": (b"nonsense", "not a readable weights file"),
+    "text that pickle stumbles over": (b"hello", r"its bytes are no state dict, or not all of them are there; give"),
     "a zip of nothing": (b"PK\x05\x06" + bytes(18), "not a readable weights file"),
     "code": ({"weights": saved(), "x": Boom()}, "it holds builtins.print, which is code to be run"),
     "a whole model": (nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),

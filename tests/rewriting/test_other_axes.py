@@ -205,3 +205,22 @@ def test_data_of_other_axes_is_refused() -> None:
     plan = cs.decompose(net, torch.zeros(1, *shape))
     with pytest.raises(DataError, match=r"has shape \(2, 3, 8, 8\); give signals \(n, c, l\)"):
         cs.apply(net, plan, data=torch.zeros(2, 3, 8, 8))
+
+
+def test_a_kernel_whose_moments_no_machine_holds_is_left_and_the_rest_is_fitted() -> None:
+    with torch.device("meta"):
+        wide = nn.Conv1d(1024, 8, 64)
+    wide = wide.to_empty(device="cpu")
+    nn.init.zeros_(wide.weight)
+    net = nn.Sequential(
+        nn.Conv1d(4, 64, 9, padding=4), nn.ReLU(), nn.Conv1d(64, 64, 9), nn.ReLU(), nn.Conv1d(64, 1024, 1), wide
+    ).eval()
+    images = torch.randn(8, 4, 80)
+    plan = cs.decompose(net, images[:1], data=images, block="dw-pw", max_macs=0.97)
+    reasons = {refusal.layer: refusal.reason for refusal in plan.refusals}
+    assert "patches of 65,536 numbers has moments of 34 GB" in reasons["5"]
+    assert "2" in {edit.layer for edit in plan.edits}
+    assert cs.apply(net, plan, data=images)(images).shape == net(images).shape
+    blind = cs.decompose(net, images[:1], block="dw-pw", keep=["0", "2", "4"])
+    with pytest.raises(DataError, match="34 GB, too many to fit to data"):
+        cs.apply(net, blind, data=images)

@@ -31,6 +31,8 @@ ROWS_PER_TAP = 16
 REFIT_ROWS_PER_TAP = 128
 # What a net reads, by the axes of its maps.
 SHAPES = {1: "signals (n, c, l)", 2: "images (n, c, h, w)", 3: "volumes (n, c, d, h, w)"}
+# Numbers of a patch: moments of more than these 8.6 GB are not asked of a machine.
+TAPS = 2**15
 # Of the maps that patches are taken from at once, 64 MB in float32.
 NUMBERS = 2**24
 
@@ -194,6 +196,12 @@ def spec_of(node: Node) -> ConvSpec:
     return spec
 
 
+def too_many(conv: ConvSpec) -> str:
+    """What is told of a convolution whose patches are of more than TAPS numbers."""
+    taps = conv.in_channels * prod(conv.kernel)
+    return f"with patches of {taps:,} numbers has moments of {8e-9 * taps**2:.0f} GB, too many to fit to data"
+
+
 class Sampler:
     """Draws output positions of one convolution and adds up what it sees and answers there.
 
@@ -217,6 +225,8 @@ class Sampler:
         self._conv, self._generator = conv, generator
         self._factor, self._term = factor, term
         taps = conv.in_channels * prod(conv.kernel)
+        if taps > TAPS:
+            raise DataError(f"A convolution {too_many(conv)}; leave it as it is, or fit it without data.")
         self._positions = prod(out[2:])
         self._drawn = min(self._positions, -(-rows_per_tap * taps // images))
         self._taps = taps

@@ -241,7 +241,8 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        model.eval()
+        # Modules of exported programs refuse eval(), which they do not need; as of the class it still reaches children.
+        nn.Module.train(model, False)
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

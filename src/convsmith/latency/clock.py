@@ -18,6 +18,7 @@ from convsmith.latency.packing import pack
 from convsmith.latency.targets import runtime_of, set_threads
 from convsmith.progress import Progress, silent
 from convsmith.target import Target
+from convsmith.text import times
 
 SECONDS_A_NET = 0.05  # of readings of one small net
 TOGETHER = 16  # small nets made ready and read in turns
@@ -27,6 +28,7 @@ DENSE, DENSE_SIZE = ConvSpec(64, 64), (28, 28)  # the reference, read in all tur
 CONTEXT, REFERENCE = "the context alone", "the reference"
 LARGEST_CACHE = 1 << 26
 LARGEST_SIDE = 1 << 16
+POOLS: Mapping[int, Callable[[int, int], nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 Size = tuple[int, ...]
 
@@ -76,9 +78,9 @@ class Clock:
         return _between(spec, blocks, known)
 
     def above_context(self, modules: Mapping[str, nn.Module], shape: Sequence[int]) -> dict[str, float]:
-        """Seconds that modules add to what stands around them, on images (c, h, w), at the reference's pace."""
-        base = _surrounded(nn.Identity(), shape[0])
-        nets = {CONTEXT: base} | {name: _surrounded(module, shape[0]) for name, module in modules.items()}
+        """Seconds that modules add to what stands around them, on images (c, *map), at the reference's pace."""
+        base = _surrounded(nn.Identity(), shape)
+        nets = {CONTEXT: base} | {name: _surrounded(module, shape) for name, module in modules.items()}
         medians = self._medians(self._started(nets, shape))
         slower = medians[REFERENCE] / self.reference
         return {name: max(LEAST, (medians[name] - medians[CONTEXT]) / slower) for name in modules}
@@ -162,11 +164,14 @@ def _builder(block: Block, spec: ConvSpec) -> Callable[[], nn.Module]:
     return lambda: block.build(spec)
 
 
-def _surrounded(module: nn.Module, channels: int) -> nn.Module:
+def _surrounded(module: nn.Module, shape: Sequence[int]) -> nn.Module:
     """A module between its neighbours; one pixel comes out, so that converting the answer's format takes nothing."""
-    before = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU())
+    channels, axes = shape[0], len(shape) - 1
+    one = (1,) * axes
+    pointwise = ConvSpec(channels, channels, one, one, (0,) * axes, one, bias=True).standard()
+    before = nn.Sequential(pointwise, nn.ReLU())
     behind = () if isinstance(module, nn.Identity) else (module, nn.ReLU())
-    return nn.Sequential(before, *behind, nn.MaxPool2d(1, LARGEST_SIDE))
+    return nn.Sequential(before, *behind, POOLS[axes](1, LARGEST_SIDE))
 
 
 def _name(block: Block | None) -> str:
@@ -179,7 +184,7 @@ def _what(spec: ConvSpec, size: Size, block: str) -> dict[str, object]:
 
 
 def _told(spec: ConvSpec, size: Size) -> str:
-    return f"{spec.in_channels} to {spec.out_channels} channels at {size[0]}x{size[1]}"
+    return f"{spec.in_channels} to {spec.out_channels} channels at {times(size)}"
 
 
 def _rounded(weights: int) -> int:

@@ -67,8 +67,8 @@ class TargetLatencies(Latencies):
         row = nn.Sequential(*(self._model.get_submodule(path) for path in paths))
         key = repr(row), shape
         if key not in self._groups:
-            if len(shape) != 3 or not prod(shape):
-                raise ConvsmithError(f"{paths[0]} reads no image, so its latency in a target is unknown; limit MACs.")
+            if not 2 <= len(shape) <= 4 or not prod(shape):
+                raise ConvsmithError(f"{paths[0]} reads no map, so its latency in a target is unknown; limit MACs.")
             self._groups[key] = self.clock.above_context({"": row}, shape)[""]
         return self._groups[key]
 

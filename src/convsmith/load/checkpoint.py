@@ -5,6 +5,7 @@ import collections
 import contextlib
 import datetime
 import decimal
+import errno
 import pathlib
 import struct
 import types
@@ -137,7 +138,10 @@ def _why(path: pathlib.Path, error: Exception) -> str:
     if refusal := refused(path):
         shown = ", ".join(refusal[:SHOWN]) + (f" and {len(refusal) - SHOWN} more" if len(refusal) > SHOWN else "")
         return f"it holds {shown}, which is code to be run; save model.state_dict() and give that file"
-    text = next(filter(None, (line.strip() for line in str(error).splitlines())), type(error).__name__)
+    text = next(filter(None, (line.strip() for line in str(error).splitlines())), "")
+    senseless = isinstance(error, KeyError) or (isinstance(error, OSError) and error.errno == errno.EINVAL)
+    if senseless or not text:  # bytes that pickle has no meaning for, or that end before an archive's own table
+        text = "its bytes are no state dict, or not all of them are there"
     return f"{text.rstrip('.')[:150]}; give a .safetensors file, or a .pth file of model.state_dict()"
 
 

@@ -28,7 +28,8 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     _refuse(path, "not in the model", [*(state.keys() - want.keys())])
     shapes = [f"{key} ({_size(state[key])}, not {_size(want[key])})" for key in want.keys() & state.keys()
               if _size(state[key]) != _size(want[key])]  # fmt: skip
-    _refuse(path, "of another shape", shapes)
+    if shapes:
+        raise _misfit(path, _some(shapes))
     if faults := [*_unfit(state, want)]:
         raise FileError(f"{path}: {'; '.join(faults[:SHOWN])}; give a checkpoint of finite float weights.")
     model.load_state_dict(state, strict=False)  # strict but for the batch counters, which old files lack
@@ -51,10 +52,14 @@ def read_state(path: Path, wanted: Mapping[str, Tensor]) -> Found:
 
 def _refuse(path: Path, what: str, keys: list[str], more: str = "") -> None:
     if keys:
-        raise FileError(
-            f"{path}: does not fit the model: {_some(keys)} {'is' if len(keys) == 1 else 'are'} {what}{more}; "
-            "give weights of this net, with the classes and input it is built for (--classes, --input)."
-        )
+        raise _misfit(path, f"{_some(keys)} {'is' if len(keys) == 1 else 'are'} {what}{more}")
+
+
+def _misfit(path: Path, why: str) -> FileError:
+    return FileError(
+        f"{path}: does not fit the model: {why}; give weights of this net, with the classes and input it is built for "
+        "(--classes, --input)."
+    )
 
 
 def _unfit(state: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> Iterator[str]:

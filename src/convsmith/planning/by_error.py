@@ -12,7 +12,7 @@ from torch import nn
 from convsmith.algebra import METHODS
 from convsmith.algebra.second_moments import Statistics
 from convsmith.blocks import parse_block
-from convsmith.calibration.calibrate import calibrate
+from convsmith.calibration.calibrate import TAPS, calibrate, too_many
 from convsmith.calibration.pictures import Pictures
 from convsmith.graph import Graph, Node
 from convsmith.latency.latencies import Latencies
@@ -150,7 +150,9 @@ def _candidates(
             skip |= {node.module for node in graph.layers if _head(node)}
         candidates, refusals = consider(graph, [block], forced=True, ranked=True, keep=asked.keep, skip=skip)
         for candidate in candidates:
-            if candidate.trials:
+            if candidate.spec.in_channels * prod(candidate.spec.kernel) > TAPS:
+                left[candidate.layer] = f"a convolution {too_many(candidate.spec)}"
+            elif candidate.trials:
                 found.setdefault(candidate.layer, []).append(candidate)
             left.setdefault(candidate.layer, f"{block} would cost more")
         for refusal in refusals:
