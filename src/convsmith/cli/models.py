@@ -11,6 +11,7 @@ from convsmith.cli.groups import IMAGES, Calibrating, Form, Place, Reading, comm
 from convsmith.cli.plans import told
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
+from convsmith.locks import owned
 from convsmith.torchrun import rank
 
 if TYPE_CHECKING:  # takes seconds to import
@@ -131,15 +132,16 @@ def export(
         about.setdefault("class_names", json.dumps(found.names))
     checks: list[ExportCheck] = []
     files = [*files_of(format.split(",")), *([INT8] if int8 else [])]
-    for name in files:
-        terminal.progress(f"exporting {name}", len(checks), len(files))
-        check = write(
-            loaded.model, folder / name, input=loaded.origin.input, seed=seed, progress=terminal.progress,
-            int8=found if name == INT8 else None, images=images, metadata=about,
-        )  # fmt: skip
-        terminal.show(check.line)
-        checks.append(check)
-    keep_record(checks, folder)
+    with owned(folder):
+        for name in files:
+            terminal.progress(f"exporting {name}", len(checks), len(files))
+            check = write(
+                loaded.model, folder / name, input=loaded.origin.input, seed=seed, progress=terminal.progress,
+                int8=found if name == INT8 else None, images=images, metadata=about,
+            )  # fmt: skip
+            terminal.show(check.line)
+            checks.append(check)
+        keep_record(checks, folder)
     terminal.record([check.to_dict() for check in checks])
 
 
