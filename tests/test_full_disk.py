@@ -27,12 +27,10 @@ WRITERS = {
     "a page": (8_000, ["analyze", *NET, "--html", "OUT/page.html"]),
     "a program": (8_000, ["export", *NET, "--format", "pt2", "--out", "OUT"]),
     "a program, at its end": (60_000, ["export", *NET, "--format", "pt2", "--out", "OUT"]),
-    "a second program": (30_000, ["export", *NET, "--format", "pt2,onnx", "--out", "OUT"]),
-    "a record": (10, ["evaluate", *NET, *DIGITS, "--json", "OUT/record.json"]),
     "better stages": (100, ["organize", "resnet20", "--max-macs", "1.2x", "-o", "OUT/plan.json"]),
     "blocks": (100, ["search", "8", "8", "--map", "8", "--json", "OUT/blocks.json"]),
     "a deeper net's plan": (100, ["expand", *NET, "-o", "OUT/plan.json"]),
-    "norms": (1_000, ["train", *NET, *DIGITS, "--recover", "bn", "--out", "OUT"]),
+    "norms": (8_000, ["train", *NET, *DIGITS, "--recover", "bn", "--out", "OUT"]),
     "a graph": (8_000, ["export", *NET, "--format", "onnx", "--out", "OUT"]),
     "a checkpoint": (8_000, ["train", *NET, *DIGITS, "--epochs", "1", "--out", "OUT"]),
     "statistics": (
