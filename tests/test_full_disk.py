@@ -27,6 +27,10 @@ WRITERS = {
     "a page": (8_000, ["analyze", *NET, "--html", "OUT/page.html"]),
     "a program": (8_000, ["export", *NET, "--format", "pt2", "--out", "OUT"]),
     "a program, at its end": (60_000, ["export", *NET, "--format", "pt2", "--out", "OUT"]),
+    "better stages": (100, ["organize", "resnet20", "--max-macs", "1.2x", "-o", "OUT/plan.json"]),
+    "blocks": (100, ["search", "8", "8", "--map", "8", "--json", "OUT/blocks.json"]),
+    "a deeper net's plan": (100, ["expand", *NET, "-o", "OUT/plan.json"]),
+    "norms": (8_000, ["train", *NET, *DIGITS, "--recover", "bn", "--out", "OUT"]),
     "a graph": (8_000, ["export", *NET, "--format", "onnx", "--out", "OUT"]),
     "a checkpoint": (8_000, ["train", *NET, *DIGITS, "--epochs", "1", "--out", "OUT"]),
     "statistics": (
@@ -62,7 +66,7 @@ def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path, limit: int, args: lis
     sentence = told["told"].strip().splitlines()[-1]
     assert sentence.startswith("convsmith: ")
     assert "cannot be written (File too large); choose another folder." in sentence
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path != plan]
+    assert not [path for path in tmp_path.rglob("*") if path != plan], "files or folders are left"
 
 
 def _python(code: str) -> list[str]:

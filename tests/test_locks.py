@@ -13,8 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from typer.testing import CliRunner
 
 import convsmith as cs
+from convsmith.cli.app import app
 from convsmith.errors import ConvsmithError
 from convsmith.files import is_marked, save_tensors, sweep, together, whole
 from convsmith.load import Loaded, Origin, holds_model, save
@@ -22,6 +24,7 @@ from convsmith.locks import LOCK, contents, owned
 from convsmith.plan import Plan, Totals
 from convsmith.train import Recipe, train
 
+NET = "own_net:make"
 PLAN = Plan("net", (3, 32, 32), "", Totals((), 0.0, 1, 1), (), ())
 
 
@@ -63,6 +66,26 @@ def test_a_folder_that_another_process_writes_is_refused_until_that_ends(tmp_pat
 
 def train_one(out: Path) -> None:
     train(loaded().model, cs.load_data("digits"), Recipe(epochs=1, batch_size=256, device="cpu"), out=out)
+
+
+WRITERS = (("apply", NET, "PLAN", "--out", "OUT"), ("export", NET, "--format", "pt2", "--out", "OUT"),
+           ("train", NET, "--data", "digits", "--epochs", "1", "--lr", "0.1", "--out", "OUT"),
+           ("train", NET, "--data", "digits", "--recover", "bn", "--out", "OUT"),
+           ("optimize", NET, "--data", "digits", "--epochs", "1", "--out", "OUT"),
+           ("expand", NET, "--data", "digits", "--out", "OUT"))  # fmt: skip
+
+
+@pytest.mark.parametrize("args", WRITERS, ids=lambda args: args[0])
+def test_every_command_leaves_a_folder_to_the_run_that_writes_there(tmp_path: Path, args: tuple[str, ...]) -> None:
+    out, plan = tmp_path / "run", tmp_path / "plan.json"
+    made = CliRunner().invoke(app, ["decompose", NET, "--input", "3,32,32", "--block", "dw-pw", "-o", str(plan)])
+    assert made.exit_code == 0, made.output
+    filled = [arg.replace("PLAN", str(plan)).replace("OUT", str(out)) for arg in args]
+    with elsewhere(out) as child:
+        result = CliRunner().invoke(app, [*filled, "--input", "3,32,32"])
+        assert result.exit_code == 1, result.output
+        assert f"another run is writing there (process {child.pid} on " in result.stderr.splitlines()[-1]
+        assert contents(out) == []
 
 
 def test_a_run_within_a_run_has_the_same_folder(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def together(*paths: Path) -> Iterator[tuple[Path, ...]]:
             raise FileError(f"{path}: is a folder; give the name of a file.")
     drafts = tuple(path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths)
     modes: list[int] = []
+    made = [folder for path in paths for folder in missing(path.parent)]
     try:
         try:
             for path, draft in zip(paths, drafts, strict=True):
@@ -58,8 +59,21 @@ def together(*paths: Path) -> Iterator[tuple[Path, ...]]:
         finally:
             for draft in drafts[: len(modes)]:
                 draft.unlink(missing_ok=True)
+            clear(made)
     except (OSError, SafetensorError) as error:
         raise FileError(f"{paths[0]}: cannot be written ({_reason(error)}); choose another folder.") from error
+
+
+def missing(folder: Path) -> list[Path]:
+    """A folder and those above it that are not there, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def clear(made: list[Path]) -> None:
+    """Take away the folders that were made and hold nothing."""
+    for path in made:
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from convsmith.errors import ConvsmithError
-from convsmith.files import sweep
+from convsmith.files import clear, missing, sweep
 
 LOCK = ".convsmith.lock"
 TOKEN = uuid4().hex  # of this process: a run within a run knows its own lock by it
@@ -45,12 +45,12 @@ def owned(folder: Path) -> Iterator[None]:
     >>> folder.exists()
     False
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = _locked(folder)
     except OSError as error:
-        _clear(made)
+        clear(made)
         raise ConvsmithError(f"{folder}: cannot be written ({error.strerror}); choose another folder.") from error
     if handle is None:
         yield
@@ -61,7 +61,7 @@ def owned(folder: Path) -> Iterator[None]:
         yield
     finally:
         _release(folder, handle)
-        _clear(made)
+        clear(made)
 
 
 def contents(folder: Path) -> list[Path]:
@@ -114,10 +114,3 @@ def _release(folder: Path, handle: int) -> None:
     if sys.platform != "win32":  # there an open file cannot be removed
         (folder / LOCK).unlink(missing_ok=True)
     os.close(handle)
-
-
-def _clear(made: list[Path]) -> None:
-    """Take away the folders that were made and hold nothing."""
-    for path in made:
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()

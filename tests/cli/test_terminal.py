@@ -155,6 +155,7 @@ def _raising(error: BaseException) -> Callable[[], None]:
 OF_THE_MACHINE: dict[str, tuple[BaseException, str]] = {
     "Python's memory": (MemoryError(), "there is not enough memory"),
     "torch's memory": (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "there is not enough"),
+    "memory of a convolution": (RuntimeError("could not create a primitive"), "there is not enough memory"),
     "a GPU's memory": (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), "there is not enough memory"),
     "a name too long": (
         OSError(36, "File name too long", "a" * 9),

@@ -1,7 +1,7 @@
 """The commands that make new models and files of them, and measure those: apply, export, bench."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from convsmith.cli.groups import Calibrating, Form, Place, Quantizing, Reading, 
 from convsmith.cli.plans import told
 from convsmith.cli.terminal import Terminal
 from convsmith.errors import ConvsmithError
+from convsmith.locks import owned
 from convsmith.torchrun import rank
 
 if TYPE_CHECKING:  # takes seconds to import
@@ -119,14 +120,15 @@ def export(
     if folder is None:
         raise ConvsmithError(f"{model}: is no folder to write next to; give --out DIR.")
     files = [*files_of(format.split(",")), *([INT8] if quantizing.int8 else [])]
-    checks = list(_written(terminal, loaded, data, [folder / name for name in files], quantizing.images, seed))
-    keep_record(checks, folder)
+    with owned(folder):
+        checks = _written(terminal, loaded, data, [folder / name for name in files], quantizing.images, seed)
+        keep_record(checks, folder)
     terminal.record([check.to_dict() for check in checks])
 
 
 def _written(
     terminal: Terminal, loaded: "Loaded", data: "Data | None", paths: Sequence[Path], images: int, seed: int
-) -> Iterator["ExportCheck"]:
+) -> list["ExportCheck"]:
     """Write files one after another, and show how each was checked; the data is for those of 8 bits."""
     from convsmith.export import INT8
     from convsmith.export import export as write
@@ -134,6 +136,7 @@ def _written(
     about = loaded.metadata()
     if data is not None and data.names is not None:
         about.setdefault("class_names", json.dumps(data.names))
+    checks: list[ExportCheck] = []
     for number, path in enumerate(paths):
         terminal.progress(f"exporting {path.name}", number, len(paths))
         check = write(
@@ -141,7 +144,8 @@ def _written(
             int8=data if path.name == INT8 else None, images=images, metadata=about,
         )  # fmt: skip
         terminal.show(check.line)
-        yield check
+        checks.append(check)
+    return checks
 
 
 @command("convsmith bench runs/old runs/new --batches 1,32", "docs/cli.md")

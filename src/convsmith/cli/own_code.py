@@ -10,7 +10,10 @@ from convsmith.errors import ConvsmithError, reason_of
 
 OURS = Path(__file__).parents[1]
 INSTALLED = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
-NO_MEMORY = re.compile("can't allocate memory|cannot allocate memory|out of memory|bad_alloc", re.IGNORECASE)  # torch's
+# What torch says of it, and the library of its convolutions.
+NO_MEMORY = re.compile(
+    "can't allocate memory|cannot allocate memory|out of memory|bad_alloc|not create a primitive$", re.IGNORECASE
+)
 
 
 class OwnCode:
