@@ -1,6 +1,8 @@
 """Claims on nets where they are shipped: time, channels, forms and planning."""
 
-from claim import OURS, Found, Told, claim, share, where
+from statistics import mean
+
+from claim import NOT_MEASURED, OURS, Found, Told, claim, points, share, verdict, where
 
 GOALS = {0.6: 0.01, 0.45: 0.03}  # top-1 that may be lost at each share of the time
 
@@ -18,6 +20,36 @@ def _deployed(found: Found) -> Told:
         for row, less in zip(rows, lost, strict=True)
     )  # fmt: skip
     return word, f"{told}; 10,000 test copies, one draw, {where(found)}"
+
+
+LOST = {0.27: 1.3, 0.44: 0.2}  # points of top-1 that ResNet-20 may lose at each share of its MACs
+
+
+def _lost(found: Found, part: str) -> dict[tuple[float, int], float]:
+    """Points lost by limit and draw, where a part of the fits was measured."""
+    own = (row for row in found["rows"] if row["part"] == part)
+    return {(row["limit"], row["draw"]): 100 * (found["original"] - row["top1"]) for row in own}
+
+
+@claim("ResNet-20 loses at most 1.3 points at .27x MACs, .2 at .44x, without training", OURS,
+       "bench/ablation.py", "ablation.json")  # fmt: skip
+def _fitted(found: Found) -> Told:
+    lost = _lost(found, "joint")
+    own = {limit: [less for (of, _), less in lost.items() if of == limit] for limit in LOST}
+    if not all(own.values()):
+        return NOT_MEASURED, "not under every limit so far"
+    told = ", ".join(f"{mean(less):.2f} points at {limit}x ({len(less)} draws)" for limit, less in own.items())
+    return share(mean(own[limit]) <= most for limit, most in LOST.items())[0], f"{told}; {where(found)}"
+
+
+@claim("A joint refit of all weights after the fits, without labels, gains accuracy", OURS,
+       "bench/ablation.py", "ablation.json")  # fmt: skip
+def _jointly(found: Found) -> Told:
+    before, after = (_lost(found, part) for part in ("relus", "joint"))
+    gains = [before[key] - less for key, less in after.items() if key in before]
+    if not gains:
+        return NOT_MEASURED, "no pair so far"
+    return verdict(gains), f"{points(gains)} of draws and limits; {where(found)}"
 
 
 @claim(
