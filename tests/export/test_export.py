@@ -212,7 +212,7 @@ def test_a_file_is_kept_within_the_tolerance(
     factor: float, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = plain()
-    form = Format(lambda *told: told[1].write_bytes(b"x"), lambda *told: lambda x: [factor * net(x)])
+    form = Format(lambda *told: told[1].write_bytes(b"x"), lambda *told: lambda given: [factor * net(*given)])
     monkeypatch.setitem(FORMATS._entries, ".off", form)
     if kept:
         check = export(net, tmp_path / "net.off", input=SHAPE)

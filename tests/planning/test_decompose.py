@@ -11,7 +11,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
 import convsmith as cs
@@ -258,7 +257,6 @@ ALONE = {
     ),
     "a standardized weight": (nn.Sequential(Standardized(8, 8, 3)), (8, 8, 8), "it is no nn.Conv2d with a weight as"),
     "a convolution of one's own": (nn.Sequential(OwnConvolution()), (8, 8, 8), "its weight 0.weight is given to a fun"),
-    "a normalized weight": (nn.Sequential(weight_norm(conv(8, 8))), (8, 8, 8), "it is no"),
     "a transposed convolution": (
         nn.Sequential(nn.ConvTranspose2d(8, 8, 3)),
         (8, 8, 8),

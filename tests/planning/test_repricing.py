@@ -12,7 +12,7 @@ import convsmith as cs
 from convsmith.errors import ConvsmithError
 from convsmith.plan import Request
 from convsmith.planning.allocation import Priced
-from convsmith.planning.by_error import price
+from convsmith.planning.by_error import Trained, price
 from convsmith.planning.joint import State
 from convsmith.planning.prices import Prices
 from convsmith.planning.repricing import Judge, Judged
@@ -44,7 +44,7 @@ def net(seed: int) -> nn.Module:
 
 def small(model: nn.Module, asked: Request) -> Priced:
     """What can be done to it, two ways a layer and group: few enough to try all."""
-    found = price(model, cs.capture(model, images(1)), asked, images(96), None)
+    found = price(Trained(model, cs.capture(model, images(1)), images(96)), asked)
     levers = found.levers
     layers = [(one, choices[:2]) for one, choices in levers.layers if one.layer.endswith("one")]
     return replace(found, levers=replace(levers, layers=layers, groups=[group[:1] for group in levers.groups]))
@@ -73,7 +73,7 @@ def test_of_all_plans_of_a_small_net_one_of_the_best_is_found() -> None:
 
 def test_plans_of_fewer_levers_are_no_better_and_no_more_are_judged_than_allowed() -> None:
     model, asked = net(0), Request("auto", 0.6, width=True, depth=True)
-    found, told = price(model, cs.capture(model, images(1)), asked, images(96), None), list[int]()
+    found, told = price(Trained(model, cs.capture(model, images(1)), images(96)), asked), list[int]()
     judge = Judge(model, images(96), None, 0, 6, Prices(), lambda what, done, total: told.append(done))
     plan = Judged(found, judge, asked).within(found.costs)
     assert len(told) <= 6 + 4, "a round that has begun judges what it chose"

@@ -76,8 +76,9 @@ def placed(model: nn.Module, call: Signature, tensors: Sequence[Any]) -> tuple[t
 
 
 def trace(model: nn.Module, call: Signature) -> ExportedProgram:
-    """The program of standard ATen operators that `model` runs when it is called so, on any batch size."""
-    args, named = placed(model, call, call.tensors(batch=2))
+    """The program of standard ATen operators that a model in float32 runs when it is called so, on any batch size."""
+    images = [x.float() if x.is_floating_point() else x for x in call.tensors(batch=2)]
+    args, named = placed(model, call, images)
     given, others = placed(model, call, [BATCH if slot.batched else None for slot in call.slots])
     varying = dict(inspect.signature(model.forward).bind(*given, **others).arguments)
     with _Inlined(), redirect_stderr(StringIO()):  # where torch prints the graph it could not finish
