@@ -185,7 +185,7 @@ def test_latency_limits_and_costs_alone() -> None:
     net, shape = net_of("r3d")
     graph = cs.capture(net, torch.zeros(1, *shape))
     assert cs.decompose(graph, max_macs=0.8).new.macs <= 0.8 * graph.macs
-    assert cs.decompose(graph, model=net, max_latency=0.95).edits
+    assert cs.decompose(graph, model=net, max_latency=0.98).edits
 
 
 @pytest.mark.parametrize("name", ["pitch", "r3d"])
