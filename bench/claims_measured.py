@@ -230,6 +230,27 @@ def _fits(found: Found) -> Told:
     return word, f"{passes:.1f} passes of processor time; {own['threads']} thread, {where(found)}"
 
 
+@claim("Of two processes on a CPU the busier has at least a fifth less to do than one alone", OURS, "bench/scale.py",
+       "scale.json")  # fmt: skip
+def _two_processes(found: Found) -> Told:
+    word = share(found["one_by_two"][name][1] >= 1.25 for name in found["one_by_two"])[0]
+    told = ", ".join(
+        f"{name} {1 / middle:.2f} ({1 / most:.2f} to {1 / least:.2f})"
+        for name, (least, middle, most) in found["one_by_two"].items()
+    )
+    return word, f"{told} of the processor time; {found['net']} {found['depths']}, {where(found)}"
+
+
+@claim("Four processes with uneven shares decide as one, and wait for a slow one no longer than it is slow", OURS,
+       "bench/scale.py", "scale.json")  # fmt: skip
+def _four_processes(found: Found) -> Told:
+    slow = found["four_slow"]
+    waited, paused = max(slow["slow"]) - max(slow["even"]), slow["steps"] * slow["pause"]
+    word = share([found["four_uneven"]["same_plan"], waited <= 1.5 * paused])[0]
+    same = "the same plan" if found["four_uneven"]["same_plan"] else "another plan"
+    return word, f"{same}; an epoch {waited:.1f} s longer for pauses of {paused:.1f} s; {where(found)}"
+
+
 @claim("`optimize vgg16 --data digits` loses no accuracy at a fraction of the cost", OURS, "bench/demo.py", "demo.json")
 def _demo(found: Found) -> Told:
     cells = {row[0]: row[1:] for row in found["rows"]}

@@ -16,6 +16,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from convsmith.data import load_data
 from convsmith.environment import environment
 from convsmith.files import write_text
 
@@ -110,12 +111,13 @@ def measured(folder: Path, told: argparse.Namespace) -> dict[str, Any]:
     uneven = run(folder, 4, *commands["decompose"])
     found = {"same_plan": alone == edits(plan), "cpu": uneven["cpu"]}
     epochs = {pause: run(folder, 4, *training, folder / str(pause), pause=pause)["wall"] for pause in (0.0, PAUSE)}
+    steps = len(load_data(told.data, input=(3, 32, 32)).train) // told.batch_size
     ratios = {name: [one / two for one, two in zip(own[1], own[2], strict=True)] for name, own in seconds.items()}
     return {
         "seconds": seconds,
         "one_by_two": {name: [min(each), median(each), max(each)] for name, each in ratios.items()},
         "four_uneven": found,
-        "four_slow": {"pause": PAUSE, "even": epochs[0.0], "slow": epochs[PAUSE]},
+        "four_slow": {"pause": PAUSE, "steps": steps, "even": epochs[0.0], "slow": epochs[PAUSE]},
     }
 
 

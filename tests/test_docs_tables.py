@@ -147,6 +147,14 @@ def test_what_the_page_on_the_metric_says_of_its_tables_is_so() -> None:
         assert row["values"][0] <= row["values"][1]
 
 
+def test_the_page_on_several_processes_holds_what_was_measured() -> None:
+    bench, found = bench_module("scale_page"), json.loads((RESULTS / "scale.json").read_text())
+    page = (DOCS / "scale.md").read_text()
+    for name, table in bench.TABLES.items():
+        told = page[page.index(f"<!-- {name} -->\n") + len(f"<!-- {name} -->\n") : page.index(f"<!-- /{name} -->")]
+        assert told == bench.markdown(table(found)), f"run bench/scale_page.py: {name} is of other results"
+
+
 def test_the_table_of_nets_that_were_tried_is_that_of_its_result_file() -> None:
     bench, found = bench_module("coverage_page"), json.loads((RESULTS / "coverage.json").read_text())
     page = (DOCS / "will-it-work.md").read_text()
