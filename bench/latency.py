@@ -17,17 +17,19 @@ from convsmith.files import write_text
 from convsmith.load import Wish, load
 
 OUT = Path(__file__).parent / "results" / "latency.json"
+CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)
 NETS = {
-    "resnet20": (3, 32, 32), "resnet32": (3, 32, 32), "resnet56": (3, 32, 32), "vgg16": (3, 32, 32),
-    "mobilenet": (3, 32, 32), "torchvision:resnet18": (3, 224, 224), "torchvision:vgg11_bn": (3, 224, 224),
-    "timm:resnet26": (3, 224, 224), "torchvision:resnet50": (3, 224, 224),
+    "resnet20": (CIFAR, "cp:r=8", 0.7), "resnet32": (CIFAR, "dw-pw", 0.8), "resnet56": (CIFAR, "spatial:r=8", 0.7),
+    "vgg16": (CIFAR, "channel:r=4", 0.8), "mobilenet": (CIFAR, "channel:r=4", 0.9),
+    "torchvision:resnet18": (IMAGENET, "dw-pw", 0.8), "torchvision:vgg11_bn": (IMAGENET, "spatial:r=8", 0.7),
+    "timm:resnet26": (IMAGENET, "channel:r=4", 0.8), "torchvision:resnet50": (IMAGENET, "cp:r=8", 0.7),
 }  # fmt: skip
-PLANS = (("cp:r=8", 0.7), ("dw-pw", 0.8), ("spatial:r=8", 0.7), ("channel:r=4", 0.8))
 
 
-def row(name: str, target: str, block: str, limit: float, file: Path) -> dict[str, object]:
+def row(name: str, target: str, file: Path) -> dict[str, object]:
     """One plan: what was predicted and measured, in milliseconds; the first attempt is the prediction's own."""
-    loaded = load(name, Wish(NETS[name]))
+    shape, block, limit = NETS[name]
+    loaded = load(name, Wish(shape))
     graph = loaded.graph()
     told: dict[str, object] = {"net": name, "target": target, "block": block, "limit": limit}
     try:
@@ -43,10 +45,9 @@ def row(name: str, target: str, block: str, limit: float, file: Path) -> dict[st
 def main(target: str, names: list[str]) -> None:
     rows = json.loads(OUT.read_text())["rows"] if OUT.is_file() else []
     with TemporaryDirectory() as folder:
-        for number, name in enumerate(names or NETS):
-            block, limit = PLANS[number % len(PLANS)]
+        for name in names or NETS:
             rows = [each for each in rows if (each["net"], each["target"]) != (name, target)]
-            rows.append(row(name, target, block, limit, Path(folder) / "latency.jsonl"))
+            rows.append(row(name, target, Path(folder) / "latency.jsonl"))
             print(rows[-1], flush=True)
             gaps = [abs(each["gap"]) for each in rows if "gap" in each]
             told = {"median_gap": median(gaps) if gaps else None, "rows": rows, **environment()}
