@@ -40,14 +40,15 @@ def _uniform(parts: Sequence[Reach]) -> Reach:
 
 def concatenate(parts: Sequence[Reach], dim: int) -> Reach:
     """Reaches of one source one behind the other along `dim`; an axis of the source becomes places there."""
+    first, sizes = parts[0], [part.shape[dim] for part in parts]
+    out = (*first.shape[:dim], sum(sizes), *first.shape[dim + 1 :])
+    if first.axes[dim] is None and all(part.uniform and part.axes == first.axes for part in parts):
+        return _uniform_in_line(parts, dim, out)
     parts = [part.as_units(dim) for part in parts]
-    shape, sizes = parts[0].shape, [part.shape[dim] for part in parts]
+    shape = parts[0].shape
     own: int | None = PLACES if any(part.axes[dim] == PLACES for part in parts) else None
     axes = list(_common_axes(parts, shape))
     axes[dim] = own
-    out = (*shape[:dim], sum(sizes), *shape[dim + 1 :])
-    if own is None and all(part.uniform and part.axes == tuple(axes) for part in parts):
-        return _uniform_in_line(parts, dim, out)
     parts = [part.expand(part.shape, axes) for part in parts]
     sets, windows = (lb.in_line(x, sizes, dim)[..., None] for x in _labels(parts))
     return _stacked(parts).united(out, tuple(axes), sets, windows)
