@@ -54,8 +54,8 @@ class Judge:
 
     @property
     def full(self) -> bool:
-        """Whether as many plans were judged as may be."""
-        return len(self._seen) >= self._most
+        """Whether as many plans were judged as may be; where that is one, choices are compared, and no more."""
+        return self._most == 1 or len(self._seen) >= self._most
 
     def error(self, plan: Plan) -> float:
         """The squared relative error of the net's output once a plan is carried out in short."""
@@ -122,6 +122,8 @@ class Judged:
 
     def _best(self, found: Priced, costs: Costs, *more: State) -> State:
         states = dict.fromkeys([*more, *_choices(found, self.asked, costs)])
+        if len(states) == 1 and self.judge.full:  # nothing to compare it with
+            return next(iter(states))
         return min(states, key=lambda state: self._error(found, state, costs))
 
     def _error(self, found: Priced, state: State, costs: Costs) -> float:
@@ -146,10 +148,15 @@ class Judged:
 
 
 def _choices(found: Priced, asked: Request, costs: Costs) -> Iterator[State]:
-    """What is chosen of all that can be done, and of layers alone, with channels, and with units, where that can be."""
-    yield found.chosen(asked, costs)
-    levers = found.levers
+    """What is chosen of all that can be done, and of layers alone, with channels, and with units, where that can be.
+
+    Where all are free and layers alone are chosen, they are what would be chosen of fewer, too.
+    """
+    first, levers = found.chosen(asked, costs), found.levers
+    yield first
     layers, groups, units = map(len, _kinds(found))
+    if not any(first[layers:]):
+        return
     for kinds in (("groups", "units"), ("groups",), ("units",)):
         fewer = replace(levers, **dict.fromkeys(kinds, ()))
         left = len(fewer.groups)
