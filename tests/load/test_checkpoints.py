@@ -254,7 +254,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "another net": ({"stem.w": weight}, "and 6 more are missing in the file; the file has stem.w"),
     "a key too many": (change("body.9.weight", weight), "body.9.weight is not in the model"),
     "another shape": (change("body.0.weight", torch.zeros(4, 3, 5, 5)), r"body.0.weight \(4x3x5x5, not 4x3x3x3\)"),
-    "another rank": (change("head.bias", torch.zeros(5, 1)), r"head.bias \(5x1, not 5\) is of another"),
+    "another rank": (change("head.bias", torch.zeros(5, 1)), r"does not fit the model: head.bias \(5x1, not 5\);"),
     "no values": (change("body.0.weight", weight.to("meta")), "body.0.weight has a shape and no values"),
     "complex": (change("body.0.weight", weight.to(torch.complex64)), "body.0.weight is complex64, not float32"),
     "whole numbers": (change("body.0.weight", weight.int()), "body.0.weight is int32, not float32"),
