@@ -3,7 +3,8 @@
 Every measurement runs in a process forked after all imports, so that its first call is cold and nothing it warms up
 serves another tool; tools take turns. Ours is capture and both conventions of the score: MACs, parameters, 3DRF and
 exact reach. Beside it: capture alone, torch.export alone (the other front end there might be), and the peers that are
-installed: fvcore, ptflops, torchinfo, calflops, rfa_toolbox. Writes bench/results/analyze.json.
+installed: fvcore, ptflops, torchinfo, calflops, rfa_toolbox. Writes bench/results/analyze.json; `--page` writes the
+table of docs/metric.md.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from convsmith.environment import environment
 from convsmith.files import write_text
 
 RESULT = Path(__file__).parent / "results" / "analyze.json"
+PAGE = Path(__file__).parents[1] / "docs" / "metric.md"
 NETS = (
     "resnet50", "vgg16_bn", "mobilenet_v2", "efficientnet_b0", "convnext_tiny", "densenet121", "timm:hrnet_w18",
     "inception_v3",
@@ -206,11 +208,37 @@ def ratios(tools: dict[str, Any], key: str) -> dict[str, float]:
     return {name: told[key]["median"] / ours for name, told in tools.items() if key in told and name != "convsmith"}
 
 
+def table(found: dict[str, Any]) -> str:
+    """Of the documentation: ours in seconds of the first call, the others as multiples of it."""
+    names = [
+        name for name in TOOLS if name != "convsmith" and any(name in net["tools"] for net in found["nets"].values())
+    ]
+    heads = [name.removeprefix("convsmith, ").removesuffix(" alone") for name in names]
+    heads[0] += " alone"
+    lines = [f"| net | convsmith, s | {' | '.join(heads)} |", "|---|" + "---:|" * (len(names) + 1)]
+    for net, row in found["nets"].items():
+        ours, times = row["tools"]["convsmith"]["cold_s"]["median"], row["times_ours"]["cold_s"]
+        cells = [f"{times[name]:.1f}x" if name in times else "fails" for name in names]
+        lines.append(f"| {net} | {ours:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_page() -> None:
+    """Put the table of the result file between its marks."""
+    before, _, rest = PAGE.read_text().partition("<!-- analyze -->\n")
+    made = table(json.loads(RESULT.read_text()))
+    write_text(PAGE, f"{before}<!-- analyze -->\n{made}{rest[rest.index('<!-- /analyze -->') :]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--nets", default=",".join(NETS))
+    parser.add_argument("--page", action="store_true")
     told = parser.parse_args()
+    if told.page:
+        write_page()
+        return
     warnings.simplefilter("ignore")
     collections.Sequence = collections.abc.Sequence  # type: ignore[attr-defined]  # rfa_toolbox's, gone since 3.10
     for _, package in TOOLS.values():

@@ -124,6 +124,11 @@ def test_the_tables_of_the_metric_are_those_of_its_result_file() -> None:
         assert f"<!-- {name} -->\n{bench.markdown(table(found))}<!-- /{name} -->" in page
 
 
+def test_the_table_of_what_an_analysis_takes_holds_the_result_file() -> None:
+    made = bench_module("analyze").table(json.loads((RESULTS / "analyze.json").read_text()))
+    assert f"<!-- analyze -->\n{made}<!-- /analyze -->" in (DOCS / "metric.md").read_text(), "bench/analyze.py --page"
+
+
 def test_what_the_page_on_the_metric_says_of_its_tables_is_so() -> None:
     found = json.loads((RESULTS / "metric.json").read_text())
     assert found["table"] == found["table"] | {"nets": 3**8, "params equal": True, "MACs equal": True}
