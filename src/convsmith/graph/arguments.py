@@ -13,8 +13,8 @@ from torch import Tensor
 class Schema:
     """What an op's schema says, read once: torch makes it anew, in tens of microseconds, each time it is asked.
 
-    name: as `aten.conv2d.default`; arguments: their names; defaults: of those that have one; written: arguments that
-    a call writes into; in_place: whether it only changes values of its first argument, and answers it; view: whether
+    name: as `aten.conv2d.default`. arguments: their names. defaults: of those that have one. written: arguments that
+    a call writes into. in_place: whether it only changes values of its first argument, and answers it. view: whether
     it answers its first argument's memory, and changes nothing.
     """
 

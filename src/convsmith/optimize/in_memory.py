@@ -82,8 +82,8 @@ def optimize(
         max_latency: The same by measured time, as `0.5`, `"0.5x"` or `"5ms"`.
         block: What `decompose` takes, or `none` to leave convolutions as they are.
         organize: Move units between stages first. With images units go that the trained net's output misses least, and
-            new ones start as the identity, at no more MACs (with block none: within the limits); else the net has to be
-            trained again.
+            new ones start as the identity, at no more MACs (with block none: within the limits). Without images the net
+            has to be trained again.
         keep: Layers to leave alone.
         overrides: By layer, the block that it becomes.
         method: How weights are carried; None for the best that each block knows.
