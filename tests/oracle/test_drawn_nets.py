@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -20,6 +19,7 @@ from torch.nn.modules.pooling import _AdaptiveMaxPoolNd, _MaxPoolNd
 
 import convsmith as cs
 from convsmith.blocks import parse_block
+from convsmith.graph.plain import copied
 from convsmith.plan import Plan, Replace
 from convsmith.reach import Reach
 from convsmith.structure.editable import untouchable
@@ -81,7 +81,7 @@ def _wrong(computed: object, found: object, bound: bool) -> bool:
 
 def summing(net: Drawn) -> Drawn:
     """The net with sums in the place of maxima: what is smaller in every draw is seen too, as it might be chosen."""
-    summed = deepcopy(net)
+    summed = copied(net)
     for module in [*summed.modules()]:
         if isinstance(module, Call) and module.function is torch.maximum:
             module.function = torch.add
